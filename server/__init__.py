@@ -1,0 +1,1 @@
+"""Mastery: the backend of a flashcard study service."""

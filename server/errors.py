@@ -1,0 +1,96 @@
+"""The domain's errors, each with the HTTP status and the stable code it answers with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MasteryError(Exception):
+    """The service can't do what was asked."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal Server Error"
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail if detail is not None else (type(self).__doc__ or "").strip()
+        super().__init__(self.detail)
+
+
+class InvalidInput(MasteryError):
+    """The request is not valid."""
+
+    status = 400
+    code = "invalid"
+    title = "Bad Request"
+
+    def __init__(self, detail: str | None = None, *, errors: dict[str, str] | None = None) -> None:
+        """Args: detail: the whole in a sentence; errors: a message by dotted field path (`ratings.0.flashcardId`)."""
+        super().__init__(detail)
+        self.errors = errors or {}
+
+
+class MalformedBody(InvalidInput):
+    """The body is not valid JSON."""
+
+    code = "malformed_body"
+
+
+class UnsupportedMediaType(MasteryError):
+    """The body must be JSON: send Content-Type: application/json."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported Media Type"
+
+
+class BodyTooLarge(MasteryError):
+    """The body is larger than this route accepts."""
+
+    status = 413
+    code = "body_too_large"
+    title = "Content Too Large"
+
+
+class Unauthenticated(MasteryError):
+    """A valid access token is required."""
+
+    status = 401
+    code = "unauthenticated"
+    title = "Unauthorized"
+
+
+class Forbidden(MasteryError):
+    """Your role does not allow this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class NotFound(MasteryError):
+    """There is nothing here, or nothing that you may see."""
+
+    status = 404
+    code = "not_found"
+    title = "Not Found"
+
+
+class Conflict(MasteryError):
+    """The request contradicts what is stored."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class ServiceUnavailable(MasteryError):
+    """A part that this request needs is not available; try again shortly."""
+
+    status = 503
+    code = "unavailable"
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
