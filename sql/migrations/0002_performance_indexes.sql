@@ -1,6 +1,6 @@
 -- The indexes of the request path, each with the queries of sql/queries/ that it serves.
 
--- record_rating (its conflict target), get_card_progress, and each overlay: is this card in this user's progress?
+-- record_ratings (its conflict target), get_card_progress, and each overlay: is this card in this user's progress?
 CREATE UNIQUE INDEX idx_user_card_progress_user_flashcard ON user_card_progress (user_id, flashcard_id);
 -- count_mastery: the exact recount of one user's cards by mastery, from the index alone.
 CREATE INDEX idx_user_card_progress_mastery ON user_card_progress (user_id, mastery_status);

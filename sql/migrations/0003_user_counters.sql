@@ -74,7 +74,7 @@ CREATE TRIGGER progress_updated AFTER UPDATE ON user_card_progress
     REFERENCING OLD TABLE AS before_update NEW TABLE AS after_update
     FOR EACH STATEMENT EXECUTE FUNCTION count_progress_updated();
 
--- The three rankings of list_users_page, each read backwards from its index.
+-- The three rankings: list_users_by_recent, list_users_by_studied, list_users_by_streak.
 CREATE INDEX idx_user_stats_recent ON user_stats (last_active_at DESC, user_id DESC);
 CREATE INDEX idx_user_stats_studied ON user_stats (total_cards_studied DESC, user_id DESC);
 CREATE INDEX idx_user_stats_streak ON user_stats (study_streak_days DESC, user_id DESC);

@@ -1,0 +1,250 @@
+"""Everything the environment can say, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash
+POSTGRES_SCHEMES = ("postgres", "postgresql")
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+
+class SettingsError(Exception):
+    """The environment is not usable; `problems` holds a sentence for each variable, `str()` all of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service runs with. Each field says which variable sets it; times carry their unit in the name."""
+
+    database_url: str  # DATABASE_URL
+    redis_url: str  # REDIS_URL
+    secret_key: str  # SECRET_KEY
+    host: str = "127.0.0.1"  # HOST
+    port: int = 8000  # PORT
+    web_concurrency: int = 1  # WEB_CONCURRENCY
+    log_level: str = "info"  # LOG_LEVEL
+    log_format: Literal["json", "console", "ecs", "gcp"] = "json"  # LOG_FORMAT
+    environment: str = "production"  # MASTERY_ENV
+    trusted_proxies: str = ""  # TRUSTED_PROXIES
+    rate_limits_file: Path = ROOT / "config" / "ratelimits.toml"  # RATE_LIMITS_FILE
+    metrics_token: str | None = None  # METRICS_TOKEN
+    cors_origins: frozenset[str] = frozenset()  # CORS_ORIGINS
+    hsts: bool = False  # HSTS
+
+    access_token_seconds: int = 3600  # ACCESS_TOKEN_SECONDS
+    refresh_token_seconds: int = 30 * 24 * 3600  # REFRESH_TOKEN_SECONDS
+
+    database_pool_size: int = 10  # DATABASE_POOL_SIZE
+    database_acquire_timeout_ms: int = 1000  # DATABASE_ACQUIRE_TIMEOUT_MS
+    database_query_timeout_ms: int = 5000  # DATABASE_QUERY_TIMEOUT_MS
+    slow_query_ms: int = 50  # SLOW_QUERY_MS
+
+    redis_verify_tls: bool = True  # REDIS_VERIFY_TLS
+    redis_connect_timeout_ms: int = 500  # REDIS_CONNECT_TIMEOUT_MS
+    cache_deadline_ms: int = 50  # CACHE_DEADLINE_MS
+    cache_ttl_seconds: int = 300  # CACHE_TTL_SECONDS
+    rate_limit_deadline_ms: int = 50  # RATE_LIMIT_DEADLINE_MS
+
+    rating_good_ms: int = 200  # RATING_GOOD_MS
+    rating_poor_ms: int = 500  # RATING_POOR_MS
+    health_timeout_ms: int = 900  # HEALTH_TIMEOUT_MS
+    shutdown_seconds: int = 10  # SHUTDOWN_SECONDS
+
+    def __repr__(self) -> str:
+        """Without the values: three of them are secrets."""
+        return f"{type(self).__name__}({', '.join(field.name for field in fields(self))})"
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Settings:
+        """The settings that environment variables describe; an empty variable counts as not set.
+
+        Raises:
+            SettingsError: with every problem at once, each naming the variable and what it accepts.
+        """
+        reader = _Reader(environment)
+        values: dict[str, Any] = {}
+        for name, (variable, kind) in _VARIABLES.items():
+            value = reader.read(variable, kind, required=name in _REQUIRED)
+            if value is not None:
+                values[name] = value
+        if reader.problems:
+            raise SettingsError(reader.problems)
+        settings = cls(**values)
+        if settings.rating_good_ms >= settings.rating_poor_ms:
+            raise SettingsError(["RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)"])
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a variable's text becomes a value (ValueError or OSError if it can't), and what it accepts, in words."""
+
+    parse: Callable[[str], Any]
+    accepts: str
+
+
+class _Reader:
+    """Reads variables one by one and keeps what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.problems: list[str] = []
+
+    def read(self, variable: str, kind: _Kind, *, required: bool) -> Any:
+        text = self._environment.get(variable, "").strip()
+        if not text:
+            if required:
+                self.problems.append(f"{variable} is not set: it takes {kind.accepts}")
+            return None
+        try:
+            return kind.parse(text)
+        except (ValueError, OSError):
+            shown = "its value" if variable in _SECRET else repr(text)
+            self.problems.append(f"{variable}: {shown} is not accepted: it takes {kind.accepts}")
+            return None
+
+
+def _whole(low: int, high: int, unit: str) -> _Kind:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:12]) <= high:
+            raise ValueError
+        return int(text)
+
+    return _Kind(parse, f"a whole number ({unit}) from {low} to {high}")
+
+
+def _choice(*accepted: str) -> _Kind:
+    def parse(text: str) -> str:
+        if text.lower() not in accepted:
+            raise ValueError
+        return text.lower()
+
+    return _Kind(parse, "one of " + ", ".join(accepted))
+
+
+def _url(schemes: tuple[str, ...], example: str) -> _Kind:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not (parts.netloc or parts.path):
+            raise ValueError
+        if "," not in parts.netloc:
+            _ = parts.port  # raises ValueError for a port that is no number
+        return text
+
+    return _Kind(parse, f"a URL such as {example} (schemes: {', '.join(schemes)})")
+
+
+def _parse_secret(text: str) -> str:
+    if len(text.encode()) < MINIMUM_SECRET_BYTES:
+        raise ValueError
+    return text
+
+
+def _parse_switch(text: str) -> bool:
+    if text.lower() in {"on", "true", "1", "yes"}:
+        return True
+    if text.lower() in {"off", "false", "0", "no"}:
+        return False
+    raise ValueError
+
+
+def _parse_origins(text: str) -> frozenset[str]:
+    origins = frozenset(origin.strip() for origin in text.split(",") if origin.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.netloc
+            or parts.path
+            or parts.query
+            or "*" in origin
+        ):
+            raise ValueError
+    return origins
+
+
+def _parse_proxies(text: str) -> str:
+    if text.isascii() and text.isdigit():
+        if int(text[:4]) > _MOST_HOPS:
+            raise ValueError
+        return text
+    for part in text.split(","):
+        ipaddress.ip_network(part.strip())
+    return text
+
+
+def _parse_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    with path.open("rb"):
+        return path.resolve()
+
+
+_MOST_HOPS = 32
+_SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL"})
+_REQUIRED = frozenset({"database_url", "redis_url", "secret_key"})
+_milliseconds = _whole(1, 600_000, "milliseconds")
+_seconds = _whole(1, 10**9, "seconds")
+_VARIABLES: dict[str, tuple[str, _Kind]] = {
+    "database_url": ("DATABASE_URL", _url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name")),
+    "redis_url": ("REDIS_URL", _url(REDIS_SCHEMES, "redis://host:6379/0")),
+    "secret_key": (
+        "SECRET_KEY",
+        _Kind(
+            _parse_secret, "at least 32 bytes of random text, such as the output of `openssl rand -hex 32`"
+        ),
+    ),
+    "host": ("HOST", _Kind(str, "any text")),
+    "port": ("PORT", _whole(1, 65535, "TCP port")),
+    "web_concurrency": ("WEB_CONCURRENCY", _whole(1, 256, "worker processes")),
+    "log_level": ("LOG_LEVEL", _choice("debug", "info", "warning", "error", "critical")),
+    "log_format": ("LOG_FORMAT", _choice("json", "console", "ecs", "gcp")),
+    "environment": ("MASTERY_ENV", _Kind(str, "any text")),
+    "trusted_proxies": (
+        "TRUSTED_PROXIES",
+        _Kind(
+            _parse_proxies,
+            "networks such as 10.0.0.0/8,fd00::/8, separated by commas, or the number of proxies in front",
+        ),
+    ),
+    "rate_limits_file": ("RATE_LIMITS_FILE", _Kind(_parse_file, "the path of a readable file")),
+    "metrics_token": ("METRICS_TOKEN", _Kind(str, "any text")),
+    "cors_origins": (
+        "CORS_ORIGINS",
+        _Kind(_parse_origins, "origins such as https://app.example.com, separated by commas"),
+    ),
+    "hsts": ("HSTS", _Kind(_parse_switch, "on or off")),
+    "access_token_seconds": ("ACCESS_TOKEN_SECONDS", _seconds),
+    "refresh_token_seconds": ("REFRESH_TOKEN_SECONDS", _seconds),
+    "database_pool_size": ("DATABASE_POOL_SIZE", _whole(1, 500, "connections a worker")),
+    "database_acquire_timeout_ms": ("DATABASE_ACQUIRE_TIMEOUT_MS", _milliseconds),
+    "database_query_timeout_ms": ("DATABASE_QUERY_TIMEOUT_MS", _milliseconds),
+    "slow_query_ms": ("SLOW_QUERY_MS", _milliseconds),
+    "redis_verify_tls": ("REDIS_VERIFY_TLS", _Kind(_parse_switch, "on or off")),
+    "redis_connect_timeout_ms": ("REDIS_CONNECT_TIMEOUT_MS", _milliseconds),
+    "cache_deadline_ms": ("CACHE_DEADLINE_MS", _milliseconds),
+    "cache_ttl_seconds": ("CACHE_TTL_SECONDS", _seconds),
+    "rate_limit_deadline_ms": ("RATE_LIMIT_DEADLINE_MS", _milliseconds),
+    "rating_good_ms": ("RATING_GOOD_MS", _milliseconds),
+    "rating_poor_ms": ("RATING_POOR_MS", _milliseconds),
+    "health_timeout_ms": ("HEALTH_TIMEOUT_MS", _whole(1, 1000, "milliseconds")),
+    "shutdown_seconds": ("SHUTDOWN_SECONDS", _whole(1, 60, "seconds")),
+}

@@ -1,0 +1,5 @@
+-- Bookmarks a card; no row where it is bookmarked already. Parameters: user_id, flashcard_id.
+INSERT INTO bookmarks (user_id, flashcard_id)
+VALUES (%(user_id)s, %(flashcard_id)s)
+    ON CONFLICT DO NOTHING
+RETURNING created_at

@@ -1,0 +1,5 @@
+-- Which of these decks are published, in a published class. Parameters: deck_ids.
+SELECT d.id
+  FROM decks AS d
+  JOIN classes AS c ON c.id = d.class_id AND c.is_published
+ WHERE d.id = ANY(%(deck_ids)s::uuid[]) AND d.is_published
