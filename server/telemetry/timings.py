@@ -9,6 +9,9 @@ from time import perf_counter
 from typing import Literal
 
 Part = Literal["db", "cache", "limit"]
+CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
+# A request that asked for several keys is described by the worst of its answers.
+_BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "MISS": 3, "BYPASS": 4}
 
 
 class Timings:
@@ -18,7 +21,7 @@ class Timings:
     queries of 10 ms each are 10 ms of `db`.
     """
 
-    __slots__ = ("_active", "_began", "_started", "counts", "seconds")
+    __slots__ = ("_active", "_began", "_started", "cache_outcome", "counts", "seconds")
 
     def __init__(self) -> None:
         self._started = perf_counter()
@@ -26,6 +29,7 @@ class Timings:
         self._began: dict[Part, float] = {}
         self.seconds: dict[Part, float] = {}
         self.counts: dict[Part, int] = {}
+        self.cache_outcome: CacheOutcome | None = None
 
     def total_ms(self) -> float:
         """Milliseconds since the request arrived."""
@@ -34,6 +38,11 @@ class Timings:
     def part_ms(self, part: Part) -> float:
         """Milliseconds of wall time spent in a part so far; 0 where it did not happen."""
         return self.seconds.get(part, 0.0) * 1000.0
+
+    def note_cache(self, outcome: CacheOutcome) -> None:
+        """A cache was consulted, with this outcome."""
+        if _BY_BADNESS[outcome] > _BY_BADNESS[self.cache_outcome]:
+            self.cache_outcome = outcome
 
     def begin(self, part: Part) -> None:
         """An operation of a part starts."""
