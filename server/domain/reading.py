@@ -1,0 +1,132 @@
+"""What a student sees of a class: the shared content with the reader's own overlay laid over it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from server.domain.catalog import Catalog
+from server.domain.overlays import Overlays
+from server.domain.study_order import StudyMode, choose_cards
+from server.domain.values import iso_timestamp, percentage
+from server.errors import InvalidInput
+
+
+class Reading:
+    """The pages of a class for one reader. Content and overlay are asked for together: one round trip to Redis."""
+
+    def __init__(self, catalog: Catalog, overlays: Overlays) -> None:
+        self._catalog = catalog
+        self._overlays = overlays
+        self._generator = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
+
+    async def get_class(self, user_id: UUID, class_id: UUID) -> dict[str, Any]:
+        """A class with its decks and how far the reader is in each.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content, counts = await self._content_and_counts(user_id, class_id)
+        decks = []
+        for deck in content["decks"]:
+            studied = sum(counts.get(deck["id"], {}).values())
+            decks.append(
+                {
+                    "id": deck["id"],
+                    "name": deck["name"],
+                    "description": deck["description"],
+                    "cardCount": deck["cardCount"],
+                    "studiedCount": studied,
+                    "progress": percentage(studied, deck["cardCount"]),
+                    "order": deck["order"],
+                }
+            )
+        shared = ("id", "name", "description", "icon", "color")
+        return {**{key: content[key] for key in shared}, "decks": decks}
+
+    async def get_class_progress(self, user_id: UUID, class_id: UUID) -> dict[str, Any]:
+        """How many of a class's cards the reader has seen, by mastery.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content, counts = await self._content_and_counts(user_id, class_id)
+        total = sum(deck["cardCount"] for deck in content["decks"])
+        by_status = {
+            status: sum(deck.get(status, 0) for deck in counts.values())
+            for status in ("new", "learning", "mastered")
+        }
+        studied = sum(by_status.values())
+        return {
+            "classId": str(class_id),
+            "totalCards": total,
+            "studiedCards": studied,
+            "newCards": by_status["new"],
+            "learningCards": by_status["learning"],
+            "masteredCards": by_status["mastered"],
+            "progress": percentage(studied, total),
+        }
+
+    async def study(
+        self, user_id: UUID, class_id: UUID, *, mode: StudyMode, deck_ids: Sequence[UUID] | None, limit: int | None
+    ) -> dict[str, Any]:
+        """The cards to study now, each with the reader's progress; `totalCards` is how many there are to choose from.
+
+        Raises:
+            NotFound: the class is unknown or not published.
+            InvalidInput: one of the decks is not a published deck of the class.
+        """
+        class_lookup = self._catalog.look_up_class(class_id)
+        cards_lookup = self._overlays.look_up_cards(user_id, class_id)
+        content = await class_lookup.value()
+        known = {deck["id"]: deck for deck in content["decks"]}
+        wanted = list(known) if deck_ids is None else list(dict.fromkeys(str(deck_id) for deck_id in deck_ids))
+        foreign = [deck_id for deck_id in wanted if deck_id not in known]
+        if foreign:
+            raise InvalidInput(errors={"decks": f"not decks of this class: {', '.join(foreign)}"})
+        progress = await cards_lookup.value(content["fingerprint"])
+        in_order = [UUID(deck_id) for deck_id in known if deck_id in set(wanted)]
+        cards = [
+            {**card, "deckId": deck["deck"]["id"], "deckName": deck["deck"]["name"]}
+            for deck in await self._catalog.get_decks(in_order)
+            for card in deck["flashcards"]
+        ]
+        chosen = choose_cards(
+            cards,
+            progress,
+            mode=mode,
+            now=iso_timestamp(datetime.now(UTC)),
+            limit=limit,
+            generator=self._generator,
+        )
+        return {
+            "mode": mode,
+            "class": {"id": content["id"], "name": content["name"]},
+            "totalCards": len(cards),
+            "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
+        }
+
+    async def _content_and_counts(self, user_id: UUID, class_id: UUID) -> tuple[dict[str, Any], dict[str, Any]]:
+        class_lookup = self._catalog.look_up_class(class_id)
+        counts_lookup = self._overlays.look_up_counts(user_id, class_id)
+        content = await class_lookup.value()
+        return content, await counts_lookup.value(content["fingerprint"])
+
+
+def _with_progress(card: dict[str, Any], seen: dict[str, Any] | None) -> dict[str, Any]:
+    progress = None
+    if seen is not None:
+        progress = {key: seen[key] for key in ("confidenceLevel", "masteryStatus", "nextReviewDate")}
+    return {
+        "id": card["id"],
+        "deckId": card["deckId"],
+        "deckName": card["deckName"],
+        "question": card["question"],
+        "answer": card["answer"],
+        "explanation": card["explanation"],
+        "order": card["order"],
+        "progress": progress,
+    }
