@@ -1,0 +1,116 @@
+"""What admins see of the students: kept figures, read along an index, never counted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+from server.domain.accounts import describe_user
+from server.domain.values import percentage
+from server.errors import NotFound
+from server.stores.database import Database
+
+UserOrder = Literal["recent", "studied", "streak"]
+USER_ORDERS: tuple[UserOrder, ...] = get_args(UserOrder)
+# The column that each order sorts by: the cursor of a page carries its value.
+RANKED_BY: dict[UserOrder, str] = {
+    "recent": "last_active_at",
+    "studied": "total_cards_studied",
+    "streak": "stored_streak_days",
+}
+
+Page = list[dict[str, Any]]
+_Lister = Callable[..., Awaitable[Page]]
+
+
+class Analytics:
+    """Figures of users, for a page of them or for one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_user_stats(self, user_id: UUID) -> dict[str, Any]:
+        """A user's own figures.
+
+        Raises:
+            NotFound: the account no longer exists.
+        """
+        row = await self._database.fetch_one("get_user_stats", user_id=user_id)
+        if row is None:
+            raise NotFound("This account no longer exists.")
+        return _stats(row)
+
+    async def list_users(
+        self, order: UserOrder, *, before: tuple[Any, Any] | None, page_size: int
+    ) -> Page:
+        """Rows of users in an order, after a position: one query, whatever the number of users."""
+        listers: dict[UserOrder, _Lister] = {
+            "recent": self.list_users_by_recent,
+            "studied": self.list_users_by_studied,
+            "streak": self.list_users_by_streak,
+        }
+        value, user_id = before if before is not None else (None, None)
+        return await listers[order](before_value=value, before_id=user_id, page_size=page_size)
+
+    async def list_users_by_recent(self, **page: Any) -> Page:
+        """Most recently active first."""
+        return await self._database.fetch_all("list_users_by_recent", **page)
+
+    async def list_users_by_studied(self, **page: Any) -> Page:
+        """Most cards studied first."""
+        return await self._database.fetch_all("list_users_by_studied", **page)
+
+    async def list_users_by_streak(self, **page: Any) -> Page:
+        """Longest streak first; streaks that lapsed since the last look are zeroed before, each once."""
+        await self._database.execute("lapse_streaks")
+        return await self._database.fetch_all("list_users_by_streak", **page)
+
+    async def get_user_figures(self, user_id: UUID) -> dict[str, Any]:
+        """One user with their figures, and their progress class by class: two queries, however many classes.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        row = await self._database.fetch_one("get_user_figures", user_id=user_id)
+        if row is None:
+            raise NotFound("There is no such user.")
+        classes = await self._database.fetch_all("list_user_classes", user_id=user_id)
+        return {**describe_user_figures(row), "classes": [_class_progress(entry) for entry in classes]}
+
+
+def describe_user_figures(row: dict[str, Any]) -> dict[str, Any]:
+    """A listed user in the form of the API."""
+    return {
+        **describe_user(row),
+        **_stats(row),
+        "masteryBreakdown": {
+            "new": row["new_cards"],
+            "learning": row["learning_cards"],
+            "mastered": row["mastered_cards"],
+        },
+        "totalCardsInProgress": row["new_cards"] + row["learning_cards"],
+    }
+
+
+def _stats(row: dict[str, Any]) -> dict[str, Any]:
+    last_active = row["last_active_date"]
+    return {
+        "totalCardsStudied": row["total_cards_studied"],
+        "studyStreakDays": row["study_streak_days"],
+        "totalStudyTime": row["total_study_time_seconds"],
+        "lastActiveDate": None if last_active is None else last_active.isoformat(),
+    }
+
+
+def _class_progress(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "classId": str(row["class_id"]),
+        "className": row["class_name"],
+        "totalCards": row["total_cards"],
+        "studiedCards": row["studied_cards"],
+        "masteredCards": row["mastered_cards"],
+        "learningCards": row["learning_cards"],
+        "newCards": row["new_cards"],
+        "progress": percentage(row["studied_cards"], row["total_cards"]),
+    }

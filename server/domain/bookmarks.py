@@ -1,0 +1,67 @@
+"""Bookmarks: cards that a student wants to find again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from server.domain.sessions import Position
+from server.domain.values import iso_timestamp
+from server.errors import NotFound
+from server.stores.database import Database
+
+
+class Bookmarks:
+    """Sets, removes and lists bookmarks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_bookmark(self, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
+        """Bookmark a card: whether it is new, and the bookmark.
+
+        Raises:
+            NotFound: there is no such published card.
+        """
+        cards = await self._database.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id])
+        if not cards:
+            raise NotFound("There is no such card.")
+        row = await self._database.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+        if row is not None:
+            return True, _bookmark(flashcard_id, row["created_at"])
+        row = await self._database.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+        if row is None:
+            raise NotFound("The bookmark was removed at the same moment.")
+        return False, _bookmark(flashcard_id, row["created_at"])
+
+    async def delete_bookmark(self, user_id: UUID, flashcard_id: UUID) -> None:
+        """Forget a bookmark; one that is not there is forgotten already."""
+        await self._database.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+
+    async def list_bookmarks(self, user_id: UUID, *, before: Position, page_size: int) -> list[dict[str, Any]]:
+        """Rows of a user's bookmarks, newest first, after a position."""
+        return await self._database.fetch_all(
+            "list_bookmarks",
+            user_id=user_id,
+            before_created=before[0],
+            before_id=before[1],
+            page_size=page_size,
+        )
+
+
+def describe_bookmark(row: dict[str, Any]) -> dict[str, Any]:
+    """A listed bookmark in the form of the API."""
+    return {
+        **_bookmark(row["flashcard_id"], row["created_at"]),
+        "question": row["question"],
+        "answer": row["answer"],
+        "deckId": str(row["deck_id"]),
+        "deckName": row["deck_name"],
+        "classId": str(row["class_id"]),
+        "className": row["class_name"],
+    }
+
+
+def _bookmark(flashcard_id: UUID, created_at: datetime) -> dict[str, Any]:
+    return {"flashcardId": str(flashcard_id), "createdAt": iso_timestamp(created_at)}
