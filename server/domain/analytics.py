@@ -13,13 +13,6 @@ from server.stores.database import Database
 
 UserOrder = Literal["recent", "studied", "streak"]
 USER_ORDERS: tuple[UserOrder, ...] = get_args(UserOrder)
-# The column that each order sorts by: the cursor of a page carries its value.
-RANKED_BY: dict[UserOrder, str] = {
-    "recent": "last_active_at",
-    "studied": "total_cards_studied",
-    "streak": "stored_streak_days",
-}
-
 Page = list[dict[str, Any]]
 _Lister = Callable[..., Awaitable[Page]]
 
@@ -42,16 +35,16 @@ class Analytics:
         return _stats(row)
 
     async def list_users(
-        self, order: UserOrder, *, before: tuple[Any, Any] | None, page_size: int
+        self, order: UserOrder, *, before: tuple[str, UUID] | None, page_size: int
     ) -> Page:
-        """Rows of users in an order, after a position: one query, whatever the number of users."""
+        """Rows of users in an order, after a position (the `rank` and `id` of a row): one query, however many users."""
         listers: dict[UserOrder, _Lister] = {
             "recent": self.list_users_by_recent,
             "studied": self.list_users_by_studied,
             "streak": self.list_users_by_streak,
         }
-        value, user_id = before if before is not None else (None, None)
-        return await listers[order](before_value=value, before_id=user_id, page_size=page_size)
+        rank, user_id = before if before is not None else (None, None)
+        return await listers[order](before_rank=rank, before_id=user_id, page_size=page_size)
 
     async def list_users_by_recent(self, **page: Any) -> Page:
         """Most recently active first."""

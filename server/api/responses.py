@@ -1,0 +1,74 @@
+"""JSON answers: success with an entity tag, and problems (RFC 9457)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+
+
+def json_response(payload: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer that nobody may store: the result of a write, or the state of this moment."""
+    return web.Response(
+        body=orjson.dumps(payload),
+        status=status,
+        content_type=JSON,
+        headers={hdrs.CACHE_CONTROL: "no-store", **(headers or {})},
+    )
+
+
+def tagged_response(request: web.Request, payload: Any) -> web.Response:
+    """The answer to a read, for this reader's own cache: with a weak ETag; 304 where the reader has it already."""
+    body = orjson.dumps(payload)
+    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.ETAG: tag, hdrs.VARY: hdrs.AUTHORIZATION}
+    if _matches(request.headers.get(hdrs.IF_NONE_MATCH), tag):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type=JSON, headers=headers)
+
+
+def _matches(if_none_match: str | None, tag: str) -> bool:
+    """Weak comparison, RFC 9110, section 8.8.3.2: the W/ of either side does not count."""
+    if if_none_match is None:
+        return False
+    if if_none_match.strip() == "*":
+        return True
+    opaque = tag.removeprefix("W/")
+    return any(entry.strip().removeprefix("W/") == opaque for entry in if_none_match.split(","))
+
+
+def problem_response(
+    *,
+    status: int,
+    title: str,
+    detail: str,
+    request_id: str,
+    code: str,
+    errors: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    extensions: Mapping[str, Any] | None = None,
+) -> web.Response:
+    """An error as application/problem+json; `code` is the stable word to program against."""
+    problem: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "requestId": request_id,
+        **(extensions or {}),
+    }
+    if errors:
+        problem["errors"] = [{"field": field, "message": message} for field, message in errors.items()]
+    return web.Response(
+        body=orjson.dumps(problem),
+        status=status,
+        content_type=PROBLEM_JSON,
+        headers={hdrs.CACHE_CONTROL: "no-store", **(headers or {})},
+    )

@@ -1,0 +1,172 @@
+"""What clients may send, one schema a body or query. Unknown fields are refused everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from server.api.pagination import PageSchema
+from server.domain.analytics import USER_ORDERS
+from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study_order import STUDY_MODES
+
+MAXIMUM_STUDY_CARDS = 1000
+MAXIMUM_RATINGS = 100
+MAXIMUM_SESSION_DECKS = 50
+# A response time longer than a day is a clock error, not a hesitation.
+MAXIMUM_RESPONSE_TIME_MS = 24 * 3600 * 1000
+# How far a client's clock may be ahead of ours.
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+class Text(fields.String):
+    """A string that PostgreSQL can hold (no NUL, no lone surrogate), trimmed."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **options).strip()
+        if "\0" in text:
+            raise ValidationError("May not contain the character U+0000.")
+        return text
+
+
+class Identifier(fields.Field[UUID]):
+    """A UUID in its canonical form."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> UUID:
+        del attr, data, options
+        if not isinstance(value, str) or _CANONICAL_UUID.fullmatch(value) is None:
+            raise ValidationError("This is not a UUID.")
+        return UUID(value)
+
+
+class IdentifierList(fields.Field[list[UUID]]):
+    """UUIDs separated by commas, in a query parameter."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> list[UUID]:
+        del attr, data, options
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(_CANONICAL_UUID.fullmatch(part) for part in parts):
+            raise ValidationError("Must be UUIDs separated by commas.")
+        return [UUID(part) for part in parts]
+
+
+class PastMoment(fields.AwareDateTime):
+    """An ISO-8601 time with a zone, not in the future."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso", **options)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> datetime:
+        moment: datetime = super()._deserialize(value, attr, data, **options)
+        now = datetime.now(UTC)
+        if not _EARLIEST <= moment <= now + _CLOCK_TOLERANCE:
+            raise ValidationError("Must be a time between the year 2000 and now.")
+        return min(moment, now)
+
+
+class RegisterSchema(Schema):
+    """POST /api/auth/register."""
+
+    email = fields.Email(required=True, validate=validate.Length(max=254))
+    password = fields.String(required=True, validate=validate.Length(min=12, max=128))
+    name = Text(load_default=None, allow_none=True, validate=validate.Length(min=1, max=255))
+
+
+class LoginSchema(Schema):
+    """POST /api/auth/login."""
+
+    email = fields.String(required=True, validate=validate.Length(min=1, max=254))
+    password = fields.String(required=True, validate=validate.Length(min=1, max=128))
+
+
+class RefreshSchema(Schema):
+    """POST /api/auth/refresh and /api/auth/logout."""
+
+    refresh_token = fields.String(
+        required=True, data_key="refreshToken", validate=validate.Length(min=1, max=512)
+    )
+
+
+class StudyQuerySchema(Schema):
+    """GET /api/classes/{id}/study."""
+
+    mode = fields.String(
+        load_default="progressive",
+        validate=validate.OneOf(STUDY_MODES, error="Must be one of {choices}."),
+    )
+    decks = IdentifierList(load_default=None)
+    limit = fields.Integer(
+        load_default=None, validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}.")
+    )
+
+
+class RatingSchema(Schema):
+    """PUT /api/progress/cards/{flashcardId}."""
+
+    confidence_level = fields.Integer(
+        required=True,
+        strict=True,
+        data_key="confidenceLevel",
+        validate=validate.Range(MINIMUM_CONFIDENCE, MAXIMUM_CONFIDENCE, error="Must be from {min} to {max}."),
+    )
+    session_id = Identifier(load_default=None, allow_none=True, data_key="sessionId")
+    response_time_ms = fields.Integer(
+        load_default=None,
+        allow_none=True,
+        strict=True,
+        data_key="responseTime",
+        validate=validate.Range(0, MAXIMUM_RESPONSE_TIME_MS, error="Must be milliseconds, from {min} to {max}."),
+    )
+
+
+class BatchedRatingSchema(RatingSchema):
+    """One of the ratings of POST /api/progress/cards."""
+
+    flashcard_id = Identifier(required=True, data_key="flashcardId")
+    rated_at = PastMoment(load_default=None, allow_none=True, data_key="ratedAt")
+
+
+class RatingsSchema(Schema):
+    """POST /api/progress/cards."""
+
+    ratings = fields.List(
+        fields.Nested(BatchedRatingSchema),
+        required=True,
+        validate=validate.Length(1, MAXIMUM_RATINGS, error="Must be {min} to {max} ratings."),
+    )
+
+
+class SessionSchema(Schema):
+    """POST /api/sessions."""
+
+    deck_ids = fields.List(
+        Identifier(),
+        required=True,
+        data_key="deckIds",
+        validate=validate.Length(1, MAXIMUM_SESSION_DECKS, error="Must be {min} to {max} decks."),
+    )
+
+
+class SessionsQuerySchema(PageSchema):
+    """GET /api/sessions."""
+
+    deck_id = Identifier(load_default=None, data_key="deckId")
+
+
+class UsersQuerySchema(PageSchema):
+    """GET /api/admin/analytics/users."""
+
+    sort = fields.String(
+        load_default="recent", validate=validate.OneOf(USER_ORDERS, error="Must be one of {choices}.")
+    )

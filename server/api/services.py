@@ -1,0 +1,59 @@
+"""What handlers and middlewares find on the application and on a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from server.domain.accounts import Accounts
+from server.domain.analytics import Analytics
+from server.domain.bookmarks import Bookmarks
+from server.domain.catalog import Catalog
+from server.domain.progress import Progress
+from server.domain.reading import Reading
+from server.domain.sessions import Sessions
+from server.domain.tokens import AccessTokens, Caller
+from server.ratelimit import Limiter
+from server.ratelimit.config_watch import RateLimitsFile
+from server.settings import Settings
+from server.stores.database import Database
+from server.stores.redis_link import RedisLink
+from server.telemetry.health import Health
+from server.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that app.py has wired, by name."""
+
+    settings: Settings
+    database: Database
+    redis: RedisLink
+    metrics: Metrics
+    health: Health
+    limiter: Limiter
+    rate_limits: RateLimitsFile
+    tokens: AccessTokens
+    accounts: Accounts
+    catalog: Catalog
+    reading: Reading
+    progress: Progress
+    sessions: Sessions
+    bookmarks: Bookmarks
+    analytics: Analytics
+
+
+SERVICES = web.AppKey("services", Services)
+# Set by authentication: who is calling; not there for a stranger.
+CALLER = web.RequestKey("caller", Caller)
+
+
+def services_of(request: web.Request) -> Services:
+    """The services of the application that a request came to."""
+    return request.config_dict[SERVICES]
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who is calling; for routes that require a role, where somebody always is."""
+    return request[CALLER]
