@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from server.api.pagination import Cursors
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
@@ -44,7 +45,16 @@ class Services:
     analytics: Analytics
 
 
+@dataclass(slots=True)
+class Readiness:
+    """Whether requests are welcome: not before everything has started, and not once the shutdown has begun."""
+
+    is_ready: bool = False
+
+
 SERVICES = web.AppKey("services", Services)
+CURSORS = web.AppKey("cursors", Cursors)
+READINESS = web.AppKey("readiness", Readiness)
 # Set by authentication: who is calling; not there for a stranger.
 CALLER = web.RequestKey("caller", Caller)
 

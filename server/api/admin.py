@@ -1,0 +1,83 @@
+"""/api/admin: figures of the students, and the rate limits of a client."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from aiohttp import hdrs, web
+import structlog
+
+from server.api.requests import path_id, read_query
+from server.api.responses import json_response
+from server.api.schemas import UsersQuerySchema
+from server.api.services import CURSORS, caller_of, services_of
+from server.domain.analytics import describe_user_figures
+from server.errors import InvalidInput
+from server.ratelimit.subjects import parse_subject
+
+log = structlog.get_logger(__name__)
+
+_USERS = UsersQuerySchema()
+
+
+async def list_users(request: web.Request) -> web.Response:
+    """A page of users with their figures."""
+    query = read_query(request, _USERS)
+    cursors = request.config_dict[CURSORS]
+    listing = f"users:{query['sort']}"
+    position = cursors.read(listing, query["cursor"])
+    before = None if position is None else (position[0], UUID(position[1]))
+    rows = await services_of(request).analytics.list_users(
+        query["sort"], before=before, page_size=query["limit"] + 1
+    )
+    page, next_cursor = cursors.page(
+        listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"]))
+    )
+    return json_response(
+        {"users": [describe_user_figures(row) for row in page], "nextCursor": next_cursor}
+    )
+
+
+async def get_user(request: web.Request) -> web.Response:
+    """One user's figures, with their progress class by class."""
+    return json_response(await services_of(request).analytics.get_user_figures(path_id(request, "userId")))
+
+
+async def show_rate_limits(request: web.Request) -> web.Response:
+    """What a client has used of each policy; looking consumes nothing."""
+    subject = _subject(request)
+    services = services_of(request)
+    decision = await services.limiter.peek(services.rate_limits.current.charges_of_subject(subject))
+    return json_response({"subject": subject, "source": decision.source, "policies": describe(decision)})
+
+
+async def reset_rate_limits(request: web.Request) -> web.Response:
+    """Forget what a client has used."""
+    subject = _subject(request)
+    await services_of(request).limiter.reset(subject)
+    log.info("audit.rate_limits_reset", subject=subject, admin_id=str(caller_of(request).user_id))
+    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+
+def _subject(request: web.Request) -> str:
+    try:
+        return parse_subject(request.match_info["subject"])
+    except ValueError as error:
+        raise InvalidInput(errors={"subject": str(error)}) from error
+
+
+def describe(decision: Any) -> list[dict[str, Any]]:
+    """A decision's verdicts in the form of the API; times in milliseconds."""
+    return [
+        {
+            "policy": verdict.policy.name,
+            "group": verdict.group,
+            "limit": verdict.limit,
+            "windowMs": verdict.policy.window_ms,
+            "remaining": verdict.remaining,
+            "nextReleaseMs": verdict.next_release_ms,
+            "allowed": verdict.allowed,
+        }
+        for verdict in decision.verdicts
+    ]

@@ -1,0 +1,60 @@
+"""/api/classes and /api/decks: the course as a student reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from server.api.pagination import PageSchema
+from server.api.requests import path_id, read_query
+from server.api.responses import tagged_response
+from server.api.schemas import StudyQuerySchema
+from server.api.services import CURSORS, caller_of, services_of
+
+_PAGE = PageSchema()
+_STUDY = StudyQuerySchema()
+
+
+async def list_classes(request: web.Request) -> web.Response:
+    """The published classes, by order, then name."""
+    query = read_query(request, _PAGE)
+    cursors = request.config_dict[CURSORS]
+    after = cursors.read("classes", query["cursor"])
+    classes = await services_of(request).catalog.list_published_classes()
+    if after is not None:
+        classes = [entry for entry in classes if _position(entry) > after]
+    page, next_cursor = cursors.page("classes", classes[: query["limit"] + 1], query["limit"], _position)
+    return tagged_response(request, {"classes": page, "nextCursor": next_cursor})
+
+
+async def get_class(request: web.Request) -> web.Response:
+    """A class with its decks and how far the caller is in each."""
+    class_id = path_id(request, "classId")
+    return tagged_response(
+        request, await services_of(request).reading.get_class(caller_of(request).user_id, class_id)
+    )
+
+
+async def study_class(request: web.Request) -> web.Response:
+    """The cards of a class to study now."""
+    class_id = path_id(request, "classId")
+    query = read_query(request, _STUDY)
+    page = await services_of(request).reading.study(
+        caller_of(request).user_id,
+        class_id,
+        mode=query["mode"],
+        deck_ids=query["decks"],
+        limit=query["limit"],
+    )
+    return tagged_response(request, page)
+
+
+async def list_flashcards(request: web.Request) -> web.Response:
+    """A deck with its cards."""
+    deck_id = path_id(request, "deckId")
+    return tagged_response(request, await services_of(request).catalog.get_deck(deck_id))
+
+
+def _position(entry: dict[str, Any]) -> list[Any]:
+    return [entry["order"], entry["name"], entry["id"]]

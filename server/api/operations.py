@@ -1,0 +1,129 @@
+"""/api/health, /livez, /readyz, /api/metrics: for those who run the service. Never rate limited."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import UTC, datetime
+
+import structlog
+from aiohttp import hdrs, web
+
+from server.api.responses import json_response
+from server.api.services import CALLER, READINESS, caller_of, services_of
+from server.domain.values import iso_timestamp, optional_timestamp
+from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
+from server.telemetry.health import STATUS_UNHEALTHY
+
+log = structlog.get_logger(__name__)
+
+
+async def health(request: web.Request) -> web.Response:
+    """Whether the database and the cache answer, and how fast."""
+    report = await services_of(request).health.run()
+    body = {
+        "status": report.status,
+        "timestamp": _now(),
+        "services": report.services_json(),
+        "uptime": round(services_of(request).metrics.uptime_seconds(), 2),
+        "totalResponseTime": report.total_ms,
+    }
+    return json_response(body, status=503 if report.status == STATUS_UNHEALTHY else 200)
+
+
+async def livez(request: web.Request) -> web.Response:
+    """200 while the process turns."""
+    del request
+    return json_response({"status": "ok", "timestamp": _now()})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 while requests are welcome: not while starting, draining, or without a database."""
+    if not request.config_dict[READINESS].is_ready:
+        raise ServiceUnavailable("The service is starting or shutting down.")
+    try:
+        await services_of(request).database.ping()
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable("The database does not answer.") from error
+    return json_response({"status": "ready", "timestamp": _now()})
+
+
+async def show_metrics(request: web.Request) -> web.Response:
+    """All metrics as Prometheus text, or OpenMetrics where that is asked for."""
+    _require_metrics_token(request)
+    body, content_type = services_of(request).metrics.render_text(request.headers.get(hdrs.ACCEPT, ""))
+    response = web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"})
+    response.enable_compression()
+    return response
+
+
+async def show_metrics_json(request: web.Request) -> web.Response:
+    """All metrics as JSON."""
+    _require_metrics_token(request)
+    return json_response(services_of(request).metrics.render_json())
+
+
+async def show_cache_metrics(request: web.Request) -> web.Response:
+    """The cache's numbers since the last reset, over all workers, and whether Redis answers now."""
+    _require_admin_or_metrics_token(request)
+    services = services_of(request)
+    totals = services.metrics.cache_totals()
+    check = await services.health.check("cache")
+    operations = totals.hits + totals.misses
+    rate = 100.0 * totals.hits / operations if operations else 0.0
+    return json_response(
+        {
+            "metrics": {
+                "hits": totals.hits,
+                "misses": totals.misses,
+                "sets": totals.sets,
+                "deletes": totals.deletes,
+                "errors": totals.errors,
+                "hitRate": round(rate, 2),
+                "hitRateFormatted": f"{rate:.2f}%",
+                "totalOperations": totals.operations,
+                "connectionStatus": "connected" if services.redis.status.connected else "disconnected",
+                "lastError": totals.last_error,
+                "lastErrorTime": optional_timestamp(totals.last_error_time),
+            },
+            "health": {
+                "healthy": check.error is None,
+                "latency": check.response_time_ms,
+                "latencyFormatted": f"{check.response_time_ms:.2f}ms",
+            },
+            "timestamp": _now(),
+        }
+    )
+
+
+async def reset_cache_metrics(request: web.Request) -> web.Response:
+    """Zero the numbers of GET /api/metrics/cache; the Prometheus counters stay monotonic."""
+    services_of(request).metrics.reset_cache_totals()
+    log.info("audit.cache_metrics_reset", admin_id=str(caller_of(request).user_id))
+    return json_response({"message": "The cache metrics have been reset.", "timestamp": _now()})
+
+
+def _require_metrics_token(request: web.Request) -> None:
+    """Where METRICS_TOKEN is set, the request has to carry it."""
+    token = services_of(request).settings.metrics_token
+    if token is not None and not _carries(request, token):
+        raise Unauthenticated("These metrics need the METRICS_TOKEN as a Bearer token.")
+
+
+def _require_admin_or_metrics_token(request: web.Request) -> None:
+    token = services_of(request).settings.metrics_token
+    if token is not None and _carries(request, token):
+        return
+    caller = request.get(CALLER)
+    if caller is None:
+        raise Unauthenticated
+    if caller.role != "admin":
+        raise Forbidden
+
+
+def _carries(request: web.Request, token: str) -> bool:
+    scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), token.encode())
+
+
+def _now() -> str:
+    return iso_timestamp(datetime.now(UTC))

@@ -1,0 +1,142 @@
+"""/api/progress, /api/sessions, /api/bookmarks, /api/stats: what a student does with the course."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from aiohttp import hdrs, web
+
+from server.api.pagination import PageSchema
+from server.api.requests import path_id, read_json, read_query, time_zone_of
+from server.api.responses import json_response, tagged_response
+from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
+from server.api.services import CURSORS, caller_of, services_of
+from server.domain.bookmarks import describe_bookmark
+from server.domain.progress import Rating
+from server.domain.sessions import NEWEST, Position, describe_session
+
+_PAGE = PageSchema()
+_RATING = RatingSchema()
+_RATINGS = RatingsSchema()
+_SESSION = SessionSchema()
+_SESSIONS_QUERY = SessionsQuerySchema()
+
+
+async def rate_card(request: web.Request) -> web.Response:
+    """Record one rating; the answer is the card's progress."""
+    flashcard_id = path_id(request, "flashcardId")
+    body = await read_json(request, _RATING)
+    rating = Rating(flashcard_id=flashcard_id, rated_at=datetime.now(UTC), **body)
+    recorded = await services_of(request).progress.record_ratings(
+        caller_of(request).user_id, [rating], zone=time_zone_of(request)
+    )
+    return json_response(recorded[0])
+
+
+async def rate_cards(request: web.Request) -> web.Response:
+    """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
+    body = await read_json(request, _RATINGS)
+    now = datetime.now(UTC)
+    ratings = [Rating(**{**entry, "rated_at": entry["rated_at"] or now}) for entry in body["ratings"]]
+    recorded = await services_of(request).progress.record_ratings(
+        caller_of(request).user_id, ratings, zone=time_zone_of(request)
+    )
+    return json_response({"progress": recorded})
+
+
+async def get_card_progress(request: web.Request) -> web.Response:
+    """The caller's progress on a card."""
+    flashcard_id = path_id(request, "flashcardId")
+    progress = await services_of(request).progress.get_card_progress(caller_of(request).user_id, flashcard_id)
+    return tagged_response(request, progress)
+
+
+async def get_class_progress(request: web.Request) -> web.Response:
+    """The caller's progress in a class."""
+    class_id = path_id(request, "classId")
+    progress = await services_of(request).reading.get_class_progress(caller_of(request).user_id, class_id)
+    return tagged_response(request, progress)
+
+
+async def get_stats(request: web.Request) -> web.Response:
+    """The caller's figures over everything."""
+    return tagged_response(
+        request, await services_of(request).analytics.get_user_stats(caller_of(request).user_id)
+    )
+
+
+async def start_session(request: web.Request) -> web.Response:
+    """Start a study session over decks."""
+    body = await read_json(request, _SESSION)
+    started = await services_of(request).sessions.create_session(
+        caller_of(request).user_id, body["deck_ids"]
+    )
+    return json_response(started, status=201)
+
+
+async def end_session(request: web.Request) -> web.Response:
+    """End a session; the answer is what was counted."""
+    session_id = path_id(request, "sessionId")
+    session = await services_of(request).sessions.end_session(caller_of(request).user_id, session_id)
+    return json_response({"session": session})
+
+
+async def list_sessions(request: web.Request) -> web.Response:
+    """The caller's sessions, newest first; of one deck where `deckId` is given."""
+    query = read_query(request, _SESSIONS_QUERY)
+    sessions, user_id, deck_id = services_of(request).sessions, caller_of(request).user_id, query["deck_id"]
+    cursors = request.config_dict[CURSORS]
+    listing = f"sessions:{deck_id or ''}"
+    before = _position(cursors.read(listing, query["cursor"]))
+    size = query["limit"] + 1
+    if deck_id is None:
+        rows = await sessions.list_sessions(user_id, before=before, page_size=size)
+    else:
+        rows = await sessions.list_deck_sessions(user_id, deck_id, before=before, page_size=size)
+    page, next_cursor = cursors.page(
+        listing, rows, query["limit"], lambda row: (row["started_at"].isoformat(), str(row["id"]))
+    )
+    return tagged_response(
+        request, {"sessions": [describe_session(row) for row in page], "nextCursor": next_cursor}
+    )
+
+
+async def add_bookmark(request: web.Request) -> web.Response:
+    """Bookmark a card: 201 the first time, 200 afterwards."""
+    flashcard_id = path_id(request, "flashcardId")
+    is_new, bookmark = await services_of(request).bookmarks.add_bookmark(
+        caller_of(request).user_id, flashcard_id
+    )
+    return json_response(bookmark, status=201 if is_new else 200)
+
+
+async def delete_bookmark(request: web.Request) -> web.Response:
+    """Forget a bookmark."""
+    flashcard_id = path_id(request, "flashcardId")
+    await services_of(request).bookmarks.delete_bookmark(caller_of(request).user_id, flashcard_id)
+    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+
+async def list_bookmarks(request: web.Request) -> web.Response:
+    """The caller's bookmarks, newest first."""
+    query = read_query(request, _PAGE)
+    cursors = request.config_dict[CURSORS]
+    before = _position(cursors.read("bookmarks", query["cursor"]))
+    rows = await services_of(request).bookmarks.list_bookmarks(
+        caller_of(request).user_id, before=before, page_size=query["limit"] + 1
+    )
+    page, next_cursor = cursors.page(
+        "bookmarks",
+        rows,
+        query["limit"],
+        lambda row: (row["created_at"].isoformat(), str(row["flashcard_id"])),
+    )
+    return tagged_response(
+        request, {"bookmarks": [describe_bookmark(row) for row in page], "nextCursor": next_cursor}
+    )
+
+
+def _position(cursor: list[Any] | None) -> Position:
+    return NEWEST if cursor is None else (datetime.fromisoformat(cursor[0]), UUID(cursor[1]))
