@@ -1,0 +1,43 @@
+"""Says who is calling. Whether that is enough, the authorization decides, after the rate limit."""
+
+from __future__ import annotations
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from server.api.services import CALLER, services_of
+from server.domain.tokens import TokenRefused
+from server.errors import Forbidden, Unauthenticated
+from server.middleware.rules import rule_of
+
+# Why a token was refused: its bearer is a stranger, limited by address, and told the reason where a role is required.
+_REFUSAL = web.RequestKey("refusal", TokenRefused)
+
+
+@web.middleware
+async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Verify the Bearer token, if there is one."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer":
+        try:
+            caller = services_of(request).tokens.verify(token.strip())
+        except TokenRefused as refusal:
+            request[_REFUSAL] = refusal
+        else:
+            request[CALLER] = caller
+            structlog.contextvars.bind_contextvars(user_id=str(caller.user_id))
+    return await handler(request)
+
+
+@web.middleware
+async def authorization(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request through to its handler if its caller has the role that the route requires."""
+    required = rule_of(request).role
+    if required is not None:
+        caller = request.get(CALLER)
+        if caller is None:
+            raise request.get(_REFUSAL) or Unauthenticated()
+        if required == "admin" and caller.role != "admin":
+            raise Forbidden
+    return await handler(request)

@@ -1,0 +1,35 @@
+"""What a route asks of its caller: a role, and the limits it is under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from server.domain.tokens import Role
+
+# The group of config/ratelimits.toml for paths and methods that are not there.
+UNMATCHED_GROUP = "unmatched"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may use a route, and how often.
+
+    Args:
+        role: what the caller must be; None for everybody.
+        limits: the route group in config/ratelimits.toml; None for routes that are never limited.
+    """
+
+    role: Role | None
+    limits: str | None
+
+
+UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)
+RULES = web.AppKey("rules", Mapping[web.AbstractRoute, Rule])  # type: ignore[type-abstract]
+
+
+def rule_of(request: web.Request) -> Rule:
+    """The rule of the route that a request matched."""
+    return request.config_dict[RULES].get(request.match_info.route, UNMATCHED)

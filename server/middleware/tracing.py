@@ -1,0 +1,125 @@
+"""The outermost link: a request id in and out, the stopwatch, the headers of every response, one log line."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import timedelta
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from server.api.services import CALLER
+from server.middleware.client import address_of
+from server.telemetry.log import access_line
+from server.telemetry.timings import Timings, current_timings
+
+REQUEST_ID = web.RequestKey("request_id", str)
+# Set by the rate limit: what it tells the client, on whatever response comes out in the end.
+RATE_LIMIT_HEADERS = web.RequestKey("rate_limit_headers", dict[str, str])
+# Set by the rate limit: allowed, denied or unlimited, for the log line.
+RATE_LIMIT_OUTCOME = web.RequestKey("rate_limit_outcome", str)
+
+log = structlog.get_logger(__name__)
+
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
+# W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?",
+    re.ASCII,
+)
+_HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
+
+
+def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Middleware:
+    """The middleware. The two thresholds, in milliseconds, decide X-Performance-Rating."""
+    fixed = {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+        hdrs.SERVER: "mastery",
+    }
+    if hsts:
+        fixed["Strict-Transport-Security"] = _HSTS
+
+    def rating_of(total_ms: float) -> str:
+        if total_ms < rating_good_ms:
+            return "Good"
+        return "Needs Improvement" if total_ms < rating_poor_ms else "Poor"
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        timings = Timings()
+        request_id = request_id_of(request)
+        trace_id = trace_id_of(request) or request_id
+        request[REQUEST_ID] = request_id
+        # One connection is one task: what the request before has left here must go.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
+        current_timings.set(timings)
+        try:
+            response = await handler(request)
+        except BaseException:
+            _log(request, timings, timings.total_ms(), status=499, size=0)
+            raise
+        total_ms = timings.total_ms()
+        headers = response.headers
+        headers["X-Request-ID"] = request_id
+        headers["X-Trace-ID"] = trace_id
+        headers["Server-Timing"] = server_timing(timings, total_ms)
+        headers["X-Response-Time"] = f"{total_ms:.2f}ms"
+        headers["X-Performance-Rating"] = rating_of(total_ms)
+        if timings.cache_outcome is not None:
+            headers["X-Cache"] = timings.cache_outcome
+        headers.update(request.get(RATE_LIMIT_HEADERS, {}))
+        headers.update(fixed)
+        size = response.content_length if response.body is not None else 0  # type: ignore[attr-defined]
+        _log(request, timings, total_ms, status=response.status, size=size or 0)
+        return response
+
+    return trace
+
+
+def request_id_of(request: web.Request) -> str:
+    """The caller's request id where it is one we accept; a new one otherwise."""
+    offered = request.headers.get("X-Request-ID")
+    if offered is not None and _ACCEPTED_ID.fullmatch(offered):
+        return offered
+    return f"req_{uuid.uuid4().hex}"
+
+
+def trace_id_of(request: web.Request) -> str | None:
+    """The trace-id of a valid W3C traceparent header."""
+    match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    if match is None or (match["version"] == "00" and match["more"] is not None):
+        return None
+    return match["trace_id"]
+
+
+def server_timing(timings: Timings, total_ms: float) -> str:
+    """The Server-Timing header (W3C): the total, and each part that happened, in milliseconds."""
+    parts = [f"total;dur={total_ms:.2f}"]
+    parts += [f"{part};dur={timings.part_ms(part):.2f}" for part in ("db", "cache", "limit") if part in timings.seconds]
+    return ", ".join(parts)
+
+
+def route_template(request: web.Request) -> str:
+    """The template of the route that a request matched, such as /api/classes/{classId}."""
+    resource = request.match_info.route.resource
+    return "unmatched" if resource is None else resource.canonical
+
+
+def _log(request: web.Request, timings: Timings, total_ms: float, *, status: int, size: int) -> None:
+    caller = request.get(CALLER)
+    access_line(
+        method=request.method,
+        route=route_template(request),
+        status=status,
+        duration_ms=total_ms,
+        timings=timings,
+        user_id=None if caller is None else str(caller.user_id),
+        client_ip=str(address_of(request)),
+        response_bytes=size,
+        rate_limit=request.get(RATE_LIMIT_OUTCOME, "unlimited"),
+    )

@@ -1,0 +1,78 @@
+"""The whole API on one page: path, handler, who may use it, and the rate limits it is under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Awaitable
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import hdrs, web
+
+from server.api import admin, auth, classes, operations, study
+from server.middleware.rules import RULES, Rule
+
+HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
+Audience = Literal["public", "user", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the table below; `limits` is a group of config/ratelimits.toml, None for never limited."""
+
+    method: str
+    path: str
+    handler: HandlerFunction
+    audience: Audience
+    limits: str | None
+
+
+ROUTES = (
+    # Operations
+    Route("GET", "/api/health", operations.health, "public", None),
+    Route("GET", "/livez", operations.livez, "public", None),
+    Route("GET", "/readyz", operations.readyz, "public", None),
+    Route("GET", "/api/metrics", operations.show_metrics, "public", None),
+    Route("POST", "/api/metrics", operations.show_metrics_json, "public", None),
+    # An admin, or the METRICS_TOKEN: the handler looks.
+    Route("GET", "/api/metrics/cache", operations.show_cache_metrics, "public", None),
+    Route("POST", "/api/metrics/cache/reset", operations.reset_cache_metrics, "admin", None),
+    # Identity
+    Route("POST", "/api/auth/register", auth.register, "public", "login"),
+    Route("POST", "/api/auth/login", auth.login, "public", "login"),
+    Route("POST", "/api/auth/refresh", auth.refresh, "public", "refresh"),
+    Route("POST", "/api/auth/logout", auth.logout, "public", "refresh"),
+    Route("GET", "/api/auth/me", auth.get_me, "user", "reads"),
+    # Reading
+    Route("GET", "/api/classes", classes.list_classes, "user", "reads"),
+    Route("GET", "/api/classes/{classId}", classes.get_class, "user", "reads"),
+    Route("GET", "/api/classes/{classId}/study", classes.study_class, "user", "reads"),
+    Route("GET", "/api/decks/{deckId}/flashcards", classes.list_flashcards, "user", "reads"),
+    Route("GET", "/api/progress/class/{classId}", study.get_class_progress, "user", "reads"),
+    Route("GET", "/api/progress/cards/{flashcardId}", study.get_card_progress, "user", "reads"),
+    Route("GET", "/api/stats", study.get_stats, "user", "reads"),
+    Route("GET", "/api/bookmarks", study.list_bookmarks, "user", "reads"),
+    Route("GET", "/api/sessions", study.list_sessions, "user", "reads"),
+    # Studying
+    Route("PUT", "/api/progress/cards/{flashcardId}", study.rate_card, "user", "ratings"),
+    Route("POST", "/api/progress/cards", study.rate_cards, "user", "ratings"),
+    Route("POST", "/api/sessions", study.start_session, "user", "writes"),
+    Route("POST", "/api/sessions/{sessionId}/end", study.end_session, "user", "writes"),
+    Route("PUT", "/api/bookmarks/{flashcardId}", study.add_bookmark, "user", "writes"),
+    Route("DELETE", "/api/bookmarks/{flashcardId}", study.delete_bookmark, "user", "writes"),
+    # Administration
+    Route("GET", "/api/admin/analytics/users", admin.list_users, "admin", "admin-reads"),
+    Route("GET", "/api/admin/analytics/users/{userId}", admin.get_user, "admin", "admin-reads"),
+    Route("GET", "/api/admin/rate-limits/{subject}", admin.show_rate_limits, "admin", "admin-reads"),
+    Route("DELETE", "/api/admin/rate-limits/{subject}", admin.reset_rate_limits, "admin", "admin-destructive"),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Put every route and its rule on an application; each GET answers HEAD as well."""
+    rules = {}
+    for route in ROUTES:
+        rule = Rule(role=None if route.audience == "public" else route.audience, limits=route.limits)
+        methods = (hdrs.METH_GET, hdrs.METH_HEAD) if route.method == hdrs.METH_GET else (route.method,)
+        for method in methods:
+            rules[app.router.add_route(method, route.path, route.handler)] = rule
+    app[RULES] = rules
