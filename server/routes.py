@@ -37,7 +37,7 @@ ROUTES = (
     Route("GET", "/api/metrics/cache", operations.show_cache_metrics, "public", None),
     Route("POST", "/api/metrics/cache/reset", operations.reset_cache_metrics, "admin", None),
     # Identity
-    Route("POST", "/api/auth/register", auth.register, "public", "login"),
+    Route("POST", "/api/auth/register", auth.register, "public", "register"),
     Route("POST", "/api/auth/login", auth.login, "public", "login"),
     Route("POST", "/api/auth/refresh", auth.refresh, "public", "refresh"),
     Route("POST", "/api/auth/logout", auth.logout, "public", "refresh"),

@@ -56,7 +56,6 @@ class Cache:
         """
         keys = list(keys)
         self._metrics.cache_deletes.inc(len(keys))
-        self._metrics.cache_operations.inc(len(keys))
         self._pending.update(keys[: max(0, _MOST_PENDING - len(self._pending))])
         for flight in [flight for flight in self._flights if flight[0] in keys]:
             del self._flights[flight]  # whoever comes now must not get what was loaded before the write
@@ -92,8 +91,7 @@ class Cache:
     def note_error(self, error: Exception) -> None:
         """Count a failed operation and keep its short reason for the operator."""
         self._metrics.cache_errors.inc()
-        self._metrics.cache_operations.inc()
-        self._metrics.note_cache_error(getattr(error, "reason", None) or getattr(error, "code", "error"))
+        self._metrics.record_cache_error(getattr(error, "reason", None) or getattr(error, "code", "error"))
 
     async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
         """Run a loader, or wait for the one that runs already for the same key and the same version of it."""
@@ -125,7 +123,6 @@ class Cache:
             else:
                 if filled == 1:
                     self._metrics.cache_sets.inc()
-                    self._metrics.cache_operations.inc()
         return value
 
     async def read(self, key: str, reply: asyncio.Future[Any]) -> bytes | None:
@@ -149,12 +146,10 @@ class Cache:
     def note_hit(self) -> None:
         """Count a value that was used."""
         self._metrics.cache_hits.inc()
-        self._metrics.cache_operations.inc()
 
     def note_miss(self) -> None:
         """Count a value that had to be loaded."""
         self._metrics.cache_misses.inc()
-        self._metrics.cache_operations.inc()
 
 
 class Lookup:

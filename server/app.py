@@ -1,0 +1,198 @@
+"""Where everything is wired: settings in, an application out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from server.api.pagination import Cursors
+from server.api.requests import MAX_BODY_BYTES
+from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
+from server.domain.accounts import Accounts
+from server.domain.analytics import Analytics
+from server.domain.bookmarks import Bookmarks
+from server.domain.catalog import Catalog
+from server.domain.overlays import Overlays
+from server.domain.passwords import Passwords
+from server.domain.progress import Progress
+from server.domain.reading import Reading
+from server.domain.sessions import Sessions
+from server.domain.tokens import AccessTokens
+from server.middleware.authentication import authentication, authorization
+from server.middleware.client import TRUSTED_PROXIES
+from server.middleware.cors import cors
+from server.middleware.errors import errors
+from server.middleware.rate_limit import rate_limit
+from server.middleware.tracing import tracing
+from server.ratelimit import Limiter
+from server.ratelimit.config_watch import RateLimitsFile
+from server.ratelimit.proxies import TrustedProxies
+from server.routes import ROUTES, add_routes
+from server.settings import Settings
+from server.stores.cache import Cache
+from server.stores.database import Database
+from server.stores.redis_link import RedisLink
+from server.telemetry.event_loop import EventLoopLag
+from server.telemetry.exporter import metrics_middleware
+from server.telemetry.health import Health
+from server.telemetry.log import configure_logging, handle_loop_exception
+from server.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+# Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
+KEEPALIVE_SECONDS = 95
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The application, complete but not started: it connects to its servers when it starts up.
+
+    Raises:
+        RateLimitsError: the rate limits file is not valid.
+    """
+    metrics = Metrics()
+    database = Database(
+        settings.database_url,
+        pool_size=settings.database_pool_size,
+        acquire_timeout_ms=settings.database_acquire_timeout_ms,
+        query_timeout_ms=settings.database_query_timeout_ms,
+        slow_query_ms=settings.slow_query_ms,
+        on_query=lambda name, seconds: metrics.database_query_duration_seconds.labels(name).observe(seconds),
+    )
+    redis = RedisLink(
+        settings.redis_url,
+        deadline_ms=settings.cache_deadline_ms,
+        connect_timeout_ms=settings.redis_connect_timeout_ms,
+        verify_tls=settings.redis_verify_tls,
+        on_round_trip=metrics.redis_round_trip_seconds.observe,
+    )
+    cache = Cache(
+        redis, metrics, ttl_seconds=settings.cache_ttl_seconds, deadline_ms=settings.cache_deadline_ms
+    )
+    limiter = Limiter(
+        redis,
+        deadline_ms=settings.rate_limit_deadline_ms,
+        on_decision=lambda policy, outcome, source: metrics.rate_limit_decisions.labels(
+            policy, outcome, source
+        ).inc(),
+    )
+    rate_limits = RateLimitsFile(
+        settings.rate_limits_file,
+        required_groups={route.limits for route in ROUTES if route.limits is not None},
+        on_change=lambda _: limiter.forget_denials(),
+    )
+
+    health = Health(deadline_ms=settings.health_timeout_ms)
+    health.register("database", database.ping, critical=True)
+    health.register("cache", redis.ping, critical=False)
+
+    tokens = AccessTokens(settings.secret_key, lifetime_seconds=settings.access_token_seconds)
+    catalog = Catalog(database, cache)
+
+    app = web.Application(
+        client_max_size=MAX_BODY_BYTES,
+        middlewares=[
+            tracing(
+                rating_good_ms=settings.rating_good_ms,
+                rating_poor_ms=settings.rating_poor_ms,
+                hsts=settings.hsts,
+            ),
+            metrics_middleware(metrics),
+            cors(settings.cors_origins),
+            errors,
+            authentication,
+            rate_limit,
+            authorization,
+        ],
+    )
+    app[CURSORS] = Cursors(settings.secret_key)
+    app[READINESS] = Readiness()
+    app[TRUSTED_PROXIES] = TrustedProxies.parse(settings.trusted_proxies)
+    app[SERVICES] = Services(
+        settings=settings,
+        database=database,
+        redis=redis,
+        metrics=metrics,
+        health=health,
+        limiter=limiter,
+        rate_limits=rate_limits,
+        tokens=tokens,
+        accounts=Accounts(
+            database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
+        ),
+        catalog=catalog,
+        reading=Reading(catalog, Overlays(database, cache)),
+        progress=Progress(database, cache),
+        sessions=Sessions(database),
+        bookmarks=Bookmarks(database),
+        analytics=Analytics(database),
+    )
+    add_routes(app)
+    app.cleanup_ctx.append(_run_services)
+    app.on_shutdown.append(_stop_being_ready)
+    return app
+
+
+async def application() -> web.AppRunner:
+    """What gunicorn serves: the application in a runner that owns log, keep-alive and shutdown.
+
+    Raises:
+        SettingsError: the environment is not usable.
+        RateLimitsError: the rate limits file is not valid.
+    """
+    settings = Settings.from_env(os.environ)
+    configure_logging(
+        level=settings.log_level,
+        format=settings.log_format,
+        service="mastery",
+        env=settings.environment,
+        version=VERSION,
+    )
+    app = create_app(settings)
+    asyncio.get_running_loop().set_exception_handler(handle_loop_exception)
+    return web.AppRunner(
+        app,
+        access_log=None,  # the tracing middleware writes the one line
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=settings.shutdown_seconds,
+        handler_cancellation=False,  # a client that hangs up does not undo half a write
+    )
+
+
+async def _run_services(app: web.Application) -> AsyncIterator[None]:
+    """Start what talks to servers, in an order in which each finds what it needs; stop it in the reverse one."""
+    services = app[SERVICES]
+    lag = EventLoopLag(services.metrics, probes=[lambda: _sample(services)])
+    await asyncio.gather(services.database.start(), services.redis.start())
+    await services.limiter.start()
+    await services.rate_limits.start()
+    await lag.start()
+    app[READINESS].is_ready = True
+    log.info("service.started", redis=services.redis.status.connected)
+    yield
+    await lag.close()
+    await services.rate_limits.close()
+    await services.limiter.close()
+    await services.health.close()
+    await services.redis.close()
+    await services.database.close()
+    log.info("service.stopped")
+
+
+async def _stop_being_ready(app: web.Application) -> None:
+    app[READINESS].is_ready = False
+
+
+def _sample(services: Services) -> None:
+    """The gauges that nobody pushes."""
+    metrics, database = services.metrics, services.database
+    metrics.cache_connection_status.set(1 if services.redis.status.connected else 0)
+    metrics.database_pool_size.set(database.pool_size)
+    metrics.database_pool_in_use.set(database.pool_in_use)
+    metrics.database_pool_waiters.set(database.waiters)

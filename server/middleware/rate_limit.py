@@ -1,0 +1,70 @@
+"""One decision of the limiter for each request, under all policies of its route group at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from server.api.requests import read_json_value
+from server.api.responses import problem_response
+from server.api.services import CALLER, services_of
+from server.domain.accounts import normal_email
+from server.errors import MasteryError
+from server.middleware.client import address_of
+from server.middleware.rules import rule_of
+from server.middleware.tracing import RATE_LIMIT_HEADERS, RATE_LIMIT_OUTCOME, REQUEST_ID
+from server.ratelimit.headers import problem_of, rate_limit_headers
+from server.telemetry.timings import measure
+
+
+@web.middleware
+async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Charge the request, or refuse it. Whatever comes out in the end carries the limiter's headers."""
+    group = rule_of(request).limits
+    if group is None:
+        return await handler(request)
+    services = services_of(request)
+    limits = services.rate_limits.current
+    caller = request.get(CALLER)
+    charges = limits.charges(
+        group,
+        user_id=None if caller is None else caller.user_id,
+        address=address_of(request),
+        email=await _email_of(request) if group in limits.groups_by_email else None,
+        plan=None if caller is None else caller.plan,
+    )
+    with measure("limit"):
+        # Without a request id of the client's: who repeats it must not get the first verdict again for free.
+        decision = await services.limiter.decide(charges)
+    request_id = request[REQUEST_ID]
+    request[RATE_LIMIT_HEADERS] = dict(
+        rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
+    )
+    request[RATE_LIMIT_OUTCOME] = "allowed" if decision.allowed else "denied"
+    if decision.allowed:
+        return await handler(request)
+    return _refusal(problem_of(decision, jitter=request_id), request_id)
+
+
+def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:
+    return problem_response(
+        status=problem.pop("status"),
+        title=problem.pop("title"),
+        detail=problem.pop("detail"),
+        code="rate_limited",
+        request_id=request_id,
+        extensions=problem,
+    )
+
+
+async def _email_of(request: web.Request) -> str | None:
+    """The address that a login or a registration names; what is wrong with the body, its handler will say."""
+    try:
+        body = await read_json_value(request)
+    except MasteryError:
+        return None
+    email = body.get("email") if isinstance(body, dict) else None
+    return normal_email(email) if isinstance(email, str) and email.strip() else None
