@@ -1,0 +1,195 @@
+"""The request path to Redis: one shared connection a server, commands of one loop tick written together.
+
+Nothing here waits in line: without a connection, or with too many commands unanswered, a call fails at once,
+and a deadline ends the call, never the connection. What failed says whether it may have been executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Protocol
+
+from server.stores.redis_address import parse_redis_url
+from server.stores.redis_deadlines import Deadlines
+from server.stores.redis_dial import Dialler
+from server.stores.redis_errors import Argument, RedisReplyError, RedisUnavailable, Reply
+from server.stores.redis_node import NodeSettings, RedisNode
+from server.stores.redis_status import LinkStatus, StatusKeeper
+from server.stores.scripts import Script
+
+__all__ = ["LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
+
+
+class Route(Protocol):
+    """How commands get to the server that has their keys."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether every key can be reached."""
+
+    async def start(self) -> None:
+        """Return when connected or after the first failed try."""
+
+    async def close(self) -> None:
+        """Cut all connections."""
+
+    def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+        """Send a command where it belongs."""
+
+    def broadcast(self, command: tuple[Argument, ...]) -> list[asyncio.Future[Reply]]:
+        """Send a command to every master."""
+
+
+class RedisLink:
+    """Redis, as the service sees it.
+
+    Everyone shares a connection: blocking commands, subscriptions and MULTI do not belong here.
+
+    Args:
+        url: see `parse_redis_url`.
+        deadline_ms: how long a call may take, whatever Redis does.
+        connect_timeout_ms: how long a connection may take, its handshake included.
+        backlog: how many commands may be unanswered, a server.
+        stall_limit_ms: a connection whose oldest command waits longer is cut and made anew.
+        verify_tls: check the certificate and the name of a `rediss://` server.
+        on_round_trip: called with the seconds of each round trip (one a write, whatever it holds).
+
+    Raises:
+        ValueError: the URL is not one of Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline_ms: float = 50,
+        connect_timeout_ms: float = 500,
+        backlog: int = 10_000,
+        stall_limit_ms: float = 2000,
+        verify_tls: bool = True,
+        on_round_trip: Callable[[float], None] | None = None,
+    ) -> None:
+        address = parse_redis_url(url, verify_tls=verify_tls)
+        self._keeper = StatusKeeper(on_round_trip)
+        self._deadlines = Deadlines(self._keeper.fault)
+        self._deadline_seconds = deadline_ms / 1000.0
+        connect_seconds = connect_timeout_ms / 1000.0
+        dialler = Dialler(address, connect_seconds)
+        settings = NodeSettings(backlog, connect_seconds, stall_limit_ms / 1000.0)
+        self._route: Route = RedisNode(
+            str(address), dialler.dial, settings, self._keeper, must_be_master=address.kind == "sentinel"
+        )
+        self._send = self._route.send
+        self._loading: dict[str, asyncio.Future[list[Reply]]] = {}
+
+    @property
+    def status(self) -> LinkStatus:
+        """The state of the link at this moment."""
+        return self._keeper.snapshot(connected=self._route.connected)
+
+    async def start(self) -> None:
+        """Return once connected or after the first failed try; the link reconnects by itself from then on."""
+        await self._route.start()
+
+    async def close(self) -> None:
+        """End the link; calls in flight and later ones fail with the reason `closed`."""
+        await self._route.close()
+        self._deadlines.close()
+
+    def submit(self, *command: Argument) -> asyncio.Future[Reply]:
+        """Send a command with the others of this loop tick.
+
+        Returns a future of the reply, which may be dropped or cancelled at will; it fails as `execute` does.
+
+        Raises:
+            TypeError: an argument is neither bytes, text nor a number.
+        """
+        return self._call(command, self._deadline_seconds)
+
+    async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
+        """The reply to a command.
+
+        Args:
+            command: its name and its arguments.
+            deadline_ms: another than the link's.
+
+        Raises:
+            RedisUnavailable: Redis can't serve it, or not in time.
+            RedisReplyError: Redis refused the command for what it is.
+            TypeError: an argument is neither bytes, text nor a number.
+        """
+        seconds = self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
+        return await self._call(command, seconds)
+
+    async def run_script(
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[Argument],
+        *,
+        deadline_ms: float | None = None,
+    ) -> Reply:
+        """The reply of a script, which is loaded into a server that does not know it.
+
+        Args:
+            script: what to run.
+            keys: its KEYS; with a Cluster all in one slot.
+            args: its ARGV.
+            deadline_ms: another than the link's; it holds for the whole, loading included.
+
+        Raises:
+            RedisUnavailable: Redis can't serve it, or not in time.
+            RedisReplyError: the script failed.
+        """
+        seconds = self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
+        began = monotonic()
+        operands = (len(keys), *keys, *args)
+        try:
+            return await self._call(("EVALSHA", script.sha1, *operands), seconds)
+        except RedisReplyError as error:
+            if error.code != "NOSCRIPT":
+                raise
+        await self._load(script, seconds - (monotonic() - began))
+        remaining = max(0.0, seconds - (monotonic() - began))
+        try:
+            return await self._call(("EVALSHA", script.sha1, *operands), remaining)
+        except RedisReplyError as error:
+            if error.code != "NOSCRIPT":
+                raise
+        # Flushed again meanwhile, or a node that was not reached: with its source it can't be unknown.
+        remaining = max(0.0, seconds - (monotonic() - began))
+        return await self._call(("EVAL", script.source, *operands), remaining)
+
+    async def ping(self) -> float:
+        """Milliseconds that the slowest server takes to answer.
+
+        Raises:
+            RedisUnavailable: one of them does not.
+        """
+        began = monotonic()
+        await asyncio.gather(*self._bounded(self._route.broadcast(("PING",))))
+        return (monotonic() - began) * 1000.0
+
+    def _call(self, command: tuple[Argument, ...], seconds: float) -> asyncio.Future[Reply]:
+        future = self._send(command)
+        if not future.done():
+            self._deadlines.add(future, seconds)
+        return future
+
+    def _bounded(self, futures: Sequence[asyncio.Future[Reply]]) -> Sequence[asyncio.Future[Reply]]:
+        for future in futures:
+            if not future.done():
+                self._deadlines.add(future, self._deadline_seconds)
+        return futures
+
+    async def _load(self, script: Script, seconds: float) -> None:
+        """Load a script into every server, once however many ask; whether it worked, the next run tells."""
+        loading = self._loading.get(script.sha1)
+        if loading is None:
+            replies = self._bounded(self._route.broadcast(("SCRIPT", "LOAD", script.source)))
+            loading = asyncio.gather(*replies, return_exceptions=True)
+            self._loading[script.sha1] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(script.sha1, None))
+        await asyncio.wait([loading], timeout=max(0.0, seconds))

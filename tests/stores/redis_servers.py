@@ -1,0 +1,77 @@
+"""Real Redis servers that a test may break, and links to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from server.stores.redis_link import RedisLink, RedisUnavailable
+from server.stores.scripts import Script
+from server.tools.embedded import find_redis_server
+
+WAIT_SECONDS = 20.0
+
+
+def script_of(source: bytes) -> Script:
+    """A script that has no file."""
+    return Script("test", source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+ADD = script_of(b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
+
+
+def redis_binaries() -> list[Path]:
+    """The redis-servers to test against: the embedded one, MASTERY_TEST_REDIS, and the PATH's."""
+    found = [find_redis_server()]
+    for more in (os.environ.get("MASTERY_TEST_REDIS"), shutil.which("redis-server")):
+        if more and Path(more) not in found:
+            found.append(Path(more))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def open_link(url: str, *, deadline_ms: float = 2000, **options: object) -> AsyncIterator[RedisLink]:
+    """A started link, closed at the end; its deadline is generous, because most tests are not about it."""
+    link = RedisLink(url, deadline_ms=deadline_ms, **options)  # type: ignore[arg-type]
+    await link.start()
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def wait_until(
+    condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS
+) -> None:
+    """Poll a condition until it holds; fail the test when it does not in time."""
+    deadline = monotonic() + seconds
+    while True:
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
+            return
+        assert monotonic() < deadline, f"{what}: not within {seconds} s"
+        await asyncio.sleep(0.005)
+
+
+async def answers(link: RedisLink) -> bool:
+    """Whether the link can serve a write at the moment."""
+    try:
+        await link.execute("SET", "answers", 1)
+    except RedisUnavailable:
+        return False
+    return True
+
+
+async def refusal(awaitable: Awaitable[object]) -> RedisUnavailable:
+    """The RedisUnavailable that a call raises; anything else fails the test."""
+    with pytest.raises(RedisUnavailable) as caught:
+        await awaitable
+    return caught.value

@@ -1,0 +1,81 @@
+"""Start, status and end of a link."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from server.stores.redis_link import RedisLink, RedisUnavailable
+from server.tools.embedded import EmbeddedServer
+from tests.stores.redis_servers import open_link, refusal, wait_until
+
+
+async def test_close_fails_what_is_pending(any_redis: EmbeddedServer) -> None:
+    """Closing ends pending calls, written or not, and later ones, with the reason `closed`."""
+    link = RedisLink(any_redis.url)
+    await link.start()
+    await link.execute("CLIENT", "PAUSE", 300)
+    written = link.submit("GET", "key")
+    await asyncio.sleep(0.02)
+    unwritten = link.submit("GET", "key")
+    await link.close()
+    errors = [await refusal(call) for call in (written, unwritten, link.submit("GET", "key"))]
+    expected = [("closed", True), ("closed", False), ("closed", False)]
+    assert expected == [(error.reason, error.outcome_unknown) for error in errors]
+    assert not link.status.connected
+
+
+async def test_dropped_futures_are_silent(any_redis: EmbeddedServer) -> None:
+    """Nobody has to look at a submitted command's future: no complaint, no task is left."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    link = RedisLink(any_redis.url, deadline_ms=10)
+    link.submit("GET", "before the start")
+    await link.start()
+    link.submit("NO-SUCH-COMMAND")
+    link.submit("GET", "key")
+    await link.execute("PING", deadline_ms=2000)
+    await link.execute("CLIENT", "PAUSE", 100)
+    link.submit("GET", "times out")
+    assert (await refusal(link.execute("GET", "times out too"))).reason == "timeout"
+    link.submit("GET", "unwritten")
+    await link.close()
+    link.submit("GET", "after the end")
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_before_the_start() -> None:
+    """A link that was not started refuses with a word of its own."""
+    error = await refusal(RedisLink("redis://127.0.0.1:1").submit("PING"))
+    assert (error.reason, error.outcome_unknown) == ("starting", False)
+
+
+async def test_ping_and_status(any_redis: EmbeddedServer) -> None:
+    """A ping takes some milliseconds, and a healthy link has no error to tell of."""
+    async with open_link(any_redis.url) as link:
+        assert 0 < await link.ping() < 1000
+        status = link.status
+        assert status.connected
+        assert (status.last_error, status.last_error_time) == (None, None)
+        assert status.reconnects == 0
+        assert status.latency_ms is not None
+
+
+async def test_idle_link_is_pinged(any_redis: EmbeddedServer) -> None:
+    """A second without traffic brings a ping, so that the latency stays fresh."""
+    trips: list[float] = []
+    async with open_link(any_redis.url, on_round_trip=trips.append):
+        trips.clear()
+        await wait_until(lambda: len(trips) >= 2, "two background pings")
+
+
+async def test_ping_of_a_closed_link() -> None:
+    """A ping that nobody answers raises."""
+    with pytest.raises(RedisUnavailable):
+        await RedisLink("redis://127.0.0.1:1").ping()
