@@ -40,7 +40,7 @@ class TrustedProxies:
         return self.hops > 0 or bool(self.networks)
 
     def trusts(self, address: IPv4Address | IPv6Address, *, hop: int) -> bool:
-        """Whether a proxy's word on its caller is believed; hop is 0 for the peer, 1 for the one before it."""
+        """Whether a proxy is believed about its caller; hop is 0 for the peer, 1 for the one before it."""
         return hop < self.hops or any(address in network for network in self.networks)
 
     @classmethod
