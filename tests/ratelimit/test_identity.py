@@ -68,7 +68,7 @@ def test_hops_count_proxies_whatever_their_addresses() -> None:
 
 
 def test_a_chain_shorter_than_the_hops_ends_at_its_far_end() -> None:
-    """A request that came through fewer proxies than configured is counted by the farthest address there is."""
+    """A request through fewer proxies than configured is counted by the farthest address there is."""
     assert address_of(PROXY, x_forwarded_for=[CLIENT], trusted=TrustedProxies.parse("5")) == CLIENT
 
 
@@ -138,7 +138,8 @@ def test_when_both_headers_are_there_only_what_both_say_is_believed() -> None:
     """One of them may be invented; agreeing, they are as good as one, and differing, they name nobody."""
     agreeing = address_of(PROXY, forwarded=[f"for={CLIENT}"], x_forwarded_for=[f"1.1.1.1, {CLIENT}"])
     differing = address_of(PROXY, forwarded=["for=1.1.1.1"], x_forwarded_for=[CLIENT])
-    assert (CLIENT, PROXY) == (agreeing, differing)
+    assert agreeing == CLIENT
+    assert differing == PROXY
 
 
 def test_a_named_header_is_the_only_one_read() -> None:
@@ -192,7 +193,7 @@ def test_the_zone_of_a_link_local_address_is_left_out() -> None:
 header_text = st.text(
     alphabet=st.one_of(
         st.sampled_from(' \t,;="\\[]:_.%for1234567890abcdefx'),
-        st.characters(codec="latin-1", categories=("L",)),
+        st.characters(codec="latin-1"),
     ),
     max_size=60,
 )
@@ -210,7 +211,7 @@ def as_element(address: IPv4Address | IPv6Address) -> str:
 def test_text_in_front_of_what_the_proxy_appends_changes_nothing(
     trusted: TrustedProxies, client: IPv4Address | IPv6Address, prefix: str, lines: list[str]
 ) -> None:
-    """Whatever a caller sends in a header, the address that the trusted proxy appends to it is the one found."""
+    """Whatever a caller sends in a header, the address that the trusted proxy appends is the one found."""
     honest = client_address(PROXY, [], [str(client)], trusted)
     assert honest == client_address(PROXY, [], [*lines, f"{prefix}, {client}"], trusted)
     assert honest == client_address(PROXY, [*lines, f"{prefix}, {as_element(client)}"], [], trusted)
