@@ -1,0 +1,122 @@
+"""The rate limits file while the service runs: read at the start, and again whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from server.ratelimit.config import RateLimitsError, load_rate_limits
+from server.ratelimit.presets import RateLimits
+
+log = structlog.get_logger(__name__)
+
+Signature = tuple[int, int, int] | None
+
+
+class RateLimitsFile:
+    """The rate limits in force, which follow their file.
+
+    A change applies as soon as the file has been left alone for one poll, so that one half written is not
+    read; a file that is not valid changes nothing and is logged, once for each of its states.
+
+    Args:
+        path: the file; it must be valid now.
+        required_groups: the groups that the routes name.
+        poll_interval_seconds: how often the file's modification time is looked at.
+        on_change: called with the new limits once a reload has changed them, so that memories of verdicts
+            made under the old ones can be dropped.
+        on_error: called with what was wrong when a reload failed.
+
+    Raises:
+        RateLimitsError: the file is not valid at the start.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        required_groups: Iterable[str] = (),
+        poll_interval_seconds: float = 1.0,
+        on_change: Callable[[RateLimits], None] | None = None,
+        on_error: Callable[[RateLimitsError], None] | None = None,
+    ) -> None:
+        self._path: Final = path
+        self._required_groups: Final = tuple(required_groups)
+        self._poll_interval_seconds: Final = poll_interval_seconds
+        self._on_change: Final = on_change
+        self._on_error: Final = on_error
+        self._read_as = self._signature()
+        self._current = load_rate_limits(path, required_groups=self._required_groups)
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> RateLimits:
+        """The limits in force: the last valid state of the file."""
+        return self._current
+
+    def reload(self) -> bool:
+        """Read the file now, as on SIGHUP; returns whether it was valid."""
+        self._read_as = self._signature()
+        try:
+            limits = load_rate_limits(self._path, required_groups=self._required_groups)
+        except RateLimitsError as error:
+            log.warning("rate_limits.reload_failed", file=str(self._path), problems=list(error.problems))
+            if self._on_error is not None:
+                self._on_error(error)
+            return False
+        changed = not limits.same_as(self._current)
+        self._current = limits
+        log.info("rate_limits.reloaded", file=str(self._path), changed=changed)
+        if changed and self._on_change is not None:
+            self._on_change(limits)
+        return True
+
+    async def start(self) -> None:
+        """Begin to watch the file."""
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="rate-limits-watcher")
+
+    async def close(self) -> None:
+        """Stop watching; the limits stay as they are."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _watch(self) -> None:
+        seen = self._read_as
+        while True:
+            await asyncio.sleep(self._poll_interval_seconds)
+            signature = self._signature()
+            if signature == seen and signature != self._read_as:
+                self._reload_and_survive()
+            seen = signature
+
+    def _reload_and_survive(self) -> None:
+        try:
+            self.reload()
+        except Exception:
+            # A callback of ours failed; the watch must outlive it, or the next change would go unseen.
+            log.exception("rate_limits.reload_crashed", file=str(self._path))
+
+    def _signature(self) -> Signature:
+        """What changes when the file does; None while there is no file."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_size, found.st_ino)

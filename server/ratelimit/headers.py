@@ -1,0 +1,216 @@
+"""What a decision tells its client: the rate limit headers, and the problem body of a refusal.
+
+`RateLimit-Policy` and `RateLimit` follow draft-ietf-httpapi-ratelimit-headers-11. Times are rounded up and
+quotas down, so that a client who believes them is never refused for believing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Literal
+from zlib import crc32
+
+from server.ratelimit.policies import Decision, Verdict
+
+DraftVersion = Literal[11, 12]
+
+# The names of "available quota" and "effective window": the draft's successor renames both.
+_PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {11: ("r", "t"), 12: ("a", "w")}
+
+QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+COST_ABOVE_LIMIT: Final = "urn:problem-type:mastery:cost-above-limit"
+
+_MOST_SPREAD_SECONDS: Final = 30
+_CACHED_FIELDS: Final = 1024
+
+
+def rate_limit_headers(
+    decision: Decision, *, now: datetime, version: DraftVersion = 11, jitter: str = ""
+) -> list[tuple[str, str]]:
+    """The headers that tell a client where it stands; none if only shadow policies were asked.
+
+    Args:
+        decision: the limiter's answer, with its verdicts.
+        now: the instant of the decision, with a time zone.
+        version: the draft whose parameter names are used in `RateLimit`.
+        jitter: any text that differs between concurrent requests, such as the request id; it spreads their
+            `Retry-After`. The same text always gives the same answer.
+    """
+    shown = _shown(decision)
+    if not shown:
+        return []
+    violated = decision.violated
+    closest = _closest(violated or shown)
+    offset = _spread(decision, violated, jitter) if violated else 0
+    headers = [
+        ("X-RateLimit-Limit", str(closest.limit)),
+        ("X-RateLimit-Remaining", str(closest.remaining)),
+        ("X-RateLimit-Reset", _instant(now, milliseconds=_reset_ms(closest))),
+        ("RateLimit-Policy", _policy_field(_quotas(shown))),
+        ("RateLimit", _limit_field(violated or shown, version, offset)),
+    ]
+    if violated and all(verdict.retryable for verdict in violated):
+        headers.append(("Retry-After", str(_longest_wait_seconds(violated) + offset)))
+    return headers
+
+
+def retry_after_seconds(decision: Decision, *, jitter: str = "") -> int | None:
+    """The `Retry-After` of a refusal, whole seconds; None if nothing was refused, or no wait would help."""
+    violated = decision.violated
+    if not violated or not all(verdict.retryable for verdict in violated):
+        return None
+    return _longest_wait_seconds(violated) + _spread(decision, violated, jitter)
+
+
+def problem_of(decision: Decision, *, jitter: str = "") -> dict[str, Any]:
+    """The RFC 9457 body of a refusal, but for its request id.
+
+    A cost above a policy's limit has a type of its own: waiting does not help, only asking for less does.
+
+    Args:
+        decision: a decision that refused.
+        jitter: as for the headers, so that both speak of the same wait.
+
+    Raises:
+        ValueError: the decision refused nothing.
+    """
+    violated = decision.violated
+    if not violated:
+        raise ValueError("only a refusal is a problem; this decision allowed the request")
+    wait_seconds = retry_after_seconds(decision, jitter=jitter)
+    if wait_seconds is None:
+        hopeless = [verdict for verdict in violated if not verdict.retryable]
+        return {
+            "type": COST_ABOVE_LIMIT,
+            "title": "Request costs more than its quota ever allows",
+            "status": 429,
+            "detail": f"This request alone costs more than {_spoken(hopeless)}. Ask for less at a time.",
+            "violated-policies": _names(hopeless),
+        }
+    return {
+        "type": QUOTA_EXCEEDED,
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": f"More than {_spoken(violated)}. Try again in {wait_seconds} s.",
+        "violated-policies": _names(violated),
+    }
+
+
+def _shown(decision: Decision) -> tuple[Verdict, ...]:
+    for verdict in decision.verdicts:
+        if verdict.shadow:
+            return tuple(verdict for verdict in decision.verdicts if not verdict.shadow)
+    return decision.verdicts
+
+
+def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """The policy closest to exhaustion: what refuses longest, else what leaves the fewest units."""
+    if len(verdicts) == 1:
+        return verdicts[0]
+    return min(verdicts, key=lambda one: (one.retryable, -one.wait_ms, one.remaining, -one.next_release_ms))
+
+
+def _reset_ms(verdict: Verdict) -> int:
+    """Until the refused cost fits or, where it did or never will, until the next unit is free."""
+    return verdict.next_release_ms if verdict.allowed or not verdict.retryable else verdict.wait_ms
+
+
+def _instant(now: datetime, *, milliseconds: int) -> str:
+    # isoformat cuts microseconds off; the 999 make that a rounding up.
+    moment = now.astimezone(UTC) + timedelta(milliseconds=milliseconds, microseconds=999)
+    return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
+
+
+def _up_to_seconds(milliseconds: int) -> int:
+    return -(-milliseconds // 1000)
+
+
+def _longest_wait_seconds(violated: tuple[Verdict, ...]) -> int:
+    return max(1, _up_to_seconds(max(verdict.wait_ms for verdict in violated)))
+
+
+def _spread(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> int:
+    """Seconds on top of the wait, so that those refused together do not come back together.
+
+    Up to a twentieth of the wait. A first refusal stays within the longest window, after which everything is
+    free again; only who keeps asking while refused, and so is answered from memory, may be sent past it.
+    """
+    wait_seconds = _longest_wait_seconds(violated)
+    room = min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
+    if decision.source != "local-deny":
+        window_seconds = _up_to_seconds(max(verdict.policy.window_ms for verdict in violated))
+        room = min(room, max(0, window_seconds - wait_seconds))
+    if room == 0:
+        return 0
+    closest = _closest(violated)
+    return crc32(f"{closest.subject} {closest.wait_ms} {jitter}".encode()) % (room + 1)
+
+
+def _quotas(verdicts: Iterable[Verdict]) -> tuple[tuple[str, int, int], ...]:
+    return tuple((verdict.policy.name, verdict.limit, verdict.policy.window_ms) for verdict in verdicts)
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)
+def _policy_field(quotas: tuple[tuple[str, int, int], ...]) -> str:
+    """`RateLimit-Policy`: one item a policy name; `w` counts whole seconds and is left out below one."""
+    items: dict[str, str] = {}
+    for name, limit, window_ms in quotas:
+        window = f";w={_up_to_seconds(window_ms)}" if window_ms >= 1000 else ""
+        items.setdefault(name, f"{_quoted(name)};q={limit}{window}")
+    return ", ".join(items.values())
+
+
+def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: int) -> str:
+    quota_name, window_name = _PARAMETERS[version]
+    items: dict[str, str] = {}
+    for verdict in verdicts if len(verdicts) == 1 else sorted(verdicts, key=lambda one: one.remaining):
+        name = verdict.policy.name
+        if name not in items:  # A policy may count two subjects of one request: the scarcer one is told.
+            quota, window = _service_limit(verdict, offset)
+            items[name] = f"{_quoted(name)};{quota_name}={quota};{window_name}={window}"
+    return ", ".join(items.values())
+
+
+def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
+    """The available quota, and the effective window in seconds: no more than the one within the other.
+
+    The quota over its window never tells a faster pace than the policy's own (draft section 8.5).
+    """
+    limit, window_ms, remaining = verdict.limit, verdict.policy.window_ms, verdict.remaining
+    if not verdict.allowed and verdict.retryable:
+        window_seconds = max(1, _up_to_seconds(verdict.wait_ms)) + offset
+        return min(remaining, limit * window_seconds * 1000 // window_ms), window_seconds
+    if remaining >= limit:
+        return limit, _up_to_seconds(window_ms)
+    pace_seconds = _up_to_seconds(-(-window_ms * remaining // limit))
+    return remaining, max(1, _up_to_seconds(verdict.next_release_ms), pace_seconds)
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)
+def _quoted(name: str) -> str:
+    """A structured-field string (RFC 9651 section 3.3.3)."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _names(verdicts: Iterable[Verdict]) -> list[str]:
+    return list(dict.fromkeys(verdict.policy.name for verdict in verdicts))
+
+
+def _spoken(verdicts: Iterable[Verdict]) -> str:
+    """The limits in words: `10 requests per minute ("strict")`."""
+    spoken = (
+        f"{verdict.limit} per {_spoken_window(verdict.policy.window_ms)} ({verdict.policy.name})"
+        for verdict in verdicts
+    )
+    return ", ".join(dict.fromkeys(spoken))
+
+
+def _spoken_window(window_ms: int) -> str:
+    for unit, unit_ms in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000)):
+        if window_ms % unit_ms == 0:
+            count = window_ms // unit_ms
+            return unit if count == 1 else f"{count} {unit}s"
+    return f"{window_ms} ms"

@@ -1,0 +1,139 @@
+"""The words of rate limiting: policy, charge, verdict, decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Algorithm = Literal["sliding_window", "token_bucket"]
+OnFailure = Literal["open", "closed", "local"]
+
+# Who decided: the script, the memory of an earlier refusal, the in-process limiter while Redis is away, or
+# nobody, so that the policies' failure mode spoke: everything passes (open) or nothing does (closed).
+Source = Literal["redis", "local-deny", "fallback", "open", "closed"]
+
+ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
+FAILURE_MODES: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
+
+# Lua counts in doubles, structured fields in at most 15 digits (RFC 9651 section 3.3.1): far below both.
+MAX_LIMIT: Final = 1_000_000_000
+MAX_WINDOW_MS: Final = 366 * 24 * 3600 * 1000
+MAX_NAME_LENGTH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """At most `limit` units of cost in any trailing window.
+
+    Args:
+        name: printable ASCII, 1 to 64 characters; part of the Redis key and of the RateLimit headers.
+        limit: units of cost, 1 or more.
+        window_ms: the window's length, milliseconds, 1 or more.
+        algorithm: `sliding_window` (an exact log) or `token_bucket` (GCRA: a steady refill).
+        on_failure: what holds while Redis does not answer: everything passes (`open`), nothing does
+            (`closed`), or a limiter inside the process takes over (`local`).
+        shadow: evaluated and counted, never enforced, never shown to the client.
+
+    Raises:
+        ValueError: a field is outside of what it accepts.
+    """
+
+    name: str
+    limit: int
+    window_ms: int
+    algorithm: Algorithm = "sliding_window"
+    on_failure: OnFailure = "open"
+    shadow: bool = False
+
+    def __post_init__(self) -> None:
+        if not (1 <= len(self.name) <= MAX_NAME_LENGTH and self.name.isascii() and self.name.isprintable()):
+            raise ValueError(
+                f"a policy's name is 1 to {MAX_NAME_LENGTH} printable ASCII characters, not {self.name!r}"
+            )
+        if not 1 <= self.limit <= MAX_LIMIT:
+            raise ValueError(f"the limit of policy {self.name!r} is {self.limit}, not 1 to {MAX_LIMIT}")
+        if not 1 <= self.window_ms <= MAX_WINDOW_MS:
+            raise ValueError(
+                f"the window of policy {self.name!r} is {self.window_ms} ms, not 1 to {MAX_WINDOW_MS}"
+            )
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"the algorithm of policy {self.name!r} is {self.algorithm!r}, not one of {ALGORITHMS}"
+            )
+        if self.on_failure not in FAILURE_MODES:
+            raise ValueError(
+                f"the failure mode of policy {self.name!r} is {self.on_failure!r}, not one of {FAILURE_MODES}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One request's cost under one policy: what the limiter is asked about.
+
+    Args:
+        policy: whose limit and window count.
+        group: the route group; the same policy counts each group on its own.
+        subject: who pays, as `user:<id>`, `ip:<address or prefix>` or `email:<hash>`.
+        cost: units, 1 or more.
+
+    Raises:
+        ValueError: the cost is below 1.
+    """
+
+    policy: Policy
+    group: str
+    subject: str
+    cost: int = 1
+
+    def __post_init__(self) -> None:
+        if self.cost < 1:
+            raise ValueError(f"a charge costs 1 or more, not {self.cost}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one policy says to one charge.
+
+    Args:
+        policy: the policy asked.
+        group: the charge's route group.
+        subject: who was charged.
+        allowed: whether this policy has room for the cost.
+        limit: the units this verdict was made with; less than the policy's while a fallback shares it out.
+        remaining: units left after the decision, never below 0.
+        next_release_ms: milliseconds until one more unit is free; 0 when none is in use.
+        wait_ms: milliseconds until this cost would fit; 0 when it does.
+        retryable: False when the cost is above the limit, so that no wait helps.
+        shadow: evaluated only; `allowed` says what would have happened.
+    """
+
+    policy: Policy
+    group: str
+    subject: str
+    allowed: bool
+    limit: int
+    remaining: int
+    next_release_ms: int
+    wait_ms: int
+    retryable: bool = True
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a request: all of its charges were made, or none.
+
+    Args:
+        allowed: every policy that is enforced had room.
+        verdicts: one a charge, in the charges' order; shadow policies among them.
+        source: who decided.
+    """
+
+    allowed: bool
+    verdicts: tuple[Verdict, ...]
+    source: Source
+
+    @property
+    def violated(self) -> tuple[Verdict, ...]:
+        """The verdicts that refused the request: enforced policies without room for it."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.allowed and not verdict.shadow)

@@ -1,0 +1,191 @@
+"""The rate limits in force: which policies a request of a route group is charged under, and as whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
+from uuid import UUID
+
+from server.ratelimit.policies import Charge, Policy
+from server.ratelimit.subjects import (
+    SITE_PREFIX_BITS,
+    Address,
+    subject_of_address,
+    subject_of_email,
+    subject_of_user,
+    wider_subject_of_address,
+)
+
+SubjectKind = Literal["client", "user", "address", "address-wide", "email"]
+SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
+
+# The group of a policy whose budget is one over all groups; no route group may have this name.
+SHARED_GROUP: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A policy and whom it counts.
+
+    Args:
+        policy: limit, window and the rest.
+        subject: whom a request is counted as.
+        share: one budget over all groups; otherwise each group has its own.
+    """
+
+    policy: Policy
+    subject: SubjectKind = "client"
+    share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The names of the policies of a route group.
+
+    Args:
+        policies: for every request.
+        signed_in: for signed-in requests, in addition.
+        anonymous: for requests that are not signed in, in addition.
+    """
+
+    policies: tuple[str, ...] = ()
+    signed_in: tuple[str, ...] = ()
+    anonymous: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    policy: Policy
+    group: str
+    subject: SubjectKind  # "client" has become "user" or "address" here.
+
+
+class RateLimits:
+    """One state of the configuration, immutable, prepared for the request path.
+
+    Args:
+        presets: by policy name.
+        groups: by group name; they name only policies there are.
+        plans: by plan name, the limits that differ for its users, by policy name.
+    """
+
+    def __init__(
+        self,
+        presets: Mapping[str, Preset],
+        groups: Mapping[str, Group],
+        plans: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        self.presets: Final = dict(presets)
+        self.groups: Final = dict(groups)
+        self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
+        self._anonymous: Final = {name: tuple(self._rules(name)) for name in self.groups}
+        self._signed_in: Final = {
+            name: {
+                plan: tuple(self._signed_in_rules(name, limits))
+                for plan, limits in (*self.plans.items(), (None, {}))
+            }
+            for name in self.groups
+        }
+
+    def same_as(self, other: RateLimits) -> bool:
+        """Whether both limit everything in the same way."""
+        return (self.presets, self.groups, self.plans) == (other.presets, other.groups, other.plans)
+
+    def policy(self, name: str) -> Policy:
+        """A policy by its name, as it is without a plan; KeyError if there is none."""
+        return self.presets[name].policy
+
+    def charges(
+        self,
+        group: str,
+        *,
+        user_id: UUID | str | None,
+        address: Address,
+        email: str | None = None,
+        plan: str | None = None,
+        cost: int = 1,
+    ) -> tuple[Charge, ...]:
+        """What a request is charged.
+
+        Args:
+            group: the route's group; KeyError if there is none of this name.
+            user_id: the signed-in user, None for a request that is not signed in.
+            address: the client's address.
+            email: the e-mail address the request names, where it names one.
+            plan: the user's plan; one without limits of its own changes nothing.
+            cost: units, 1 or more, the same under every policy.
+        """
+        if user_id is None:
+            rules = self._anonymous[group]
+        else:
+            by_plan = self._signed_in[group]
+            rules = by_plan[plan if plan in by_plan else None]
+        charges = []
+        for rule in rules:
+            subject = _subject(rule.subject, user_id, address, email)
+            if subject is not None:
+                charges.append(Charge(rule.policy, rule.group, subject, cost))
+        return tuple(charges)
+
+    def policies_for_subject(self, subject: str, *, plan: str | None = None) -> tuple[Charge, ...]:
+        """Every policy and group under which a subject may have been counted: what to peek at, or to reset.
+
+        Args:
+            subject: in its normal form (`parse_subject`).
+            plan: the plan whose limits a user's policies are shown with.
+        """
+        kind = _kind_of(subject)
+        found = {
+            (rule.policy.name, rule.group): Charge(rule.policy, rule.group, subject)
+            for group in self.groups
+            for rules in (
+                self._anonymous[group],
+                self._signed_in[group].get(plan, self._signed_in[group][None]),
+            )
+            for rule in rules
+            if rule.subject == kind
+        }
+        return tuple(found.values())
+
+    def _rules(self, group: str) -> Iterator[_Rule]:
+        names = self.groups[group]
+        for name in _distinct(names.policies, names.anonymous):
+            preset = self.presets[name]
+            if preset.subject != "user":
+                kind: SubjectKind = "address" if preset.subject == "client" else preset.subject
+                yield _Rule(preset.policy, SHARED_GROUP if preset.share else group, kind)
+
+    def _signed_in_rules(self, group: str, limits: Mapping[str, int]) -> Iterator[_Rule]:
+        names = self.groups[group]
+        for name in _distinct(names.policies, names.signed_in):
+            preset = self.presets[name]
+            policy = replace(preset.policy, limit=limits[name]) if name in limits else preset.policy
+            kind: SubjectKind = "user" if preset.subject == "client" else preset.subject
+            yield _Rule(policy, SHARED_GROUP if preset.share else group, kind)
+
+
+def _distinct(*names: Iterable[str]) -> Iterable[str]:
+    return dict.fromkeys(name for some in names for name in some)
+
+
+def _subject(
+    kind: SubjectKind, user_id: UUID | str | None, address: Address, email: str | None
+) -> str | None:
+    match kind:
+        case "address":
+            return subject_of_address(address)
+        case "address-wide":
+            return wider_subject_of_address(address)
+        case "email":
+            return None if email is None else subject_of_email(email)
+        case "user" | "client":
+            return None if user_id is None else subject_of_user(user_id)
+
+
+def _kind_of(subject: str) -> SubjectKind:
+    if subject.startswith("user:"):
+        return "user"
+    if subject.startswith("email:"):
+        return "email"
+    return "address-wide" if subject.endswith(f"/{SITE_PREFIX_BITS}") else "address"

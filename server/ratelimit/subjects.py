@@ -1,0 +1,121 @@
+"""Who pays: the subjects that a policy counts, made from addresses, users and e-mail addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+from uuid import UUID
+
+Address = IPv4Address | IPv6Address
+
+CLIENT_PREFIX_BITS: Final = 64  # What a provider gives to one customer at the least (RFC 6177 section 2).
+SITE_PREFIX_BITS: Final = 48  # What one customer may well have at the most.
+
+_MAPPED_PREFIX: Final = int(IPv6Address("::ffff:0:0")) >> 32
+_NAT64_PREFIX: Final = int(IPv6Address("64:ff9b::")) >> 32
+
+_CACHED_SUBJECTS: Final = 8192
+
+_EMAIL_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+_FORMS: Final = "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48> or email:<address>"
+
+
+def without_mapping(address: Address) -> Address:
+    """The IPv4 address inside ::ffff:0:0/96 (RFC 4291 section 2.5.5.2), which a dual-stack socket shows."""
+    if isinstance(address, IPv4Address):
+        return address
+    bits = int(address)
+    return IPv4Address(bits & 0xFFFF_FFFF) if bits >> 32 == _MAPPED_PREFIX else address
+
+
+def without_nat64(address: Address) -> Address:
+    """The IPv4 address inside 64:ff9b::/96 (RFC 6052 section 2.1), which a NAT64 in front of us shows.
+
+    Not for questions of trust: RFC 6052 section 3.1 forbids the prefix around private addresses, so that
+    64:ff9b::10.0.0.1 must not pass for the machine at 10.0.0.1. The local-use 64:ff9b:1::/48 (RFC 8215) is
+    left alone: its operator chooses the prefix length inside it, and with that where the IPv4 bits are.
+    """
+    if isinstance(address, IPv4Address):
+        return address
+    bits = int(address)
+    return IPv4Address(bits & 0xFFFF_FFFF) if bits >> 32 == _NAT64_PREFIX else address
+
+
+@lru_cache(maxsize=_CACHED_SUBJECTS)
+def subject_of_address(address: Address) -> str:
+    """Who pays for an address: `ip:192.0.2.1`, or one client's IPv6 network, `ip:2001:db8:1:2::/64`."""
+    return f"ip:{address}" if address.version == 4 else _subject_of_prefix(address, CLIENT_PREFIX_BITS)
+
+
+@lru_cache(maxsize=_CACHED_SUBJECTS)
+def wider_subject_of_address(address: Address) -> str | None:
+    """One site's IPv6 network, `ip:2001:db8:1::/48`, for a second tier; None for IPv4, which has none."""
+    return None if address.version == 4 else _subject_of_prefix(address, SITE_PREFIX_BITS)
+
+
+def _subject_of_prefix(address: Address, prefix_bits: int) -> str:
+    host_bits = 128 - prefix_bits
+    return f"ip:{IPv6Address(int(address) >> host_bits << host_bits)}/{prefix_bits}"
+
+
+def subject_of_user(user_id: UUID | str) -> str:
+    """Who pays for a signed-in client: `user:<uuid>`."""
+    return f"user:{user_id}"
+
+
+def subject_of_email(email: str) -> str:
+    """Who pays for attempts on an e-mail address: `email:` and 32 hex digits, so that no log or key shows it.
+
+    Case, space around it and compatibility forms (NFKC) do not make another subject.
+    """
+    normal = unicodedata.normalize("NFKC", email).strip().casefold()
+    return f"email:{hashlib.blake2b(normal.encode(errors='replace'), digest_size=16).hexdigest()}"
+
+
+def parse_subject(text: str) -> str:
+    """A subject as an operator writes it, in the form in which it is counted.
+
+    Args:
+        text: `user:<uuid>`, `ip:<address or prefix>` (an IPv6 address means its /64) or `email:<address>`.
+
+    Raises:
+        ValueError: it is none of these; the message says what is accepted.
+    """
+    text = text.strip()
+    kind, _, value = text.partition(":")
+    match kind:
+        case "user":
+            try:
+                return subject_of_user(UUID(value))
+            except ValueError:
+                raise ValueError(f"{value!r} is not a UUID; a user reads user:<uuid>") from None
+        case "ip":
+            return _parse_ip_subject(value)
+        case "email" if "@" in value:
+            return subject_of_email(value)
+        case "email" if _EMAIL_DIGEST.fullmatch(value):
+            return text
+        case _:
+            raise ValueError(f"{text!r} is not a subject; one reads {_FORMS}")
+
+
+def _parse_ip_subject(value: str) -> str:
+    try:
+        if "/" not in value:
+            return subject_of_address(without_nat64(without_mapping(ip_address(value.partition("%")[0]))))
+        network = ip_network(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; an address reads ip:192.0.2.1, ip:2001:db8::1 or ip:2001:db8::/64"
+        ) from None
+    if network.prefixlen == network.max_prefixlen:
+        return _parse_ip_subject(str(network.network_address))
+    if isinstance(network, IPv6Network) and network.prefixlen in {CLIENT_PREFIX_BITS, SITE_PREFIX_BITS}:
+        return f"ip:{network}"
+    raise ValueError(
+        f"{value} is not counted as one: IPv4 is counted by single addresses, IPv6 by /64 and by /48"
+    )
