@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 
+from server.stores.database import Database
 from server.tools.embedded import EmbeddedServer, postgres_server, redis_server
+from server.tools.migrations import migrate
 
 # A test's database may be lost with the machine: speed is worth more than durability here.
 FAST_POSTGRES = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -32,3 +37,42 @@ def own_redis(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A Redis that belongs to one test, which may pause, kill or flush it."""
     with redis_server(tmp_path / "redis", options=('save ""',)) as server:
         yield server
+
+
+def run_sql(url: str, statement: str) -> None:
+    """Run one statement on a connection of its own, outside of a transaction."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement)
+
+
+def replace_database(url: str, name: str) -> str:
+    """The same server's other database."""
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture(scope="session")
+def database_template(shared_postgres: EmbeddedServer) -> str:
+    """The name of a migrated, empty database that the tests' databases are copied from."""
+    name = "mastery_template"
+    run_sql(shared_postgres.url, f"CREATE DATABASE {name}")
+    migrate(replace_database(shared_postgres.url, name))
+    return name
+
+
+@pytest.fixture
+def database_url(shared_postgres: EmbeddedServer, database_template: str) -> Iterator[str]:
+    """A migrated, empty database that belongs to one test."""
+    name = f"test_{secrets.token_hex(6)}"
+    run_sql(shared_postgres.url, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY file_copy")
+    yield replace_database(shared_postgres.url, name)
+    run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A started Database over the test's own copy of the schema."""
+    database = Database(database_url, pool_size=4)
+    await database.start()
+    yield database
+    await database.close()

@@ -1,0 +1,232 @@
+"""Connections to PostgreSQL: how one is opened, and a bounded pool of them.
+
+The pool is ours. aiopg's own loses wake-ups (a connection that comes back closed wakes no waiter), opens
+connections while it holds the lock that every release needs, and starts a task for each release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiopg
+import psycopg2
+import structlog
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    make_dsn,
+    new_type,
+    parse_dsn,
+    register_type,
+)
+
+from server.stores.database_errors import DatabaseUnavailable, translate_connect_error
+
+log = structlog.get_logger(__name__)
+
+_BYTEA_OID = 17
+# A pooler's "unsupported startup parameter", and an older server's "unrecognized configuration parameter".
+_OPTIONS_REFUSED = re.compile(r"parameter|invalid command-line argument", re.IGNORECASE)
+
+
+class Connector:
+    """Opens connections with the settings that every query relies on."""
+
+    def __init__(self, url: str, *, query_timeout_ms: float) -> None:
+        """Args: url: `postgresql://` or `postgres://`; query_timeout_ms: the client's, below the server's.
+
+        Raises:
+            ValueError: the URL is none that PostgreSQL understands.
+        """
+        try:
+            given = parse_dsn(url)
+        except psycopg2.ProgrammingError:
+            raise ValueError(
+                "not a PostgreSQL URL: expected postgresql://user:password@host:port/name"
+            ) from None
+        # The server's own limit is the second line: it ends what a vanished client left behind.
+        server_timeout_ms = int(query_timeout_ms) + 1000
+        settings = {
+            "statement_timeout": server_timeout_ms,
+            "client_connection_check_interval": 500,
+            "TimeZone": "UTC",
+        }
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        self._plain = {"application_name": "mastery", "client_encoding": "UTF8"} | given
+        self._plain.setdefault("tcp_user_timeout", str(server_timeout_ms))
+        self._full = self._plain | {"options": f"{options} {given.get('options', '')}".strip()}
+        self._with_options = True
+        self._query_timeout_seconds = query_timeout_ms / 1000
+
+    async def connect(self) -> aiopg.Connection:
+        """A new connection; the caller bounds the time it may take.
+
+        Raises:
+            DatabaseUnavailable: there is none to be had; the reason says why.
+        """
+        try:
+            return await self._connect_to_any(await self._resolve())
+        except (OSError, psycopg2.Error) as error:
+            unavailable = translate_connect_error(error)
+            log.debug("database.connect_failed", reason=unavailable.reason, error=_first_line(error))
+            raise unavailable from None
+
+    async def _resolve(self) -> list[str | None]:
+        """The addresses of the host. Were libpq to look the name up, the event loop would stand still."""
+        host = self._plain.get("host", "")
+        if not host or host.startswith("/") or "," in host or "hostaddr" in self._plain:
+            return [None]
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return [str(entry[4][0]) for entry in found]
+
+    async def _connect_to_any(self, addresses: list[str | None]) -> aiopg.Connection:
+        """Try one address after the other, each as a connection of its own.
+
+        Were libpq given them all, it would go on to the next with another socket, which aiopg never notices.
+        """
+        *others, last = addresses
+        for address in others:
+            try:
+                return await self._connect_to(address)
+            except psycopg2.OperationalError as error:
+                if translate_connect_error(error).reason != "refused":
+                    raise
+        return await self._connect_to(last)
+
+    async def _connect_to(self, address: str | None) -> aiopg.Connection:
+        if self._with_options:
+            try:
+                return await self._open(self._full, address)
+            except psycopg2.OperationalError as error:
+                if not _OPTIONS_REFUSED.search(str(error)):
+                    raise
+                connection = await self._open(self._plain, address)
+                self._with_options = False
+                log.warning("database.options_refused", error=_first_line(error))
+                return connection
+        return await self._open(self._plain, address)
+
+    async def _open(self, parameters: dict[str, Any], address: str | None) -> aiopg.Connection:
+        if address is not None:
+            parameters = parameters | {"hostaddr": address}
+        connection: aiopg.Connection = await aiopg.connect(
+            make_dsn(**parameters), timeout=self._query_timeout_seconds, enable_hstore=False
+        )
+        register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
+        return connection
+
+
+class ConnectionPool:
+    """At most `size` connections at a time; the most recently used one is given out first."""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[aiopg.Connection]], *, size: int, acquire_timeout_ms: float
+    ) -> None:
+        """Args: connect: opens one; size: at most so many; acquire_timeout_ms: to wait and connect."""
+        self.size = size
+        self.in_use = 0
+        self.waiters = 0
+        self._connect = connect
+        self._acquire_timeout_seconds = acquire_timeout_ms / 1000
+        self._slots = asyncio.Semaphore(size)
+        self._free: deque[aiopg.Connection] = deque()
+        self._used: set[aiopg.Connection] = set()
+        self._closing = False
+        self._all_back = asyncio.Event()
+        self._all_back.set()
+
+    async def acquire(self) -> aiopg.Connection:
+        """A connection that is open as far as anyone knows; give it back with `release`.
+
+        Raises:
+            DatabaseUnavailable: `pool_exhausted`, `closed`, or why no connection could be opened.
+        """
+        if self._closing:
+            raise DatabaseUnavailable("closed")
+        deadline = asyncio.get_running_loop().time() + self._acquire_timeout_seconds
+        await self._take_slot(deadline)
+        self.in_use += 1
+        self._all_back.clear()
+        try:
+            connection = self._pop_free() or await self._open(deadline)
+        except BaseException:
+            self._give_slot()
+            raise
+        self._used.add(connection)
+        return connection
+
+    def release(self, connection: aiopg.Connection) -> None:
+        """Take a connection back. One in a transaction, with a running query or closed is not used again."""
+        self._used.discard(connection)
+        if not connection.closed:
+            # The status is ACTIVE while a query runs and INTRANS or INERROR in a transaction.
+            idle = connection.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE
+            if idle and not self._closing:
+                self._free.append(connection)
+            else:
+                connection.close()
+        self._give_slot()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let nobody in any more, give those inside some time, then close what they still hold."""
+        self._closing = True
+        for connection in self._free:
+            connection.close()
+        self._free.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._all_back.wait()
+        if self._used:
+            log.warning("database.connections_terminated", connections=len(self._used))
+        for connection in list(self._used):
+            connection.close()
+
+    async def _take_slot(self, deadline: float) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        self.waiters += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("pool_exhausted") from None
+        finally:
+            self.waiters -= 1
+        if self._closing:
+            self._slots.release()
+            raise DatabaseUnavailable("closed")
+
+    def _give_slot(self) -> None:
+        self.in_use -= 1
+        if self.in_use == 0:
+            self._all_back.set()
+        self._slots.release()
+
+    def _pop_free(self) -> aiopg.Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    async def _open(self, deadline: float) -> aiopg.Connection:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._connect()
+        except TimeoutError:
+            raise DatabaseUnavailable("timeout") from None
+
+
+def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
+    view = psycopg2.BINARY(value, cursor)
+    return None if view is None else bytes(view)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

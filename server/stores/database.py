@@ -1,0 +1,248 @@
+"""The one way to PostgreSQL: named queries in, rows as dicts out, each one timed, traced and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import aiopg
+import structlog
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+
+from server.stores.connections import ConnectionPool, Connector
+from server.stores.database_errors import ConstraintViolated, DatabaseUnavailable, QueryFailed
+from server.stores.queries import QUERIES_FOLDER, load_queries
+from server.stores.query_runner import OnQuery, QueryRunner
+from server.telemetry.timings import measure
+
+__all__ = ["ConstraintViolated", "Database", "DatabaseUnavailable", "QueryFailed", "Transaction"]
+
+log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+Result = TypeVar("Result")
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+
+class Transaction:
+    """Several queries that happen together or not at all; from `Database.transaction`."""
+
+    def __init__(self, runner: QueryRunner, connection: aiopg.Connection) -> None:
+        self._runner = runner
+        self._connection: aiopg.Connection | None = connection
+
+    async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
+        """As `Database.fetch_all`."""
+        return _rows(await self._run(query, parameters))
+
+    async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
+        """As `Database.fetch_one`."""
+        return _first_row(await self._run(query, parameters))
+
+    async def execute(self, query: str, /, **parameters: Any) -> int:
+        """As `Database.execute`."""
+        return _row_count(await self._run(query, parameters))
+
+    def end(self) -> None:
+        """Its connection now belongs to others: it runs nothing any more."""
+        self._connection = None
+
+    async def _run(self, name: str, parameters: Mapping[str, Any]) -> aiopg.Cursor:
+        if self._connection is None:
+            raise RuntimeError("this transaction has ended")
+        query = self._runner.queries[name]
+        with measure("db"):
+            return await self._runner.run(self._connection, query, parameters, final=False)
+
+
+class Database:
+    """The database: queries by the name of their file in sql/queries/, over a pool of connections.
+
+    No error of the driver leaves it: see `DatabaseUnavailable`, `ConstraintViolated` and `QueryFailed`.
+    It starts without its server, and finds it again by itself.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        acquire_timeout_ms: float = 1000,
+        query_timeout_ms: float = 5000,
+        slow_query_ms: float = 50,
+        on_query: OnQuery | None = None,
+        queries_folder: Path = QUERIES_FOLDER,
+    ) -> None:
+        """Args: url: `postgresql://` or `postgres://`; pool_size: connections at most.
+
+        acquire_timeout_ms: how long a query waits for a connection, opening one included.
+        query_timeout_ms: how long a statement may take; the server's own limit lies a second above.
+        slow_query_ms: from here on a query is warned of, by its name, never with its parameters.
+        on_query: called with a query's name and its seconds, well or failed.
+
+        Raises:
+            ValueError: the URL is none that PostgreSQL understands.
+        """
+        connector = Connector(url, query_timeout_ms=query_timeout_ms)
+        self._pool = ConnectionPool(connector.connect, size=pool_size, acquire_timeout_ms=acquire_timeout_ms)
+        self._runner = QueryRunner(
+            load_queries(queries_folder), slow_query_ms=slow_query_ms, on_query=on_query
+        )
+
+    @property
+    def pool_size(self) -> int:
+        """How many connections there may be."""
+        return self._pool.size
+
+    @property
+    def pool_in_use(self) -> int:
+        """How many of them run something, or are being opened to."""
+        return self._pool.in_use
+
+    @property
+    def waiters(self) -> int:
+        """How many tasks wait for a connection."""
+        return self._pool.waiters
+
+    async def start(self) -> None:
+        """Open the first connection. A database that is away is logged, and found again by who needs it."""
+        try:
+            await self.ping()
+        except DatabaseUnavailable as error:
+            log.warning("database.unavailable", error=error.reason)
+
+    async def close(self, grace_seconds: float = 5.0) -> None:
+        """Wait for running queries, for so long, then close all connections."""
+        await self._pool.close(grace_seconds)
+
+    async def ping(self) -> None:
+        """Ask the server for an answer; health checks call this.
+
+        Raises:
+            DatabaseUnavailable: there is none.
+        """
+        async with self._connection() as connection:
+            await self._runner.run(connection, self._runner.queries["ping"], {}, final=False)
+
+    async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
+        """The rows of a query, each a dict by column name.
+
+        Args:
+            query: the name of its file in sql/queries/, without `.sql`.
+            parameters: exactly those that it names; a dict becomes jsonb, a list an array.
+
+        Raises:
+            KeyError: there is no such query.
+            DatabaseUnavailable: no connection, no answer in time, or the connection was lost.
+            ConstraintViolated: a write that the schema forbids.
+        """
+        return _rows(await self._run(query, parameters))
+
+    async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
+        """The first row of a query, or None without any. Arguments and errors as `fetch_all`."""
+        return _first_row(await self._run(query, parameters))
+
+    async def execute(self, query: str, /, **parameters: Any) -> int:
+        """Run a query for its effect: the number of rows it touched. Arguments and errors as `fetch_all`."""
+        return _row_count(await self._run(query, parameters))
+
+    @asynccontextmanager
+    async def transaction(self, *, isolation: Isolation | None = None) -> AsyncIterator[Transaction]:
+        """A transaction for the length of the block: committed at its end, rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailable: also with `outcome_unknown`, when the answer to COMMIT was lost.
+            QueryFailed: the block went on after a query that had failed, and there is nothing to commit.
+        """
+        begin = "BEGIN" if isolation is None else f"BEGIN ISOLATION LEVEL {isolation.upper()}"
+        async with self._connection() as connection:
+            await self._control(connection, begin, final=False)
+            transaction = Transaction(self._runner, connection)
+            try:
+                yield transaction
+            except Exception:
+                transaction.end()
+                await self._roll_back(connection)
+                raise
+            except BaseException:
+                transaction.end()
+                connection.close()  # cancelled: no more waiting; the server rolls back when we hang up
+                raise
+            transaction.end()
+            await self._commit(connection)
+
+    async def run_transaction(
+        self, work: Callable[[Transaction], Awaitable[Result]], *, isolation: Isolation | None = None
+    ) -> Result:
+        """Run `work` in a transaction, and once more as a whole if that can't happen twice.
+
+        That is after a lost connection, a serialization failure or a deadlock; never after a COMMIT whose
+        answer was lost.
+
+        Args:
+            work: may run twice, so it must do nothing that a rollback does not undo.
+            isolation: the level; the server's default is read committed.
+        """
+        try:
+            async with self.transaction(isolation=isolation) as transaction:
+                return await work(transaction)
+        except DatabaseUnavailable as error:
+            if not error.retryable:
+                raise
+            log.info("database.transaction_retried", error=error.reason)
+        async with self.transaction(isolation=isolation) as transaction:
+            return await work(transaction)
+
+    async def _run(self, name: str, parameters: Mapping[str, Any]) -> aiopg.Cursor:
+        query = self._runner.queries[name]
+        with measure("db"):
+            async with self._connection() as connection:
+                return await self._runner.run(connection, query, parameters, final=True)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiopg.Connection]:
+        connection = await self._pool.acquire()
+        try:
+            yield connection
+        finally:
+            self._pool.release(connection)
+
+    async def _control(self, connection: aiopg.Connection, statement: str, *, final: bool) -> None:
+        name = statement.partition(" ")[0].lower()
+        with measure("db"):
+            await self._runner.run_sql(connection, name, statement, None, final=final)
+
+    async def _commit(self, connection: aiopg.Connection) -> None:
+        if connection.raw.get_transaction_status() != TRANSACTION_STATUS_INTRANS and not connection.closed:
+            # The server would answer COMMIT with ROLLBACK, and nobody would notice.
+            await self._roll_back(connection)
+            raise QueryFailed("commit", "25P02", "a query of the transaction had failed")
+        await self._control(connection, "COMMIT", final=True)
+
+    async def _roll_back(self, connection: aiopg.Connection) -> None:
+        if connection.closed:
+            return
+        try:
+            await self._control(connection, "ROLLBACK", final=False)
+        except DatabaseUnavailable:
+            connection.close()
+
+
+def _rows(cursor: aiopg.Cursor) -> list[Row]:
+    raw = cursor.raw
+    if raw.description is None:
+        return []
+    names = [column.name for column in raw.description]
+    return [dict(zip(names, row, strict=True)) for row in raw.fetchall()]
+
+
+def _first_row(cursor: aiopg.Cursor) -> Row | None:
+    rows = _rows(cursor)
+    return rows[0] if rows else None
+
+
+def _row_count(cursor: aiopg.Cursor) -> int:
+    count: int = cursor.raw.rowcount
+    return count

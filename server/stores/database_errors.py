@@ -1,0 +1,128 @@
+"""What can go wrong with the database, in our own words: the driver's errors, which quote data, end here."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import psycopg2
+from psycopg2.extensions import QueryCanceledError
+
+from server.errors import MasteryError, ServiceUnavailable
+
+# States that say "not now" rather than "wrong": www.postgresql.org/docs/current/errcodes-appendix.html
+_REASON_BY_STATE = {
+    "25006": "readonly",  # a former primary after a failover
+    "40001": "serialization",
+    "40P01": "deadlock",
+    "53300": "rejected",  # too many connections
+    "55P03": "locked",  # lock_timeout
+    "57014": "timeout",  # statement_timeout
+    "57P01": "closed",  # an administrator ended the connection
+    "57P02": "closed",
+    "57P03": "starting",
+    "57P05": "closed",  # idle for too long
+}
+_WORDS_BY_REASON = {
+    "refused": ("refused", "no such file"),
+    "timeout": ("timeout", "timed out"),
+    "starting": ("starting up", "shutting down", "recovery mode"),
+    "rejected": ("fatal:",),
+}
+_REASON_BY_CLASS = {"08": "closed", "53": "resources"}
+_RETRYABLE = frozenset({"closed", "serialization", "deadlock"})
+
+
+class DatabaseUnavailable(ServiceUnavailable):
+    """The database is not available; try again shortly."""
+
+    def __init__(self, reason: str, *, outcome_unknown: bool = False) -> None:
+        """Args: reason: a short word, `reason` below; outcome_unknown: whether a write may have happened.
+
+        Reasons: refused, rejected, unresolved, starting, timeout, pool_exhausted, closed, readonly, locked,
+        resources, serialization, deadlock.
+        """
+        super().__init__()
+        self.reason = reason
+        self.outcome_unknown = outcome_unknown
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same transaction, run again at once, may succeed and can't happen twice."""
+        return self.reason in _RETRYABLE and not self.outcome_unknown
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class ConstraintViolated(MasteryError):  # noqa: N818 - named as the other errors of the domain
+    """A rule of the stored data does not allow this."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+    def __init__(self, constraint_name: str, sqlstate: str) -> None:
+        """Args: constraint_name: as in sql/migrations, for the domain to map; sqlstate: of class 23."""
+        super().__init__()
+        self.constraint_name = constraint_name
+        self.sqlstate = sqlstate
+
+    def __str__(self) -> str:
+        return f"{self.constraint_name} ({self.sqlstate})"
+
+
+class QueryFailed(MasteryError):  # noqa: N818 - as above
+    """The service can't do what was asked."""
+
+    def __init__(self, query: str, sqlstate: str, message: str) -> None:
+        """Args: query: its name; sqlstate: five characters or empty; message: never quotes a parameter."""
+        super().__init__()
+        self.query = query
+        self.sqlstate = sqlstate
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.query}: {self.message} ({self.sqlstate})"
+
+
+def translate_connect_error(error: BaseException) -> DatabaseUnavailable:
+    """Why there is no connection. libpq gives no codes while it connects, so its words have to do."""
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("timeout")
+    if isinstance(error, socket.gaierror):
+        return DatabaseUnavailable("unresolved")
+    text = str(error).lower()
+    for reason, words in _WORDS_BY_REASON.items():
+        if any(word in text for word in words):
+            return DatabaseUnavailable(reason)
+    return DatabaseUnavailable("closed")
+
+
+def translate_query_error(
+    error: BaseException, *, query: str, connection_closed: bool, outcome_unknown: bool
+) -> MasteryError:
+    """What a failed statement means.
+
+    Args:
+        error: from the driver, or a timeout of the client's.
+        query: the name of what was run.
+        connection_closed: whether the connection is gone with it.
+        outcome_unknown: whether the statement, had it arrived, would have changed something for good.
+    """
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("timeout", outcome_unknown=outcome_unknown)
+    if isinstance(error, (QueryCanceledError, asyncio.CancelledError)):
+        # The server says itself that it cancelled and undid the statement.
+        return DatabaseUnavailable("timeout")
+    state = (error.pgcode or "") if isinstance(error, psycopg2.Error) else ""
+    reason = _REASON_BY_STATE.get(state) or _REASON_BY_CLASS.get(state[:2])
+    if reason is not None:
+        return DatabaseUnavailable(reason, outcome_unknown=outcome_unknown and reason == "closed")
+    if isinstance(error, psycopg2.IntegrityError) and state[:2] == "23":
+        return ConstraintViolated(error.diag.constraint_name or "", state)
+    if connection_closed or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+        return DatabaseUnavailable("closed", outcome_unknown=outcome_unknown)
+    # Only messages of class 42 (syntax, unknown names) are about the query; others quote the data.
+    message = error.diag.message_primary if isinstance(error, psycopg2.Error) and state[:2] == "42" else None
+    return QueryFailed(query, state, message or type(error).__name__)
