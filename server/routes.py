@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +63,9 @@ ROUTES = (
     Route("GET", "/api/admin/analytics/users", admin.list_users, "admin", "admin-reads"),
     Route("GET", "/api/admin/analytics/users/{userId}", admin.get_user, "admin", "admin-reads"),
     Route("GET", "/api/admin/rate-limits/{subject}", admin.show_rate_limits, "admin", "admin-reads"),
-    Route("DELETE", "/api/admin/rate-limits/{subject}", admin.reset_rate_limits, "admin", "admin-destructive"),
+    Route(
+        "DELETE", "/api/admin/rate-limits/{subject}", admin.reset_rate_limits, "admin", "admin-destructive"
+    ),
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from aiohttp import hdrs, web
 import structlog
+from aiohttp import hdrs, web
 
 from server.api.requests import path_id, read_query
 from server.api.responses import json_response
@@ -31,12 +31,8 @@ async def list_users(request: web.Request) -> web.Response:
     rows = await services_of(request).analytics.list_users(
         query["sort"], before=before, page_size=query["limit"] + 1
     )
-    page, next_cursor = cursors.page(
-        listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"]))
-    )
-    return json_response(
-        {"users": [describe_user_figures(row) for row in page], "nextCursor": next_cursor}
-    )
+    page, next_cursor = cursors.page(listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"])))
+    return json_response({"users": [describe_user_figures(row) for row in page], "nextCursor": next_cursor})
 
 
 async def get_user(request: web.Request) -> web.Response:

@@ -43,7 +43,9 @@ async def show_metrics(request: web.Request) -> web.Response:
     """All metrics as Prometheus text, or OpenMetrics where that is asked for."""
     _require_metrics_token(request)
     body, content_type = services_of(request).metrics.render_text(request.headers.get(hdrs.ACCEPT, ""))
-    response = web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"})
+    response = web.Response(
+        body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
+    )
     response.enable_compression()
     return response
 

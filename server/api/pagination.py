@@ -54,7 +54,9 @@ class Cursors:
             raw = b""
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._sign(listing, body)):
-            raise InvalidInput(errors={"cursor": "This is not a cursor of this list; take nextCursor as it came."})
+            raise InvalidInput(
+                errors={"cursor": "This is not a cursor of this list; take nextCursor as it came."}
+            )
         position: list[Any] = orjson.loads(body)
         return position
 

@@ -81,9 +81,7 @@ def time_zone_of(request: web.Request) -> ZoneInfo | None:
     if name is None:
         return None
     if name not in _TIME_ZONES:
-        raise InvalidInput(
-            errors={TIME_ZONE_HEADER: "This is not an IANA time zone such as Europe/Berlin."}
-        )
+        raise InvalidInput(errors={TIME_ZONE_HEADER: "This is not an IANA time zone such as Europe/Berlin."})
     return ZoneInfo(name)
 
 
@@ -102,7 +100,7 @@ def _load(schema: Schema, data: Any) -> dict[str, Any]:
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """marshmallow's nested messages as dotted paths; what is wrong with the whole is the field `_schema`."""
+    """Marshmallow's nested messages as dotted paths; what is wrong with the whole is the field `_schema`."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
             yield from _flatten(inner, f"{path}.{key}" if path else str(key))

@@ -13,7 +13,9 @@ JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
 
-def json_response(payload: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(
+    payload: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """An answer that nobody may store: the result of a write, or the state of this moment."""
     return web.Response(
         body=orjson.dumps(payload),

@@ -29,7 +29,9 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.AS
 class Text(fields.String):
     """A string that PostgreSQL can hold (no NUL, no lone surrogate), trimmed."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> str:
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> str:
         text: str = super()._deserialize(value, attr, data, **options).strip()
         if "\0" in text:
             raise ValidationError("May not contain the character U+0000.")
@@ -39,7 +41,9 @@ class Text(fields.String):
 class Identifier(fields.Field[UUID]):
     """A UUID in its canonical form."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> UUID:
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> UUID:
         del attr, data, options
         if not isinstance(value, str) or _CANONICAL_UUID.fullmatch(value) is None:
             raise ValidationError("This is not a UUID.")
@@ -107,7 +111,8 @@ class StudyQuerySchema(Schema):
     )
     decks = IdentifierList(load_default=None)
     limit = fields.Integer(
-        load_default=None, validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}.")
+        load_default=None,
+        validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}."),
     )
 
 
@@ -126,7 +131,9 @@ class RatingSchema(Schema):
         allow_none=True,
         strict=True,
         data_key="responseTime",
-        validate=validate.Range(0, MAXIMUM_RESPONSE_TIME_MS, error="Must be milliseconds, from {min} to {max}."),
+        validate=validate.Range(
+            0, MAXIMUM_RESPONSE_TIME_MS, error="Must be milliseconds, from {min} to {max}."
+        ),
     )
 
 

@@ -70,9 +70,7 @@ async def get_stats(request: web.Request) -> web.Response:
 async def start_session(request: web.Request) -> web.Response:
     """Start a study session over decks."""
     body = await read_json(request, _SESSION)
-    started = await services_of(request).sessions.create_session(
-        caller_of(request).user_id, body["deck_ids"]
-    )
+    started = await services_of(request).sessions.create_session(caller_of(request).user_id, body["deck_ids"])
     return json_response(started, status=201)
 
 

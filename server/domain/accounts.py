@@ -85,7 +85,9 @@ class Accounts:
         token_hash = _hash_of(refresh_token)
         async with self._database.transaction() as transaction:
             token = await transaction.fetch_one("lock_refresh_token", token_hash=token_hash)
-            usable = token is not None and not (token["is_spent"] or token["is_revoked"] or token["is_expired"])
+            usable = token is not None and not (
+                token["is_spent"] or token["is_revoked"] or token["is_expired"]
+            )
             if token is not None and usable:
                 user = await transaction.fetch_one("find_user", user_id=token["user_id"])
                 if user is not None and user["deactivated_at"] is None:
@@ -113,7 +115,9 @@ class Accounts:
             raise Unauthenticated("This account no longer exists.")
         return describe_user(user)
 
-    async def _sign_in(self, transaction: Transaction, user: dict[str, Any], *, family_id: UUID) -> dict[str, Any]:
+    async def _sign_in(
+        self, transaction: Transaction, user: dict[str, Any], *, family_id: UUID
+    ) -> dict[str, Any]:
         refresh_token = secrets.token_urlsafe(32)
         await transaction.execute(
             "add_refresh_token",

@@ -34,9 +34,7 @@ class Analytics:
             raise NotFound("This account no longer exists.")
         return _stats(row)
 
-    async def list_users(
-        self, order: UserOrder, *, before: tuple[str, UUID] | None, page_size: int
-    ) -> Page:
+    async def list_users(self, order: UserOrder, *, before: tuple[str, UUID] | None, page_size: int) -> Page:
         """Rows of users in an order, after a position (the `rank` and `id` of a row): one query, however many users."""
         listers: dict[UserOrder, _Lister] = {
             "recent": self.list_users_by_recent,

@@ -39,7 +39,9 @@ class Bookmarks:
         """Forget a bookmark; one that is not there is forgotten already."""
         await self._database.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
 
-    async def list_bookmarks(self, user_id: UUID, *, before: Position, page_size: int) -> list[dict[str, Any]]:
+    async def list_bookmarks(
+        self, user_id: UUID, *, before: Position, page_size: int
+    ) -> list[dict[str, Any]]:
         """Rows of a user's bookmarks, newest first, after a position."""
         return await self._database.fetch_all(
             "list_bookmarks",

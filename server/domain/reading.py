@@ -71,7 +71,13 @@ class Reading:
         }
 
     async def study(
-        self, user_id: UUID, class_id: UUID, *, mode: StudyMode, deck_ids: Sequence[UUID] | None, limit: int | None
+        self,
+        user_id: UUID,
+        class_id: UUID,
+        *,
+        mode: StudyMode,
+        deck_ids: Sequence[UUID] | None,
+        limit: int | None,
     ) -> dict[str, Any]:
         """The cards to study now, each with the reader's progress; `totalCards` is how many there are to choose from.
 
@@ -83,7 +89,9 @@ class Reading:
         cards_lookup = self._overlays.look_up_cards(user_id, class_id)
         content = await class_lookup.value()
         known = {deck["id"]: deck for deck in content["decks"]}
-        wanted = list(known) if deck_ids is None else list(dict.fromkeys(str(deck_id) for deck_id in deck_ids))
+        wanted = (
+            list(known) if deck_ids is None else list(dict.fromkeys(str(deck_id) for deck_id in deck_ids))
+        )
         foreign = [deck_id for deck_id in wanted if deck_id not in known]
         if foreign:
             raise InvalidInput(errors={"decks": f"not decks of this class: {', '.join(foreign)}"})
@@ -109,7 +117,9 @@ class Reading:
             "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
         }
 
-    async def _content_and_counts(self, user_id: UUID, class_id: UUID) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _content_and_counts(
+        self, user_id: UUID, class_id: UUID
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         class_lookup = self._catalog.look_up_class(class_id)
         counts_lookup = self._overlays.look_up_counts(user_id, class_id)
         content = await class_lookup.value()

@@ -36,7 +36,9 @@ def choose_cards(
     """
     if mode == "progressive":
         chosen = [card for card in cards if _qualifies(progress.get(card["id"]), now)] or list(cards)
-        chosen.sort(key=lambda card: _urgency(progress.get(card["id"])))  # stable: the course's order breaks ties
+        chosen.sort(
+            key=lambda card: _urgency(progress.get(card["id"]))
+        )  # stable: the course's order breaks ties
     else:
         chosen = list(cards)
         if mode == "random":

@@ -36,7 +36,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _answer_http(request, error)
     except Exception:
         log.exception("http.unhandled_error")
-        return _answer(request, MasteryError("Something went wrong on our side; the request id finds it in our logs."))
+        return _answer(
+            request, MasteryError("Something went wrong on our side; the request id finds it in our logs.")
+        )
 
 
 def _answer(request: web.Request, error: MasteryError) -> web.Response:

@@ -40,9 +40,7 @@ async def rate_limit(request: web.Request, handler: Handler) -> web.StreamRespon
         # Without a request id of the client's: who repeats it must not get the first verdict again for free.
         decision = await services.limiter.decide(charges)
     request_id = request[REQUEST_ID]
-    request[RATE_LIMIT_HEADERS] = dict(
-        rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
-    )
+    request[RATE_LIMIT_HEADERS] = dict(rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id))
     request[RATE_LIMIT_OUTCOME] = "allowed" if decision.allowed else "denied"
     if decision.allowed:
         return await handler(request)

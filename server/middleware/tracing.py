@@ -100,7 +100,11 @@ def trace_id_of(request: web.Request) -> str | None:
 def server_timing(timings: Timings, total_ms: float) -> str:
     """The Server-Timing header (W3C): the total, and each part that happened, in milliseconds."""
     parts = [f"total;dur={total_ms:.2f}"]
-    parts += [f"{part};dur={timings.part_ms(part):.2f}" for part in ("db", "cache", "limit") if part in timings.seconds]
+    parts += [
+        f"{part};dur={timings.part_ms(part):.2f}"
+        for part in ("db", "cache", "limit")
+        if part in timings.seconds
+    ]
     return ", ".join(parts)
 
 
