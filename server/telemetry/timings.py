@@ -17,8 +17,8 @@ _BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "M
 class Timings:
     """The stopwatch of one request: its total, and for each part wall time and number of operations.
 
-    Overlapping operations of one part count once, as the length of the union of their intervals: three parallel
-    queries of 10 ms each are 10 ms of `db`.
+    Overlapping operations of one part count once, as the length of the union of their intervals: three
+    parallel queries of 10 ms each are 10 ms of `db`.
     """
 
     __slots__ = ("_active", "_began", "_started", "cache_outcome", "counts", "seconds")
@@ -65,7 +65,7 @@ current_timings: ContextVar[Timings | None] = ContextVar("current_timings", defa
 
 @contextmanager
 def measure(part: Part) -> Iterator[None]:
-    """Charge the block's wall time to a part of the current request; outside of a request, nothing happens."""
+    """Charge the block's wall time to a part of the current request; outside of one, nothing happens."""
     timings = current_timings.get()
     if timings is None:
         yield

@@ -1,0 +1,106 @@
+"""Request metrics: aiohttp-prometheus-exporter behind a thin wrapper that keeps its labels bounded.
+
+It declares, and counts in, `http_requests_total`, `http_responses_total`, `http_request_duration_seconds` and
+`http_exceptions_total`, labelled by method, route template and status. Used as it is, it would also label by
+the caller's address and by any invented method, erase the cause of exceptions, count every error of the
+domain as a 500, and not count abandoned requests at all; and as its gauge has no multiprocess mode, the
+requests of a killed worker would stay in
+progress forever: `http_requests_in_flight` is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp_prometheus_exporter.middleware import prometheus_middleware_factory
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.registry import Collector
+
+from server.errors import MasteryError
+from server.telemetry.metrics import Metrics
+
+CLIENT_CLOSED_REQUEST = 499  # as nginx calls it: the client went away, or the server is stopping
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def metrics_middleware(metrics: Metrics) -> Middleware:
+    """The middleware that measures every request; made once per `Metrics`.
+
+    A request that matches no route is counted under the template `__not_matched__`, an invented method as
+    `OTHER`, a domain error under its own status, a cancelled request under 499. Exceptions pass through
+    untouched.
+    """
+    measured = prometheus_middleware_factory("http", _WithoutGauges(metrics.registry))
+    in_flight = metrics.http_requests_in_flight
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        failure: BaseException | None = None
+
+        async def call(_view: _View) -> web.StreamResponse:
+            nonlocal failure
+            try:
+                return await handler(request)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
+                failure = error
+                stand_in = _stand_in_class(type(error).__name__, _status(error))
+                raise stand_in from None
+
+        in_flight.inc()
+        try:
+            response: web.StreamResponse = await measured(_View(request), call)
+        except _StandIn:
+            pass
+        else:
+            return response
+        finally:
+            in_flight.dec()
+        raise failure or _StandIn  # the first; out here, where its context stays what it was
+
+    return middleware
+
+
+class _View:
+    """As much of a request as the exporter looks at, with bounded values."""
+
+    __slots__ = ("match_info", "method", "remote", "scheme")
+
+    def __init__(self, request: web.Request) -> None:
+        self.method = request.method if request.method in _METHODS else "OTHER"
+        self.scheme = request.scheme
+        self.remote = "-"
+        self.match_info = request.match_info
+
+
+class _WithoutGauges(CollectorRegistry):
+    """A registry that passes on what is declared, except gauges."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def register(self, collector: Collector) -> None:
+        """Declare a metric of the exporter's."""
+        if not isinstance(collector, Gauge):
+            self._registry.register(collector)
+
+
+class _StandIn(web.HTTPException):
+    """What the exporter, which alters exceptions, sees in the place of one: its name and its status."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+
+@cache
+def _stand_in_class(name: str, status: int) -> type[_StandIn]:
+    return type(name, (_StandIn,), {"status": status, "status_code": status})
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, web.HTTPException | MasteryError):
+        return error.status
+    return CLIENT_CLOSED_REQUEST if isinstance(error, asyncio.CancelledError) else 500

@@ -1,0 +1,188 @@
+"""Whether the service can do its work: the parts it needs, each asked in parallel and under a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any, Literal
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Check = Callable[[], Awaitable[object]]
+_WORD = re.compile(r"[a-z][a-z_]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """One part: whether it answered, after how many milliseconds, and if not, why in a short word."""
+
+    healthy: bool
+    response_time_ms: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The state of all parts at one time."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    timestamp: datetime
+    services: dict[str, ServiceHealth]
+    uptime_seconds: float
+    total_response_time_ms: float
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests can be answered: every critical part is there."""
+        return self.status != "unhealthy"
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of `GET /api/health`; milliseconds and seconds with two decimals."""
+        return {
+            "status": self.status,
+            "timestamp": self.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "services": {
+                name: {
+                    "status": "healthy" if service.healthy else "unhealthy",
+                    "responseTime": round(service.response_time_ms, 2),
+                    "error": service.error,
+                }
+                for name, service in self.services.items()
+            },
+            "uptime": round(self.uptime_seconds, 2),
+            "totalResponseTime": round(self.total_response_time_ms, 2),
+        }
+
+
+class Health:
+    """The registered checks. A check returns when its part works and raises when it does not.
+
+    Requests that ask while a run is under way share that run, so that a crowd of probes costs the parts one.
+
+    Args:
+        deadline_ms: how long each check may take; all run in parallel, so a report takes no longer either.
+    """
+
+    def __init__(self, *, deadline_ms: float = 900.0) -> None:
+        self._deadline_seconds = deadline_ms / 1000.0
+        self._checks: dict[str, tuple[Check, bool]] = {}
+        self._started = perf_counter()
+        self._run: asyncio.Task[HealthReport] | None = None
+        self._abandoned: set[asyncio.Task[ServiceHealth]] = set()
+
+    def register(self, name: str, check: Check, *, critical: bool) -> None:
+        """Add a part.
+
+        Args:
+            name: what it is called in the report.
+            check: asks it.
+            critical: whether the service is unhealthy without it, or merely degraded.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._checks:
+            raise ValueError(f"a health check named {name!r} is registered already")
+        self._checks[name] = (check, critical)
+
+    async def run(self) -> HealthReport:
+        """Ask all parts, or join the run that is asking them now; what fails is in the report."""
+        if self._run is None or self._run.done():
+            self._run = asyncio.create_task(self._ask_all(), name="health")
+        return await asyncio.shield(
+            self._run
+        )  # one caller that goes away must not take the report from the others
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = [task for task in (self._run, *self._abandoned) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_all(self) -> HealthReport:
+        began = perf_counter()
+        tasks = {
+            name: asyncio.create_task(self._ask(check), name=f"health-{name}")
+            for name, (check, _) in self._checks.items()
+        }
+        try:
+            # wait(), which gives up at the deadline even where a check ignores its cancellation
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=self._deadline_seconds)
+        finally:
+            for task in tasks.values():
+                self._abandon(task)
+        elapsed_ms = (perf_counter() - began) * 1000.0
+        late = ServiceHealth(healthy=False, response_time_ms=elapsed_ms, error="timeout")
+        services = {name: task.result() if _finished(task) else late for name, task in tasks.items()}
+        return HealthReport(
+            status=self._overall(services),
+            timestamp=datetime.now(UTC),
+            services=services,
+            uptime_seconds=perf_counter() - self._started,
+            total_response_time_ms=elapsed_ms,
+        )
+
+    async def _ask(self, check: Check) -> ServiceHealth:
+        began = perf_counter()
+        error: str | None = None
+        try:
+            await check()
+        except Exception as failure:  # noqa: BLE001 - whatever a driver raises, the part is not well
+            error = error_word(failure)
+        return ServiceHealth(
+            healthy=error is None, response_time_ms=(perf_counter() - began) * 1000.0, error=error
+        )
+
+    def _abandon(self, task: asyncio.Task[ServiceHealth]) -> None:
+        if not task.done():
+            task.cancel()
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
+
+    def _overall(self, services: dict[str, ServiceHealth]) -> Literal["healthy", "degraded", "unhealthy"]:
+        ill = [name for name, service in services.items() if not service.healthy]
+        if any(self._checks[name][1] for name in ill):
+            return "unhealthy"
+        return "degraded" if ill else "healthy"
+
+
+def error_word(error: BaseException) -> str:
+    """A failure in a short word that is safe to show: never a driver's text, which names hosts and users.
+
+    The word is the `reason` that our own errors carry, that of the error's cause, or the kind of the
+    operating system's.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        reason = getattr(seen, "reason", None)
+        if isinstance(reason, str) and _WORD.fullmatch(reason):
+            return reason
+        for kind, word in _WORDS:
+            if isinstance(seen, kind):
+                return word
+        seen = seen.__cause__
+    return "error"
+
+
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "refused"),
+    (ConnectionError, "lost"),
+    (ssl.SSLError, "tls"),
+    (socket.gaierror, "unresolved"),
+    (OSError, "unreachable"),
+)
+
+
+def _finished(task: asyncio.Task[ServiceHealth]) -> bool:
+    return task.done() and not task.cancelled()

@@ -1,0 +1,224 @@
+"""Renders one log event as one line of JSON, below ten thousand bytes, whatever the event holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from server.telemetry.log_safety import Limits, safe_pair, safe_stack, safe_text
+
+Shape = Literal["json", "ecs", "gcp"]
+
+# Heroku's router and Docker's log drivers cut longer lines, which then are no JSON any more.
+MAX_LINE_BYTES = 9_999
+
+# The first that fits is taken. The last one always fits: four pairs of texts whose every character takes 6
+# bytes.
+_LIMITS = (
+    Limits(characters=2000, items=60, depth=6, stack=4500),
+    Limits(characters=600, items=30, depth=4, stack=2500),
+    Limits(characters=120, items=15, depth=2, stack=600),
+    Limits(characters=60, items=4, depth=0, stack=60),
+)
+_CONSOLE_LIMITS = Limits(characters=10_000, items=200, depth=8, stack=100_000)
+# What JSON allows in a text, yet a terminal obeys or a line splitter splits at: DEL and the C1 controls, the
+# line and paragraph separators, the marks that reverse the direction of writing; in UTF-8.
+_UNPRINTABLE = re.compile(b"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+
+_LEVELS = {"warn": "warning", "fatal": "critical", "exception": "error", "notset": "info"}
+_CONSUMED = frozenset({"event", "logger", "exc_info"})
+_EXACT = 2**53
+_CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
+
+# The fields of the line that every request writes: neither secret nor in anybody's way.
+_ACCESS_FIELDS = (
+    "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
+    "limit_ms", "user_id", "client_ip",
+)  # fmt: skip
+
+# Elastic Common Schema 8 and Google Cloud Logging: the names that differ.
+_NAMES: dict[Shape, dict[str, str]] = {
+    "json": {},
+    "ecs": {
+        "timestamp": "@timestamp",
+        "level": "log.level",
+        "logger": "log.logger",
+        "service": "service.name",
+        "env": "service.environment",
+        "version": "service.version",
+        "trace_id": "trace.id",
+        "request_id": "http.request.id",
+        "http.method": "http.request.method",
+        "http.status": "http.response.status_code",
+        "user_id": "user.id",
+        "client_ip": "client.ip",
+        "error.stack": "error.stack_trace",
+    },
+    "gcp": {"level": "severity", "timestamp": "time", "error.stack": "stack_trace"},
+}
+
+
+class JsonLines:
+    """The last processor of the chain: event dictionary in, line out, its line break included. Never raises.
+
+    Args:
+        shape: which pipeline's names the fields have.
+        service: what the service is called.
+        env: where it runs, such as `production`.
+        version: what is running there.
+    """
+
+    def __init__(self, shape: Shape, *, service: str, env: str, version: str) -> None:
+        names = _NAMES[shape]
+        self._names = names
+        self._timestamp, self._level = names.get("timestamp", "timestamp"), names.get("level", "level")
+        self._logger = names.get("logger", "logger")
+        self._known_names = {name: names.get(name, name) for name in _ACCESS_FIELDS}
+        self._uppercase = shape == "gcp"
+        self._service = {
+            names.get(name, name): safe_text(value, 100)
+            for name, value in (("service", service), ("env", env), ("version", version))
+        }
+
+    def __call__(self, logger: object, method: str, event: Mapping[str, Any]) -> bytes:
+        """Render an event; `logger` gives the `logger` field by its `name`, `method` the level."""
+        level = _LEVELS.get(method, method)
+        name = event.get("logger") or getattr(logger, "name", None) or "root"
+        for limits in _LIMITS:
+            try:
+                line = self._render(name, level, event, limits)
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the event must not be lost
+                line = self._render(
+                    "log", level, {"event": _event_name(event), "log.failure": repr(error)}, _LIMITS[-1]
+                )
+            if len(line) <= MAX_LINE_BYTES:
+                return line
+        return self._render(name, level, {"event": _event_name(event), "log.truncated": True}, _LIMITS[-1])
+
+    def _render(self, logger: str, level: str, event: Mapping[str, Any], limits: Limits) -> bytes:
+        line: dict[str, Any] = {
+            self._timestamp: datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            self._level: level.upper() if self._uppercase else level,
+            "message": safe_text(str(event.get("event", "")), limits.characters),
+            self._logger: safe_text(str(logger), 100),
+            **self._service,
+        }
+        others = 0
+        known = self._known_names
+        for key, value in event.items():
+            if key in known:  # on the path of every request
+                kind = type(value)
+                if kind is str:
+                    line[known[key]] = safe_text(value, limits.characters)
+                    continue
+                if (kind is int or kind is float) and -_EXACT < value < _EXACT:
+                    line[known[key]] = value
+                    continue
+            if key not in _CONSUMED:
+                others += 1
+                if others > limits.items:
+                    line["log.truncated"] = True
+                    break
+                line |= self._field(key, value, limits)
+        failure = _failure_of(event.get("exc_info"))
+        if failure is not None:
+            line |= self._failure(failure, limits)
+        encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if len(encoded) > MAX_LINE_BYTES or (encoded.isascii() and b"\x7f" not in encoded):
+            return encoded
+        return _UNPRINTABLE.sub(_escape, encoded)
+
+    def _field(self, key: object, value: object, limits: Limits) -> dict[str, Any]:
+        if key == "error" and isinstance(value, BaseException):
+            return {"error.type": _type_of(value), "error.message": _message_of(value, limits)}
+        name, shown = safe_pair(key, value, limits)
+        if name == "error":  # a pipeline that knows `error.type` can't take a text as `error`
+            name = "error.message"
+        elif name in _CORE:
+            name += "_"
+        return {self._names.get(name, name): shown}
+
+    def _failure(self, error: BaseException, limits: Limits) -> dict[str, Any]:
+        return {
+            "error.type": _type_of(error),
+            "error.message": _message_of(error, limits),
+            self._names.get("error.stack", "error.stack"): _stack_of(error, limits),
+        }
+
+
+class ConsoleLines:
+    """The last processor for people: structlog's console renderer, without secrets."""
+
+    def __init__(self, *, colors: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)
+
+    def __call__(self, logger: Any, method: str, event: Mapping[str, Any]) -> bytes:
+        """Render an event as one line of text, and its exception as a traceback below it."""
+        level = _LEVELS.get(method, method)
+        failure = _failure_of(event.get("exc_info"))
+        shown = {
+            "timestamp": datetime.now().astimezone().isoformat(sep=" ", timespec="milliseconds")[:-6],
+            "level": level,
+            "logger": event.get("logger") or getattr(logger, "name", "root"),
+            "event": _printable(safe_text(str(event.get("event", "")), _CONSOLE_LIMITS.characters)),
+        }
+        for key, value in event.items():
+            if key not in _CONSUMED:
+                name, safe = safe_pair(key, value, _CONSOLE_LIMITS)
+                shown[f"{name}_" if name in shown else name] = safe
+        if failure is not None:
+            shown["exception"] = safe_stack(
+                "".join(traceback.format_exception(failure)), _CONSOLE_LIMITS.stack
+            )
+        return f"{self._render(logger, level, shown)}\n".encode()
+
+
+def _printable(text: str) -> str:
+    """The text without line breaks and control characters, which would forge lines."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return safe_text(f"{module}{kind.__qualname__}", 120)
+
+
+def _stack_of(error: BaseException, limits: Limits) -> str:
+    return safe_stack("".join(traceback.format_exception(error)), limits.stack)
+
+
+def _message_of(error: BaseException, limits: Limits) -> str:
+    try:
+        return safe_text(str(error), limits.characters)
+    except Exception:  # noqa: BLE001 - an exception whose text fails is still an exception to report
+        return "<no message: its __str__ failed>"
+
+
+def _failure_of(exc_info: object) -> BaseException | None:
+    """The exception that `exc_info` means: itself, a tuple's second, or the one that is being handled."""
+    match exc_info:
+        case BaseException():
+            return exc_info
+        case (_, BaseException() as error, _):
+            return error
+        case None | False | tuple():
+            return None
+        case _:
+            return sys.exception()
+
+
+def _event_name(event: Mapping[str, Any]) -> str:
+    name = event.get("event")
+    return name if type(name) is str else "log.unrepresentable_event"
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match.group().decode())

@@ -1,0 +1,159 @@
+"""Writes log lines to a file descriptor: never blocks, never raises, keeps lines whole and in order."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+BACKLOG_BYTES = 1_048_576
+
+
+class Write(Protocol):
+    """Writes as much of the bytes as fits now; raises BlockingIOError where nothing does."""
+
+    def __call__(self, data: bytes, /) -> int:
+        """The number of bytes written."""
+
+
+class LineOutput:
+    """The lines of one process on a descriptor, usually standard output.
+
+    A reader that stalls costs nothing but memory: lines wait, in order, up to `BACKLOG_BYTES`, and go out
+        with the
+    first line after it reads again. What does not fit is dropped and counted, and the count is reported in
+    the place of the missing lines. A reader that is gone (a closed pipe, a full disk) loses its lines, and
+    nobody else notices.
+
+    Args:
+        descriptor: where to write.
+
+    Attributes:
+        describe_loss: renders the line that reports a number of dropped lines.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.describe_loss: Callable[[int], bytes] = lambda count: b"%d log lines dropped\n" % count
+        self._write = _open_writer(descriptor)
+        self._lock = threading.RLock()
+        self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
+        self._dropped = 0
+
+    def write(self, line: bytes) -> None:
+        """Write a line, which ends in a line break, or keep it for later."""
+        with self._lock:
+            if self._backlog and not self._drain():
+                self._keep(line)
+                return
+            rest = self._attempt(line)
+            if rest:
+                self._keep(rest)
+
+    def flush(self, deadline_seconds: float = 1.0) -> None:
+        """Wait for a stalled reader to take the backlog; what it does not take by the deadline is lost."""
+        until = monotonic() + deadline_seconds
+        with self._lock:
+            while self._backlog and not self._drain() and (left := until - monotonic()) > 0:
+                select.select([], [self.descriptor], [], left)
+
+    def _attempt(self, data: bytes) -> bytes:
+        """What is left when no more fits now; nothing if all is out, or if nobody can ever take it."""
+        while data:
+            try:
+                data = data[self._write(data) :]
+            except BlockingIOError:
+                return data
+            except OSError:
+                return b""
+        return b""
+
+    def _keep(self, line: bytes) -> None:
+        # A line of which a part is out already must be kept, or the next one would continue it.
+        if self._backlog and self._backlog_bytes + len(line) > BACKLOG_BYTES:
+            self._dropped += 1
+            return
+        self._backlog.append(line)
+        self._backlog_bytes += len(line)
+
+    def _drain(self) -> bool:
+        while self._backlog:
+            line = self._backlog[0]
+            rest = self._attempt(line)
+            self._backlog_bytes -= len(line) - len(rest)
+            if rest:
+                self._backlog[0] = rest
+                return False
+            self._backlog.popleft()
+            if not self._backlog and self._dropped:
+                self._backlog.append(self.describe_loss(self._dropped))
+                self._backlog_bytes = len(self._backlog[0])
+                self._dropped = 0
+        return True
+
+
+def _open_writer(descriptor: int) -> Write:
+    """A way to write to the descriptor that does not block.
+
+    The descriptor's own mode stays as it is, for its file description is shared with the shell, the master
+    process and whoever else got it; a pipe is opened a second time instead, and a socket is written to with a
+    flag.
+    """
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:  # a process without standard output
+        return _DescriptorWriter(descriptor)
+    if stat.S_ISSOCK(mode):
+        return _SocketWriter(socket.socket(fileno=os.dup(descriptor)))
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            return _DescriptorWriter(os.open(f"/proc/self/fd/{descriptor}", flags))
+        except OSError:  # another user's pipe, a reader that is gone, or no Linux
+            return _PollingWriter(descriptor)
+    return _DescriptorWriter(descriptor)
+
+
+class _DescriptorWriter:
+    """A regular file, or a descriptor that was opened not to block."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, data: bytes, /) -> int:
+        return os.write(self._descriptor, data)
+
+
+class _SocketWriter:
+    """A socket, as systemd's journal gives for standard output."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def __call__(self, data: bytes, /) -> int:
+        return self._connection.send(data, socket.MSG_DONTWAIT)
+
+
+class _PollingWriter:
+    """A pipe that can't be opened again: a piece that fits for certain is written when there is room."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, data: bytes, /) -> int:
+        if not select.select([], [self._descriptor], [], 0)[1]:
+            raise BlockingIOError
+        return os.write(self._descriptor, data[: select.PIPE_BUF])

@@ -1,0 +1,209 @@
+"""The index of every metric. What is not declared here does not exist: using it is an AttributeError."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from server.telemetry.cache_totals import CacheTotals, ResetPoint
+from server.telemetry.exposition import collect_families, counter_value, render_families
+from server.telemetry.memory import read_memory
+from server.telemetry.multiprocess import multiprocess_directory
+
+_REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+_QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_CACHE_COUNTERS = ("hits", "misses", "sets", "deletes", "errors")
+_LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """Every metric of the service, built once per process by the application and passed down.
+
+    Attributes are named after the metrics, without `_total`. With several worker processes (a directory in
+    PROMETHEUS_MULTIPROC_DIR) each writes to files of its own, and whoever is asked reads the files of all;
+    without, the numbers are this process's. More HTTP metrics are declared in the same registry by
+    `exporter.metrics_middleware`.
+    Label values are names from the code: never a path, a user or a key.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._directory = multiprocess_directory()
+        self._cache_reset = ResetPoint(self._directory)
+        counter: Callable[..., Counter] = partial(Counter, registry=self.registry)
+        gauge: Callable[..., Gauge] = partial(Gauge, registry=self.registry)
+        histogram: Callable[..., Histogram] = partial(Histogram, registry=self.registry)
+
+        # The cache. Each operation ends as exactly one of these five; their sum is cache_operations_total.
+        self.cache_hits = counter("cache_hits_total", "Cache reads that found a value.")
+        self.cache_misses = counter("cache_misses_total", "Cache reads that found nothing.")
+        self.cache_sets = counter("cache_sets_total", "Values written to the cache.")
+        self.cache_deletes = counter("cache_deletes_total", "Deletions and invalidations in the cache.")
+        self.cache_errors = counter("cache_errors_total", "Cache operations that failed.")
+        self.cache_connection_status = gauge(
+            "cache_connection_status",
+            "1 if every worker process is connected to Redis, else 0.",
+            multiprocess_mode="livemin",
+        )
+        self.redis_round_trip_seconds = histogram(
+            "redis_round_trip_seconds",
+            "Time from sending commands to Redis to their replies.",
+            buckets=_REDIS_SECONDS,
+        )
+
+        # The rate limiter.
+        self.rate_limit_decisions = counter(
+            "rate_limit_decisions_total",
+            "Rate limit decisions by policy, by outcome such as denied, and by who decided.",
+            ["policy", "outcome", "source"],
+        )
+
+        # The database.
+        self.database_query_duration_seconds = histogram(
+            "database_query_duration_seconds",
+            "Duration of database queries by name.",
+            ["query"],
+            buckets=_QUERY_SECONDS,
+        )
+        self.database_pool_size = gauge(
+            "database_pool_size", "Open database connections of all workers.", multiprocess_mode="livesum"
+        )
+        self.database_pool_in_use = gauge(
+            "database_pool_in_use", "Database connections in use in all workers.", multiprocess_mode="livesum"
+        )
+        self.database_pool_waiters = gauge(
+            "database_pool_waiters",
+            "Requests that wait for a database connection.",
+            multiprocess_mode="livesum",
+        )
+
+        # Requests. Their number, duration and status are declared by exporter.py.
+        self.http_requests_in_flight = gauge(
+            "http_requests_in_flight",
+            "Requests that all workers are answering now.",
+            multiprocess_mode="livesum",
+        )
+
+        # The service itself.
+        self.errors = counter("errors_total", "Errors answered to clients, by their stable code.", ["code"])
+        self.event_loop_lag_seconds = histogram(
+            "event_loop_lag_seconds",
+            "How late the event loop ran a timer that was due.",
+            buckets=_LAG_SECONDS,
+        )
+        self.process_start_time_seconds = gauge(
+            "process_start_time_seconds",
+            "When the longest-running worker process started, in seconds since 1970.",
+            multiprocess_mode="livemin",
+        )
+        self.process_start_time_seconds.set(time.time())
+        memory = partial(gauge, multiprocess_mode="liveall")  # by worker process: a leak is one's own
+        self.process_memory_rss_bytes = memory("process_memory_rss_bytes", "Resident memory.")
+        self.process_memory_heap_used_bytes = memory(
+            "process_memory_heap_used_bytes", "Resident private memory: Python objects, buffers and stacks."
+        )
+        self.process_memory_heap_total_bytes = memory(
+            "process_memory_heap_total_bytes",
+            "Private memory that is reserved for the heap, resident or not.",
+        )
+        self.process_memory_external_bytes = memory(
+            "process_memory_external_bytes",
+            "Memory that C code holds through malloc: drivers' buffers, TLS, large objects.",
+        )
+        self.sample_memory()
+
+    def sample_memory(self) -> None:
+        """Refresh this process's memory gauges."""
+        memory = read_memory()
+        self.process_memory_rss_bytes.set(memory.rss_bytes)
+        self.process_memory_heap_used_bytes.set(memory.heap_used_bytes)
+        self.process_memory_heap_total_bytes.set(memory.heap_total_bytes)
+        self.process_memory_external_bytes.set(memory.external_bytes)
+
+    def record_cache_error(self, reason: str) -> None:
+        """Count a failed cache operation and remember it as the last one; `reason` is a short word."""
+        self.cache_errors.inc()
+        self._cache_reset.record_error(reason)
+
+    def cache_totals(self) -> CacheTotals:
+        """The cache's numbers over all workers since the last reset."""
+        return self._cache_reset.since(self._cache_counts_now())
+
+    def reset_cache_totals(self) -> None:
+        """Start the numbers of `cache_totals` from zero, for all workers; the counters only ever grow."""
+        self._cache_reset.reset(self._cache_counts_now())
+
+    def render_text(self, accept: str) -> tuple[bytes, str]:
+        """The exposition of all workers, and its content type.
+
+        Args:
+            accept: the request's Accept header: OpenMetrics 1.0 where it prefers that, else the text format
+                0.0.4.
+        """
+        return render_families(self._families(), accept)
+
+    def render_json(self) -> dict[str, Any]:
+        """The same as `{metrics: [{name, type, help, samples: [{labels, value}]}], timestamp}`.
+
+        A histogram appears as the three names that its samples have: `_bucket`, `_sum` and `_count`.
+        """
+        entries: dict[str, dict[str, Any]] = {}
+        for family in self._families():
+            if not family.samples:
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                entries[name] = {
+                    "name": name,
+                    "type": family.type,
+                    "help": family.documentation,
+                    "samples": [],
+                }
+            for sample in family.samples:
+                blank = {
+                    "name": sample.name,
+                    "type": family.type,
+                    "help": family.documentation,
+                    "samples": [],
+                }
+                entry = entries.setdefault(sample.name, blank)
+                entry["samples"].append({"labels": dict(sample.labels), "value": sample.value})
+        timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"metrics": list(entries.values()), "timestamp": timestamp}
+
+    def _cache_counts_now(self) -> dict[str, int]:
+        return _cache_counts(collect_families(self.registry, self._directory, kind="counter"))
+
+    def _families(self) -> list[Metric]:
+        """All metrics of all workers, and those that are computed from them."""
+        self.sample_memory()
+        families = collect_families(self.registry, self._directory)
+        counts = _cache_counts(families)
+        started = (
+            next(family for family in families if family.name == "process_start_time_seconds")
+            .samples[0]
+            .value
+        )
+        return [
+            *families,
+            CounterMetricFamily("cache_operations", "All cache operations.", value=sum(counts.values())),
+            GaugeMetricFamily(
+                "cache_hit_rate",
+                "Hits in percent of all cache reads since the last reset, 0..100.",
+                value=self._cache_reset.since(counts).hit_rate,
+            ),
+            GaugeMetricFamily(
+                "process_uptime_seconds",
+                "How long the longest-running worker process has been running.",
+                value=max(0.0, time.time() - started),
+            ),
+        ]
+
+
+def _cache_counts(families: Iterable[Metric]) -> dict[str, int]:
+    return {name: int(counter_value(families, f"cache_{name}")) for name in _CACHE_COUNTERS}

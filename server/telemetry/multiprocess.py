@@ -1,0 +1,78 @@
+"""The directory in which worker processes share their metrics.
+
+prometheus_client decides when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR, whether
+values live in files of that directory or in memory. So the directory is prepared before anything imports it,
+and this module does not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_OWNER = "owner.pid"
+_OURS = ("*.db", "*.json", "*.json.*", _OWNER)
+
+
+def multiprocess_directory() -> Path | None:
+    """Where the workers share their metrics; None where this process is the only one.
+
+    Read from the environment, as prometheus_client itself does: the two must agree.
+    """
+    path = os.environ.get(VARIABLE, "")
+    return Path(path) if path else None
+
+
+def prepare_directory(*, fresh: bool = False) -> Path:
+    """Make the directory and empty it of an earlier run's metrics; called once, before the first worker.
+
+    Args:
+        fresh: take a new private one even where the environment names one, which another master process still
+            uses.
+
+    Returns:
+        The directory that the environment names, or a new private one, which it names from now on.
+    """
+    given = multiprocess_directory()
+    if given is not None and not fresh:
+        given.mkdir(parents=True, exist_ok=True)
+        for pattern in _OURS:
+            for stale in given.glob(pattern):
+                stale.unlink(missing_ok=True)
+        return given
+    private = Path(tempfile.mkdtemp(prefix="mastery-metrics-", dir=memory_directory()))
+    (private / _OWNER).write_text(str(os.getpid()))
+    os.environ[VARIABLE] = str(private)
+    return private
+
+
+def remove_directory() -> None:
+    """Remove the directory if `prepare_directory` made it for this process; called after the last worker."""
+    directory = multiprocess_directory()
+    if directory is None:
+        return
+    try:
+        owner = (directory / _OWNER).read_text()
+    except OSError:
+        return
+    if owner == str(os.getpid()):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def forget_worker(pid: int) -> None:
+    """Drop what only a living process has, such as its requests in flight; what it counted stays."""
+    directory = multiprocess_directory()
+    if directory is not None:
+        # Not before it is needed: see the module's docstring.
+        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+        mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+
+
+def memory_directory() -> str | None:
+    """A directory that lives in memory, or None for the usual temporary one."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - what we make in it has random names and is private
+    return str(shared_memory) if shared_memory.is_dir() and os.access(shared_memory, os.W_OK) else None
