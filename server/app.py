@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import structlog
 from aiohttp import web
 
+from server import __version__
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
@@ -150,7 +151,7 @@ async def application() -> web.AppRunner:
         format=settings.log_format,
         service="mastery",
         env=settings.environment,
-        version=VERSION,
+        version=__version__,
     )
     app = create_app(settings)
     asyncio.get_running_loop().set_exception_handler(handle_loop_exception)

@@ -14,6 +14,7 @@ from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.domain.analytics import describe_user_figures
 from server.errors import InvalidInput
+from server.ratelimit.policies import Decision
 from server.ratelimit.subjects import parse_subject
 
 log = structlog.get_logger(__name__)
@@ -44,8 +45,8 @@ async def show_rate_limits(request: web.Request) -> web.Response:
     """What a client has used of each policy; looking consumes nothing."""
     subject = _subject(request)
     services = services_of(request)
-    decision = await services.limiter.peek(services.rate_limits.current.charges_of_subject(subject))
-    return json_response({"subject": subject, "source": decision.source, "policies": describe(decision)})
+    decision = await services.limiter.peek(services.rate_limits.current.policies_for_subject(subject))
+    return json_response({"subject": subject, "source": decision.source, "policies": _policies(decision)})
 
 
 async def reset_rate_limits(request: web.Request) -> web.Response:
@@ -63,7 +64,7 @@ def _subject(request: web.Request) -> str:
         raise InvalidInput(errors={"subject": str(error)}) from error
 
 
-def describe(decision: Any) -> list[dict[str, Any]]:
+def _policies(decision: Decision) -> list[dict[str, Any]]:
     """A decision's verdicts in the form of the API; times in milliseconds."""
     return [
         {

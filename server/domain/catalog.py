@@ -119,7 +119,7 @@ class ClassLookup:
         self._class_id = class_id
 
     async def value(self) -> dict[str, Any]:
-        """The class: {id, name, description, icon, color, decks: [{id, name, description, cardCount, order}], fingerprint}.
+        """The class: id, name, description, icon, color, decks (id, name, description, cardCount, order), fingerprint.
 
         The fingerprint changes whenever the set of published cards does.
 

@@ -22,4 +22,4 @@ def address_of(request: web.Request) -> Address:
             request.config_dict[TRUSTED_PROXIES],
         )
         request[_ADDRESS] = known
-    return known  # type: ignore[return-value]
+    return known

@@ -7,15 +7,13 @@ from collections.abc import Collection
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-_EXPOSED = ", ".join(
-    (
-        "X-Request-ID", "X-Trace-ID", "Server-Timing", "X-Response-Time", "X-Performance-Rating",
-        "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit",
-        "Retry-After", "X-Cache", "ETag", "Location",
-    )
-)  # fmt: skip
+_EXPOSED = (
+    "X-Request-ID, X-Trace-ID, Server-Timing, X-Response-Time, X-Performance-Rating, X-RateLimit-Limit, "
+    "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location"
+)
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-ID, X-Time-Zone, traceparent, tracestate"
+_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-ID, X-Time-Zone, "
+    "traceparent, tracestate"
 _PREFLIGHT_SECONDS = 7200
 
 

@@ -63,7 +63,7 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
 
 def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response:
     phrase = http.HTTPStatus(error.status).phrase
-    headers = {}
+    headers: dict[str, str] = {}
     if hdrs.ALLOW in error.headers:
         headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     return problem_response(

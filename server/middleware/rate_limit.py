@@ -33,7 +33,7 @@ async def rate_limit(request: web.Request, handler: Handler) -> web.StreamRespon
         group,
         user_id=None if caller is None else caller.user_id,
         address=address_of(request),
-        email=await _email_of(request) if group in limits.groups_by_email else None,
+        email=await _email_of(request) if limits.counts_email(group) else None,
         plan=None if caller is None else caller.plan,
     )
     with measure("limit"):

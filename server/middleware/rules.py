@@ -27,7 +27,7 @@ class Rule:
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)
-RULES = web.AppKey("rules", Mapping[web.AbstractRoute, Rule])  # type: ignore[type-abstract]
+RULES = web.AppKey("rules", Mapping[web.AbstractRoute, Rule])
 
 
 def rule_of(request: web.Request) -> Rule:

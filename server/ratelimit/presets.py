@@ -79,6 +79,12 @@ class RateLimits:
         self.presets: Final = dict(presets)
         self.groups: Final = dict(groups)
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
+        self._by_email: Final = frozenset(
+            name
+            for name, group in self.groups.items()
+            for policy in (*group.policies, *group.anonymous, *group.signed_in)
+            if self.presets[policy].subject == "email"
+        )
         self._anonymous: Final = {name: tuple(self._rules(name)) for name in self.groups}
         self._signed_in: Final = {
             name: {
@@ -95,6 +101,10 @@ class RateLimits:
     def policy(self, name: str) -> Policy:
         """A policy by its name, as it is without a plan; KeyError if there is none."""
         return self.presets[name].policy
+
+    def counts_email(self, group: str) -> bool:
+        """Whether a group counts by the e-mail address that a request names, so that it has to be read first."""
+        return group in self._by_email
 
     def charges(
         self,

@@ -36,7 +36,7 @@ class Cache:
     """JSON values by key, each with a time to live; never an error for the caller because Redis is away."""
 
     def __init__(self, link: RedisLink, metrics: Metrics, *, ttl_seconds: int, deadline_ms: float) -> None:
-        """Args: ttl_seconds: of each value; deadline_ms: after which a read counts as failed and the database is asked."""
+        """Args: ttl_seconds: of each value; deadline_ms: after which a write to Redis counts as failed."""
         self._link = link
         self._metrics = metrics
         self._ttl_ms = ttl_seconds * 1000
@@ -88,10 +88,10 @@ class Cache:
             await self._flush_pending()
         return key not in self._pending
 
-    def note_error(self, error: Exception) -> None:
+    def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:
         """Count a failed operation and keep its short reason for the operator."""
         self._metrics.cache_errors.inc()
-        self._metrics.record_cache_error(getattr(error, "reason", None) or getattr(error, "code", "error"))
+        self._metrics.record_cache_error(error.reason if isinstance(error, RedisUnavailable) else error.code)
 
     async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
         """Run a loader, or wait for the one that runs already for the same key and the same version of it."""

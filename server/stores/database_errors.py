@@ -55,7 +55,7 @@ class DatabaseUnavailable(ServiceUnavailable):
         return self.reason
 
 
-class ConstraintViolated(MasteryError):  # noqa: N818 - named as the other errors of the domain
+class ConstraintViolated(MasteryError):
     """A rule of the stored data does not allow this."""
 
     status = 409
@@ -72,7 +72,7 @@ class ConstraintViolated(MasteryError):  # noqa: N818 - named as the other error
         return f"{self.constraint_name} ({self.sqlstate})"
 
 
-class QueryFailed(MasteryError):  # noqa: N818 - as above
+class QueryFailed(MasteryError):
     """The service can't do what was asked."""
 
     def __init__(self, query: str, sqlstate: str, message: str) -> None:

@@ -32,7 +32,7 @@ _UNAVAILABLE = {
 _INSIDE_SCRIPT = re.compile(r"^ERR Error running script .*?: -(?P<code>[A-Z]+) ")
 
 
-class RedisUnavailable(Exception):  # noqa: N818 - named for the state, like the service's other errors
+class RedisUnavailable(Exception):
     """Redis can't serve this call now.
 
     Args:
