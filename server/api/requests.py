@@ -95,7 +95,8 @@ def _load(schema: Schema, data: Any) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(data)
     except ValidationError as error:
-        raise InvalidInput(errors=dict(_flatten(error.normalized_messages()))  # type: ignore[no-untyped-call]) from error
+        messages = error.normalized_messages()  # type: ignore[no-untyped-call]
+        raise InvalidInput(errors=dict(_flatten(messages))) from error
     return loaded
 
 

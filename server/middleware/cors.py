@@ -12,8 +12,10 @@ _EXPOSED = (
     "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location"
 )
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-ID, X-Time-Zone, "
+_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, X-Request-ID, X-Time-Zone, "
     "traceparent, tracestate"
+)
 _PREFLIGHT_SECONDS = 7200
 
 

@@ -1,0 +1,174 @@
+"""The whole service under test: the wired application on a database and a Redis of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+import redis
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient
+from pytest_aiohttp import AiohttpClient
+
+from server.app import create_app
+from server.domain.tokens import AccessTokens, Caller, Role
+from server.settings import ROOT, Settings
+from server.tools.embedded import EmbeddedServer
+
+SECRET_KEY = "a key for tests only, long enough for HS256"
+# For tests that are not about limits.
+NO_LIMITS = ROOT / "bench" / "ratelimits.toml"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the `course` fixture put into the database: ids by the names used in tests."""
+
+    classes: dict[str, UUID] = field(default_factory=dict)
+    decks: dict[str, UUID] = field(default_factory=dict)
+    cards: dict[str, UUID] = field(default_factory=dict)
+
+
+# class -> deck -> cards; a name that starts with "draft" is not published.
+COURSE = {
+    "Risk": {"Analysis": ["r1", "r2", "r3"], "Law": ["l1", "l2"], "draft deck": ["d1"]},
+    "Assets": {"Data": ["a1", "draft a2"]},
+    "draft class": {"Hidden": ["h1"]},
+}
+
+
+class Api:
+    """A client that speaks as somebody: `await api.get("/api/classes", by="admin")`; by=None is a stranger."""
+
+    def __init__(self, client: TestClient[Any, Any], people: dict[str, Caller]) -> None:
+        self.client = client
+        self.people = people
+        self.tokens = AccessTokens(SECRET_KEY, lifetime_seconds=3600)
+
+    async def request(self, method: str, path: str, *, by: str | None = "user", **options: Any) -> ClientResponse:
+        """Send a request with the token of one of `people`."""
+        headers = dict(options.pop("headers", {}))
+        if by is not None:
+            headers.setdefault("Authorization", f"Bearer {self.tokens.issue(self.people[by])}")
+        response: ClientResponse = await self.client.request(method, path, headers=headers, **options)
+        return response
+
+    async def get(self, path: str, **options: Any) -> ClientResponse:
+        """GET."""
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> ClientResponse:
+        """POST."""
+        return await self.request("POST", path, **options)
+
+    async def put(self, path: str, **options: Any) -> ClientResponse:
+        """PUT."""
+        return await self.request("PUT", path, **options)
+
+    async def delete(self, path: str, **options: Any) -> ClientResponse:
+        """DELETE."""
+        return await self.request("DELETE", path, **options)
+
+
+@pytest.fixture
+def redis_url(shared_redis: EmbeddedServer) -> str:
+    """The session's Redis, emptied."""
+    with closing(redis.Redis.from_url(shared_redis.url)) as client:
+        client.flushall()
+    return shared_redis.url
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """The settings of the service under test; a test may replace some and start its own with `start_api`."""
+    return Settings(
+        database_url=database_url, redis_url=redis_url, secret_key=SECRET_KEY, rate_limits_file=NO_LIMITS
+    )
+
+
+@pytest.fixture
+def people(database_url: str) -> dict[str, Caller]:
+    """Two students, `user` and `other`, and an `admin`."""
+    roles: dict[str, Role] = {"user": "user", "other": "user", "admin": "admin"}
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        people = {}
+        for name, role in roles.items():
+            cursor.execute(
+                "INSERT INTO users (email, name, role) VALUES (%s, %s, %s) RETURNING id::text",
+                (f"{name}@example.com", name.title(), role),
+            )
+            (user_id,) = cursor.fetchone() or (None,)
+            people[name] = Caller(UUID(user_id), role)
+    return people
+
+
+@pytest.fixture
+def course(database_url: str) -> Course:
+    """COURSE, in the database."""
+    made = Course()
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+
+        def insert(statement: str, *values: object) -> UUID:
+            cursor.execute(f"{statement} RETURNING id::text", values)
+            (made_id,) = cursor.fetchone() or (None,)
+            return UUID(made_id)
+
+        for class_order, (class_name, decks) in enumerate(COURSE.items()):
+            made.classes[class_name] = class_id = insert(
+                "INSERT INTO classes (name, sort_order, is_published) VALUES (%s, %s, %s)",
+                class_name,
+                class_order,
+                not class_name.startswith("draft"),
+            )
+            for deck_order, (deck_name, cards) in enumerate(decks.items()):
+                made.decks[deck_name] = deck_id = insert(
+                    "INSERT INTO decks (class_id, name, sort_order, is_published) VALUES (%s, %s, %s, %s)",
+                    str(class_id),
+                    deck_name,
+                    deck_order,
+                    not deck_name.startswith("draft"),
+                )
+                for card_order, card in enumerate(cards):
+                    made.cards[card] = insert(
+                        "INSERT INTO flashcards (deck_id, question, answer, explanation, sort_order, is_published)"
+                        " VALUES (%s, %s, %s, %s, %s, %s)",
+                        str(deck_id),
+                        f"question {card}",
+                        f"answer {card}",
+                        f"explanation {card}",
+                        card_order,
+                        not card.startswith("draft"),
+                    )
+    return made
+
+
+StartApi = Callable[[Settings], Awaitable[Api]]
+
+
+@pytest.fixture
+def start_api(aiohttp_client: AiohttpClient, people: dict[str, Caller]) -> StartApi:
+    """Start a service with settings of the test's own; stopped when the test ends."""
+
+    async def start(settings: Settings) -> Api:
+        return Api(await aiohttp_client(create_app(settings)), people)
+
+    return start
+
+
+@pytest.fixture
+async def api(settings: Settings, start_api: StartApi) -> Api:
+    """The service, with limits out of the way."""
+    return await start_api(settings)
+
+
+@pytest.fixture
+def strict_limits(tmp_path: Path) -> Path:
+    """The rate limits that the service ships with."""
+    del tmp_path
+    return ROOT / "config" / "ratelimits.toml"
