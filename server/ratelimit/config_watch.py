@@ -50,7 +50,7 @@ class RateLimitsFile:
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._on_error: Final = on_error
-        self._applied = self._contents()
+        self._applied = self._seen = self._contents()
         self._current = load_rate_limits(path, required_groups=self._required_groups)
         self._watcher: asyncio.Task[None] | None = None
 
@@ -98,20 +98,19 @@ class RateLimitsFile:
         await self.close()
 
     async def _watch(self) -> None:
-        seen = self._applied
         while True:
             await asyncio.sleep(self._poll_interval_seconds)
-            contents = self._contents()
-            if contents == seen and contents != self._applied:
-                self._reload_and_survive()
-            seen = contents
+            try:
+                self._look()
+            except Exception:
+                # A listener failed; the watch must outlive it, or the next change would go unseen.
+                log.exception("rate_limits.reload_crashed", file=str(self._path))
 
-    def _reload_and_survive(self) -> None:
-        try:
+    def _look(self) -> None:
+        contents, before = self._contents(), self._seen
+        self._seen = contents
+        if contents == before and contents != self._applied:
             self.reload()
-        except Exception:
-            # A callback of ours failed; the watch must outlive it, or the next change would go unseen.
-            log.exception("rate_limits.reload_crashed", file=str(self._path))
 
     def _contents(self) -> bytes | None:
         """The bytes of the file; None while it can't be read."""

@@ -120,6 +120,17 @@ async def test_a_deleted_file_is_told_once_and_followed_when_it_is_back(path: Pa
         assert watched.limit() == 90
 
 
+def test_a_file_that_still_changes_is_left_alone_until_it_rests(path: Path) -> None:
+    """What differs from one look to the next may be half written."""
+    file = RateLimitsFile(path)
+    in_force = []
+    for limit in (61, 62, 63, 63, 63):
+        write(path, limit)
+        file._look()
+        in_force.append(file.current.policy("standard").limit)
+    assert in_force == [60, 60, 60, 63, 63]
+
+
 async def test_a_group_the_routes_need_cannot_be_taken_away(path: Path) -> None:
     """A file cut short in the middle of being written never leaves a route without its limits."""
     async with watching(path) as watched:
