@@ -146,3 +146,8 @@ def test_two_readings_of_one_text_limit_the_same() -> None:
     limits = parse_rate_limits(PLANS, file="plans.toml")
     assert limits.same_as(parse_rate_limits(PLANS, file="elsewhere.toml"))
     assert not limits.same_as(parse_rate_limits(PLANS.replace("5000", "6000"), file="plans.toml"))
+
+
+def test_the_groups_that_count_by_email_are_known(limits: RateLimits) -> None:
+    """So that a body is read before the decision only where the decision needs it."""
+    assert {group for group in limits.groups if limits.counts_email(group)} == {"login", "register"}
