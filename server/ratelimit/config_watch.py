@@ -15,19 +15,19 @@ from server.ratelimit.presets import RateLimits
 
 log = structlog.get_logger(__name__)
 
-Signature = tuple[int, int, int] | None
-
 
 class RateLimitsFile:
     """The rate limits in force, which follow their file.
 
     A change applies as soon as the file has been left alone for one poll, so that one half written is not
-    read; a file that is not valid changes nothing and is logged, once for each of its states.
+    read; a file that is not valid changes nothing and is logged, once for each of its states. The contents
+    are compared, not the time of modification: two changes within one tick of the file system's clock look
+    alike by that, and a mounted configuration map may not show it at all.
 
     Args:
         path: the file; it must be valid now.
         required_groups: the groups that the routes name.
-        poll_interval_seconds: how often the file's modification time is looked at.
+        poll_interval_seconds: how often the file is looked at.
         on_change: called with the new limits once a reload has changed them, so that memories of verdicts
             made under the old ones can be dropped.
         on_error: called with what was wrong when a reload failed.
@@ -50,7 +50,7 @@ class RateLimitsFile:
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._on_error: Final = on_error
-        self._read_as = self._signature()
+        self._applied = self._seen = self._contents()
         self._current = load_rate_limits(path, required_groups=self._required_groups)
         self._watcher: asyncio.Task[None] | None = None
 
@@ -61,7 +61,7 @@ class RateLimitsFile:
 
     def reload(self) -> bool:
         """Read the file now, as on SIGHUP; returns whether it was valid."""
-        self._read_as = self._signature()
+        self._applied = self._contents()
         try:
             limits = load_rate_limits(self._path, required_groups=self._required_groups)
         except RateLimitsError as error:
@@ -98,25 +98,23 @@ class RateLimitsFile:
         await self.close()
 
     async def _watch(self) -> None:
-        seen = self._read_as
         while True:
             await asyncio.sleep(self._poll_interval_seconds)
-            signature = self._signature()
-            if signature == seen and signature != self._read_as:
-                self._reload_and_survive()
-            seen = signature
+            try:
+                self._look()
+            except Exception:
+                # A listener failed; the watch must outlive it, or the next change would go unseen.
+                log.exception("rate_limits.reload_crashed", file=str(self._path))
 
-    def _reload_and_survive(self) -> None:
-        try:
+    def _look(self) -> None:
+        contents, before = self._contents(), self._seen
+        self._seen = contents
+        if contents == before and contents != self._applied:
             self.reload()
-        except Exception:
-            # A callback of ours failed; the watch must outlive it, or the next change would go unseen.
-            log.exception("rate_limits.reload_crashed", file=str(self._path))
 
-    def _signature(self) -> Signature:
-        """What changes when the file does; None while there is no file."""
+    def _contents(self) -> bytes | None:
+        """The bytes of the file; None while it can't be read."""
         try:
-            found = self._path.stat()
+            return self._path.read_bytes()
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino)

@@ -10,7 +10,7 @@ from server.ratelimit.subjects import without_mapping
 
 Header = Literal["forwarded", "x-forwarded-for"]
 
-MOST_HOPS: Final = 16
+MOST_HOPS: Final = 32
 
 _HEADERS: Final[dict[str, Header]] = {"forwarded": "forwarded", "x-forwarded-for": "x-forwarded-for"}
 
