@@ -13,6 +13,10 @@ Kind = Literal["single", "sentinel", "cluster"]
 Node = tuple[str, int]
 
 _DEFAULT_PORTS: Mapping[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+_SCHEMES = {
+    ("unix", ""),
+    *((base, kind) for base in ("redis", "rediss") for kind in ("", "sentinel", "cluster")),
+}
 # Options of redis-py's pools and of its clients, not of a connection: a link has neither.
 _NOT_OURS = (
     "max_connections",
@@ -64,7 +68,7 @@ def parse_redis_url(url: str, *, verify_tls: bool = True) -> RedisAddress:
     """
     scheme, found, rest = url.partition("://")
     base, _, suffix = scheme.partition("+")
-    if not found or suffix not in {"", "sentinel", "cluster"} or base not in {"redis", "rediss", "unix"}:
+    if not found or (base, suffix) not in _SCHEMES:
         raise ValueError(
             "a Redis URL starts with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         )

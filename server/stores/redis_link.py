@@ -12,10 +12,12 @@ from time import monotonic
 from typing import Protocol
 
 from server.stores.redis_address import parse_redis_url
+from server.stores.redis_cluster import RedisCluster
 from server.stores.redis_deadlines import Deadlines
 from server.stores.redis_dial import Dialler
 from server.stores.redis_errors import Argument, RedisReplyError, RedisUnavailable, Reply
 from server.stores.redis_node import NodeSettings, RedisNode
+from server.stores.redis_protocol import Command
 from server.stores.redis_status import LinkStatus, StatusKeeper
 from server.stores.scripts import Script
 
@@ -35,10 +37,10 @@ class Route(Protocol):
     async def close(self) -> None:
         """Cut all connections."""
 
-    def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+    def send(self, command: Command) -> asyncio.Future[Reply]:
         """Send a command where it belongs."""
 
-    def broadcast(self, command: tuple[Argument, ...]) -> list[asyncio.Future[Reply]]:
+    def broadcast(self, command: Command) -> list[asyncio.Future[Reply]]:
         """Send a command to every master."""
 
 
@@ -78,9 +80,13 @@ class RedisLink:
         connect_seconds = connect_timeout_ms / 1000.0
         dialler = Dialler(address, connect_seconds)
         settings = NodeSettings(backlog, connect_seconds, stall_limit_ms / 1000.0)
-        self._route: Route = RedisNode(
-            str(address), dialler.dial, settings, self._keeper, must_be_master=address.kind == "sentinel"
-        )
+        if address.kind == "cluster":
+            self._route: Route = RedisCluster(address, dialler, settings, self._keeper)
+        else:
+            only_masters = address.kind == "sentinel"
+            self._route = RedisNode(
+                str(address), dialler.dial, settings, self._keeper, must_be_master=only_masters
+            )
         self._send = self._route.send
         self._loading: dict[str, asyncio.Future[list[Reply]]] = {}
 
@@ -172,7 +178,7 @@ class RedisLink:
         await asyncio.gather(*self._bounded(self._route.broadcast(("PING",))))
         return (monotonic() - began) * 1000.0
 
-    def _call(self, command: tuple[Argument, ...], seconds: float) -> asyncio.Future[Reply]:
+    def _call(self, command: Command, seconds: float) -> asyncio.Future[Reply]:
         future = self._send(command)
         if not future.done():
             self._deadlines.add(future, seconds)

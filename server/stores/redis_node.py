@@ -11,8 +11,8 @@ from time import monotonic
 
 import structlog
 
-from server.stores.redis_errors import Argument, RedisReplyError, RedisUnavailable, Reply, fail
-from server.stores.redis_protocol import ReplyStream
+from server.stores.redis_errors import RedisReplyError, RedisUnavailable, Reply, fail
+from server.stores.redis_protocol import Command, Redirect, ReplyStream
 from server.stores.redis_status import StatusKeeper
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,8 @@ class RedisNode:
         settings: its limits.
         keeper: told of faults, round trips and reconnections.
         must_be_master: a server that is not a master counts as not connected.
-        on_change: called after it was connected or lost.
+        on_lost: called when its connection ended, or its first could not be made.
+        on_redirect: see ReplyStream.
     """
 
     def __init__(
@@ -53,14 +54,16 @@ class RedisNode:
         keeper: StatusKeeper,
         *,
         must_be_master: bool = False,
-        on_change: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        on_redirect: Redirect | None = None,
     ) -> None:
         self.name = name
         self._dial = dial
         self._settings = settings
         self._keeper = keeper
         self._only_masters = self._must_be_master = must_be_master
-        self._on_change = on_change
+        self._on_lost = on_lost
+        self._on_redirect = on_redirect
         self._stream: ReplyStream | None = None
         self._refusal = "starting"
         self._known_state: bool | None = None  # connected or not; None before the first try
@@ -91,16 +94,19 @@ class RedisNode:
             self._task = None
         self.first_try.set()
 
-    def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+    def send(
+        self, command: Command, future: asyncio.Future[Reply] | None = None, redirections: int = 0
+    ) -> asyncio.Future[Reply]:
         """See ReplyStream.send; without a connection the future has failed already."""
         stream = self._stream
         if stream is not None:
-            return stream.send(command)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            return stream.send(command, future, redirections)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
         fail(future, RedisUnavailable(self._refusal))
         return future
 
-    def broadcast(self, command: tuple[Argument, ...]) -> list[asyncio.Future[Reply]]:
+    def broadcast(self, command: Command) -> list[asyncio.Future[Reply]]:
         """Send a command to every server, that is, to this one."""
         return [self.send(command)]
 
@@ -128,6 +134,7 @@ class RedisNode:
             backlog=self._settings.backlog,
             on_round_trip=self._keeper.round_trip,
             on_fault=self._keeper.fault,
+            on_redirect=self._on_redirect,
         )
         try:
             await self._dial(stream)
@@ -180,15 +187,16 @@ class RedisNode:
             self._must_be_master = True
         self._keeper.fault(error.reason)
         if self._known_state is not False:
-            detail = str(error.__cause__) if error.__cause__ else None
+            detail = str(error.__cause__ or "") or None
             log.warning("redis.connection_lost", server=self.name, error=error.reason, detail=detail)
         self._changed(connected=False)
 
     def _changed(self, *, connected: bool) -> None:
+        changed = connected is not self._known_state
         self._known_state = connected
         self.first_try.set()
-        if self._on_change is not None:
-            self._on_change()
+        if changed and not connected and self._on_lost is not None:
+            self._on_lost()
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -14,9 +14,21 @@ from typing import cast
 
 import hiredis
 
-from server.stores.redis_errors import Argument, RedisUnavailable, Reply, error_from_reply, fail
+from server.stores.redis_errors import (
+    Argument,
+    RedisReplyError,
+    RedisUnavailable,
+    Reply,
+    error_from_reply,
+    fail,
+)
+
+Command = tuple[Argument, ...]
+Redirect = Callable[[asyncio.Future[Reply], Command, int, RedisReplyError], None]
+"""Takes over what a Cluster node refused: its future, the command, its earlier redirections, the error."""
 
 _INCOMPLETE = object()
+_REDIRECTIONS = frozenset({"MOVED", "ASK"})
 # After these the server will go on refusing whatever we do: only another connection may help.
 _USELESS = frozenset({"readonly", "auth"})
 
@@ -28,6 +40,7 @@ class ReplyStream(asyncio.Protocol):
         backlog: how many commands may be unanswered; more are refused at once.
         on_round_trip: called with the seconds from a write to its last reply, once a write.
         on_fault: called with the reason when an error reply says that Redis can't serve.
+        on_redirect: handles MOVED and ASK; without it they are errors like others.
     """
 
     def __init__(
@@ -36,15 +49,20 @@ class ReplyStream(asyncio.Protocol):
         backlog: int,
         on_round_trip: Callable[[float], None],
         on_fault: Callable[[str], None],
+        on_redirect: Redirect | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._backlog = backlog
         self._on_round_trip = on_round_trip
         self._on_fault = on_fault
+        self._on_redirect = on_redirect
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reader = hiredis.Reader(replyError=error_from_reply, notEnoughData=_INCOMPLETE)
         self._pending: deque[asyncio.Future[Reply]] = deque()
+        self._commands: deque[tuple[Command, int]] = (
+            deque()
+        )  # beside the pending, where they may be redirected
         self._outgoing: list[bytes] = []
         self._writes: deque[tuple[int, float]] = deque()  # (number of its last command, when)
         self._written = 0
@@ -72,15 +90,23 @@ class ReplyStream(asyncio.Protocol):
             self.data_received(bytes(unread))
             unread.clear()
 
-    def send(self, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+    def send(
+        self, command: Command, future: asyncio.Future[Reply] | None = None, redirections: int = 0
+    ) -> asyncio.Future[Reply]:
         """Queue a command for this tick's write.
 
-        Returns a future of its reply; one that has failed already where the connection can't take it.
+        Args:
+            command: its name and its arguments.
+            future: of a command that was sent elsewhere before; a new one by default.
+            redirections: how often it was redirected.
+
+        Returns the future of its reply; it has failed already where the connection can't take the command.
 
         Raises:
             TypeError: an argument is neither bytes, text nor a number.
         """
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        if future is None:
+            future = self._loop.create_future()
         if self._refusal is not None or len(self._pending) >= self._backlog:
             fail(future, RedisUnavailable(self._refusal or "backlog"))
             return future
@@ -89,6 +115,8 @@ class ReplyStream(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)
         self._pending.append(future)
+        if self._on_redirect is not None:
+            self._commands.append((command, redirections))
         return future
 
     @property
@@ -111,6 +139,7 @@ class ReplyStream(asyncio.Protocol):
             if not future.done():
                 fail(future, RedisUnavailable(reason, outcome_unknown=position < written))
         self._pending.clear()
+        self._commands.clear()
         self._outgoing.clear()
         self._writes.clear()
         if self._transport is not None:
@@ -134,7 +163,7 @@ class ReplyStream(asyncio.Protocol):
         """See asyncio.Protocol."""
         if self.lost.done():
             return
-        pending = self._pending
+        pending, commands = self._pending, self._commands
         waiting = len(pending) - len(self._outgoing)
         unanswered = waiting
         next_reply = self._reader.gets
@@ -146,8 +175,9 @@ class ReplyStream(asyncio.Protocol):
                     return
                 unanswered -= 1
                 future = pending.popleft()
+                command = commands.popleft() if commands else None
                 if isinstance(reply, Exception):
-                    self._refused(future, reply)
+                    self._refused(future, reply, command)
                 elif not future.done():
                     future.set_result(reply)
         except hiredis.ProtocolError:
@@ -156,12 +186,23 @@ class ReplyStream(asyncio.Protocol):
         if unanswered != waiting:
             self._count_answers(waiting - unanswered)
 
-    def _refused(self, future: asyncio.Future[Reply], error: Exception) -> None:
+    def _refused(
+        self, future: asyncio.Future[Reply], error: Exception, command: tuple[Command, int] | None
+    ) -> None:
         if isinstance(error, RedisUnavailable):
             self._on_fault(error.reason)
             if error.reason in _USELESS:
                 self._refusal = self._finishing = error.reason
-        if not future.done():
+        if future.done():
+            return
+        if (
+            command is not None
+            and self._on_redirect is not None
+            and isinstance(error, RedisReplyError)
+            and error.code in _REDIRECTIONS
+        ):
+            self._on_redirect(future, *command, error)
+        else:
             fail(future, error)
 
     def _count_answers(self, number: int) -> None:
