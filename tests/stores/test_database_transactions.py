@@ -20,7 +20,6 @@ from tests.waiting import wait_until
 NEVER_SECONDS = 600
 COUNTERS = {
     "read_counter": "SELECT sort_order FROM classes WHERE name = %(name)s",
-    "lock_class": "SELECT 1 FROM classes WHERE name = %(name)s FOR UPDATE",
     "write_counter": "UPDATE classes SET sort_order = %(value)s WHERE name = %(name)s",
 }
 
@@ -267,20 +266,21 @@ async def test_serialization_failures_run_again(database_url: str) -> None:
 async def test_deadlocks_run_again(database_url: str) -> None:
     """Of two transactions that wait for each other the victim runs again, and both come through."""
     meeting = asyncio.Barrier(2)
-    attempts: list[str] = []
+    attempts: list[int] = []
 
-    async def lock_both(transaction: Transaction, first: str, second: str) -> None:
+    async def lock_both(transaction: Transaction, first: int, second: int) -> None:
         attempts.append(first)
-        await transaction.fetch_one("lock_class", name=first)
+        await transaction.fetch_one("lock", key=first)
         if attempts.count(first) == 1:
             await meeting.wait()
-        await transaction.fetch_one("lock_class", name=second)
+        await transaction.fetch_one("lock", key=second)
 
-    async with open_database(database_url, COUNTERS) as database:
-        for name in ("A", "B"):
-            await database.execute("add_class", name=name)
+    lock = {
+        "lock": "SELECT pg_advisory_xact_lock(%(key)s)"
+    }  # given out in the order of asking, unlike a row's
+    async with open_database(f"{database_url}?options=-c%20deadlock_timeout%3D50", lock) as database:
         await asyncio.gather(
-            database.run_transaction(lambda transaction: lock_both(transaction, "A", "B")),
-            database.run_transaction(lambda transaction: lock_both(transaction, "B", "A")),
+            database.run_transaction(lambda transaction: lock_both(transaction, 1, 2)),
+            database.run_transaction(lambda transaction: lock_both(transaction, 2, 1)),
         )
     assert 3 == len(attempts)
