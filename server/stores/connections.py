@@ -37,8 +37,10 @@ _OPTIONS_REFUSED = re.compile(r"parameter|invalid command-line argument", re.IGN
 class Connector:
     """Opens connections with the settings that every query relies on."""
 
-    def __init__(self, url: str, *, query_timeout_ms: float) -> None:
-        """Args: url: `postgresql://` or `postgres://`; query_timeout_ms: the client's, below the server's.
+    def __init__(self, url: str, *, connect_timeout_ms: float, query_timeout_ms: float) -> None:
+        """Args: url: `postgresql://` or `postgres://`; connect_timeout_ms: for all of its hosts together.
+
+        query_timeout_ms: the client's limit; the server's own is set a second above it.
 
         Raises:
             ValueError: the URL is none that PostgreSQL understands.
@@ -46,10 +48,9 @@ class Connector:
         try:
             given = parse_dsn(url)
         except psycopg2.ProgrammingError:
-            raise ValueError(
-                "not a PostgreSQL URL: expected postgresql://user:password@host:port/name"
-            ) from None
-        # The server's own limit is the second line: it ends what a vanished client left behind.
+            expected = "postgresql://user:password@host:port/name"
+            raise ValueError(f"not a PostgreSQL URL: expected {expected}") from None
+        # The server's limit is the second line: it ends what a vanished client left behind.
         server_timeout_ms = int(query_timeout_ms) + 1000
         settings = {
             "statement_timeout": server_timeout_ms,
@@ -57,68 +58,71 @@ class Connector:
             "TimeZone": "UTC",
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        self._plain = {"application_name": "mastery", "client_encoding": "UTF8"} | given
-        self._plain.setdefault("tcp_user_timeout", str(server_timeout_ms))
-        self._full = self._plain | {"options": f"{options} {given.get('options', '')}".strip()}
-        self._with_options = True
-        self._query_timeout_seconds = query_timeout_ms / 1000
+        self._plain: dict[str, str] = {
+            "application_name": "mastery",
+            "client_encoding": "UTF8",
+            "tcp_user_timeout": str(server_timeout_ms),
+        } | given
+        self._options = f"{options} {given.get('options', '')}".strip()
+        self._options_refused = False
+        self._connect_timeout_seconds = connect_timeout_ms / 1000
 
     async def connect(self) -> aiopg.Connection:
-        """A new connection; the caller bounds the time it may take.
+        """A new connection; each address of each host is tried in turn.
+
+        libpq would do that itself, but it goes on to the next address with another socket, which aiopg
+        never notices, and it looks names up while the event loop stands still.
 
         Raises:
             DatabaseUnavailable: there is none to be had; the reason says why.
         """
         try:
-            return await self._connect_to_any(await self._resolve())
+            addresses = await self._resolve()
+            share_seconds = self._connect_timeout_seconds / len(addresses)
+            for address in addresses[:-1]:
+                with contextlib.suppress(OSError, psycopg2.Error):
+                    return await self._connect_to(address, share_seconds)
+            return await self._connect_to(addresses[-1], share_seconds)
         except (OSError, psycopg2.Error) as error:
             unavailable = translate_connect_error(error)
             log.debug("database.connect_failed", reason=unavailable.reason, error=_first_line(error))
             raise unavailable from None
 
-    async def _resolve(self) -> list[str | None]:
-        """The addresses of the host. Were libpq to look the name up, the event loop would stand still."""
-        host = self._plain.get("host", "")
-        if not host or host.startswith("/") or "," in host or "hostaddr" in self._plain:
-            return [None]
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return [str(entry[4][0]) for entry in found]
+    async def _resolve(self) -> list[dict[str, str]]:
+        """Host, port and address of each place to try; nothing to add where libpq needs no look-up."""
+        hosts = self._plain.get("host", "")
+        if not hosts or hosts.startswith("/") or "hostaddr" in self._plain:
+            return [{}]
+        ports = self._plain.get("port", "5432").split(",")
+        loop = asyncio.get_running_loop()
+        places: list[dict[str, str]] = []
+        for number, host in enumerate(hosts.split(",")):
+            port = ports[number % len(ports)]
+            found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            places += [{"host": host, "port": port, "hostaddr": str(entry[4][0])} for entry in found]
+        return places
 
-    async def _connect_to_any(self, addresses: list[str | None]) -> aiopg.Connection:
-        """Try one address after the other, each as a connection of its own.
+    async def _connect_to(self, place: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
+        parameters = self._plain | place
+        if self._options_refused:
+            return await _open(parameters, timeout_seconds)
+        try:
+            return await _open(parameters | {"options": self._options}, timeout_seconds)
+        except psycopg2.OperationalError as error:
+            if not _OPTIONS_REFUSED.search(str(error)):
+                raise
+            parameters.pop("options", None)
+            connection = await _open(parameters, timeout_seconds)
+            self._options_refused = True
+            log.warning("database.options_refused", error=_first_line(error))
+            return connection
 
-        Were libpq given them all, it would go on to the next with another socket, which aiopg never notices.
-        """
-        *others, last = addresses
-        for address in others:
-            try:
-                return await self._connect_to(address)
-            except psycopg2.OperationalError as error:
-                if translate_connect_error(error).reason != "refused":
-                    raise
-        return await self._connect_to(last)
 
-    async def _connect_to(self, address: str | None) -> aiopg.Connection:
-        if self._with_options:
-            try:
-                return await self._open(self._full, address)
-            except psycopg2.OperationalError as error:
-                if not _OPTIONS_REFUSED.search(str(error)):
-                    raise
-                connection = await self._open(self._plain, address)
-                self._with_options = False
-                log.warning("database.options_refused", error=_first_line(error))
-                return connection
-        return await self._open(self._plain, address)
-
-    async def _open(self, parameters: dict[str, Any], address: str | None) -> aiopg.Connection:
-        if address is not None:
-            parameters = parameters | {"hostaddr": address}
-        connection: aiopg.Connection = await aiopg.connect(
-            make_dsn(**parameters), timeout=self._query_timeout_seconds, enable_hstore=False
-        )
-        register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
-        return connection
+async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
+    dsn = make_dsn(**parameters)
+    connection: aiopg.Connection = await aiopg.connect(dsn, timeout=timeout_seconds, enable_hstore=False)
+    register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
+    return connection
 
 
 class ConnectionPool:

@@ -12,12 +12,24 @@ import structlog
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from server.stores.connections import ConnectionPool, Connector
-from server.stores.database_errors import ConstraintViolated, DatabaseUnavailable, QueryFailed
+from server.stores.database_errors import (
+    ConstraintViolated,
+    DatabaseUnavailable,
+    QueryFailed,
+    ValueRefused,
+)
 from server.stores.queries import QUERIES_FOLDER, load_queries
 from server.stores.query_runner import OnQuery, QueryRunner
 from server.telemetry.timings import measure
 
-__all__ = ["ConstraintViolated", "Database", "DatabaseUnavailable", "QueryFailed", "Transaction"]
+__all__ = [
+    "ConstraintViolated",
+    "Database",
+    "DatabaseUnavailable",
+    "QueryFailed",
+    "Transaction",
+    "ValueRefused",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -35,32 +47,34 @@ class Transaction:
 
     async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
         """As `Database.fetch_all`."""
-        return _rows(await self._run(query, parameters))
+        return await self._run(query, parameters, _rows)
 
     async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
         """As `Database.fetch_one`."""
-        return _first_row(await self._run(query, parameters))
+        return await self._run(query, parameters, _first_row)
 
     async def execute(self, query: str, /, **parameters: Any) -> int:
         """As `Database.execute`."""
-        return _row_count(await self._run(query, parameters))
+        return await self._run(query, parameters, _row_count)
 
     def end(self) -> None:
         """Its connection now belongs to others: it runs nothing any more."""
         self._connection = None
 
-    async def _run(self, name: str, parameters: Mapping[str, Any]) -> aiopg.Cursor:
+    async def _run(
+        self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
+    ) -> Result:
         if self._connection is None:
             raise RuntimeError("this transaction has ended")
         query = self._runner.queries[name]
         with measure("db"):
-            return await self._runner.run(self._connection, query, parameters, final=False)
+            return read(await self._runner.run(self._connection, query, parameters, final=False))
 
 
 class Database:
     """The database: queries by the name of their file in sql/queries/, over a pool of connections.
 
-    No error of the driver leaves it: see `DatabaseUnavailable`, `ConstraintViolated` and `QueryFailed`.
+    No error of the driver leaves it: see the module's `__all__`.
     It starts without its server, and finds it again by itself.
     """
 
@@ -85,10 +99,13 @@ class Database:
         Raises:
             ValueError: the URL is none that PostgreSQL understands.
         """
-        connector = Connector(url, query_timeout_ms=query_timeout_ms)
+        connector = Connector(url, connect_timeout_ms=acquire_timeout_ms, query_timeout_ms=query_timeout_ms)
         self._pool = ConnectionPool(connector.connect, size=pool_size, acquire_timeout_ms=acquire_timeout_ms)
         self._runner = QueryRunner(
-            load_queries(queries_folder), slow_query_ms=slow_query_ms, on_query=on_query
+            load_queries(queries_folder),
+            query_timeout_ms=query_timeout_ms,
+            slow_query_ms=slow_query_ms,
+            on_query=on_query,
         )
 
     @property
@@ -123,8 +140,7 @@ class Database:
         Raises:
             DatabaseUnavailable: there is none.
         """
-        async with self._connection() as connection:
-            await self._runner.run(connection, self._runner.queries["ping"], {}, final=False)
+        await self._run("ping", {}, _rows)
 
     async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
         """The rows of a query, each a dict by column name.
@@ -137,16 +153,17 @@ class Database:
             KeyError: there is no such query.
             DatabaseUnavailable: no connection, no answer in time, or the connection was lost.
             ConstraintViolated: a write that the schema forbids.
+            ValueRefused: a value that its column can't hold.
         """
-        return _rows(await self._run(query, parameters))
+        return await self._run(query, parameters, _rows)
 
     async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
         """The first row of a query, or None without any. Arguments and errors as `fetch_all`."""
-        return _first_row(await self._run(query, parameters))
+        return await self._run(query, parameters, _first_row)
 
     async def execute(self, query: str, /, **parameters: Any) -> int:
         """Run a query for its effect: the number of rows it touched. Arguments and errors as `fetch_all`."""
-        return _row_count(await self._run(query, parameters))
+        return await self._run(query, parameters, _row_count)
 
     @asynccontextmanager
     async def transaction(self, *, isolation: Isolation | None = None) -> AsyncIterator[Transaction]:
@@ -195,11 +212,14 @@ class Database:
         async with self.transaction(isolation=isolation) as transaction:
             return await work(transaction)
 
-    async def _run(self, name: str, parameters: Mapping[str, Any]) -> aiopg.Cursor:
+    async def _run(
+        self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
+    ) -> Result:
+        """Run one query; its rows are read before the connection goes back, where a shutdown may close it."""
         query = self._runner.queries[name]
         with measure("db"):
             async with self._connection() as connection:
-                return await self._runner.run(connection, query, parameters, final=True)
+                return read(await self._runner.run(connection, query, parameters, final=True))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiopg.Connection]:

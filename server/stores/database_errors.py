@@ -8,7 +8,7 @@ import socket
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
-from server.errors import MasteryError, ServiceUnavailable
+from server.errors import InvalidInput, MasteryError, ServiceUnavailable
 
 # States that say "not now" rather than "wrong": www.postgresql.org/docs/current/errcodes-appendix.html
 _REASON_BY_STATE = {
@@ -30,6 +30,8 @@ _WORDS_BY_REASON = {
     "rejected": ("fatal:",),
 }
 _REASON_BY_CLASS = {"08": "closed", "53": "resources"}
+# Too long, out of range, no such date, NUL in text or jsonb, not a UUID: the value's fault, whoever sent it.
+_VALUE_REFUSED = frozenset({"22001", "22003", "22007", "22008", "22021", "22P02", "22P05"})
 _RETRYABLE = frozenset({"closed", "serialization", "deadlock"})
 
 
@@ -70,6 +72,10 @@ class ConstraintViolated(MasteryError):
 
     def __str__(self) -> str:
         return f"{self.constraint_name} ({self.sqlstate})"
+
+
+class ValueRefused(InvalidInput):
+    """A value can't be stored: it is too long, out of range, or holds a character that text may not hold."""
 
 
 class QueryFailed(MasteryError):
@@ -115,14 +121,25 @@ def translate_query_error(
     if isinstance(error, (QueryCanceledError, asyncio.CancelledError)):
         # The server says itself that it cancelled and undid the statement.
         return DatabaseUnavailable("timeout")
+    if isinstance(error, ValueError):
+        # The driver's word for NUL in a string, and for a lone surrogate, which has no UTF-8.
+        return ValueRefused()
     state = (error.pgcode or "") if isinstance(error, psycopg2.Error) else ""
-    reason = _REASON_BY_STATE.get(state) or _REASON_BY_CLASS.get(state[:2])
+    lost = connection_closed or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
+    reason = _REASON_BY_STATE.get(state) or _REASON_BY_CLASS.get(state[:2]) or ("closed" if lost else None)
     if reason is not None:
         return DatabaseUnavailable(reason, outcome_unknown=outcome_unknown and reason == "closed")
-    if isinstance(error, psycopg2.IntegrityError) and state[:2] == "23":
+    return _translate_refusal(error, query, state)
+
+
+def _translate_refusal(error: BaseException, query: str, state: str) -> MasteryError:
+    """The server is well and said no."""
+    if state in _VALUE_REFUSED:
+        return ValueRefused()
+    if not isinstance(error, psycopg2.Error):
+        return QueryFailed(query, state, type(error).__name__)
+    if state[:2] == "23":
         return ConstraintViolated(error.diag.constraint_name or "", state)
-    if connection_closed or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
-        return DatabaseUnavailable("closed", outcome_unknown=outcome_unknown)
     # Only messages of class 42 (syntax, unknown names) are about the query; others quote the data.
-    message = error.diag.message_primary if isinstance(error, psycopg2.Error) and state[:2] == "42" else None
+    message = error.diag.message_primary if state[:2] == "42" else None
     return QueryFailed(query, state, message or type(error).__name__)

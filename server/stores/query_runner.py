@@ -29,6 +29,7 @@ class QueryRunner:
 
     Args:
         queries: by name.
+        query_timeout_ms: how long a statement may take.
         slow_query_ms: from here on a query is warned of.
         on_query: called with a query's name and its seconds, well or failed.
     """
@@ -37,10 +38,12 @@ class QueryRunner:
         self,
         queries: Mapping[str, Query],
         *,
+        query_timeout_ms: float,
         slow_query_ms: float,
         on_query: OnQuery | None,
     ) -> None:
         self.queries = queries
+        self._query_timeout_seconds = query_timeout_ms / 1000
         self._slow_query_ms = slow_query_ms
         self._on_query = on_query
 
@@ -85,7 +88,7 @@ class QueryRunner:
         """Run plain SQL under a name, without measuring it. Arguments and errors otherwise as `run`."""
         try:
             cursor = await connection.cursor()
-            await cursor.execute(f"{sql} {_comment(name)}", parameters)
+            await cursor.execute(f"{sql} {_comment(name)}", parameters, timeout=self._query_timeout_seconds)
         except asyncio.CancelledError as error:
             # So aiopg reports the server's statement_timeout. A task that somebody cancelled knows it.
             task = asyncio.current_task()

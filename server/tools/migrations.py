@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def _read(path: Path) -> Migration:
     return migration
 
 
-@contextmanager
+@contextlib.contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     try:
         connection = psycopg2.connect(
@@ -147,12 +147,15 @@ def _connected(url: str) -> Iterator[Connection]:
         )
     except psycopg2.Error as error:
         raise MigrationError(f"no connection to the database: {_first_line(error)}") from None
-    with closing(connection):
+    with contextlib.closing(connection):
         connection.autocommit = True
+        with connection.cursor() as cursor, contextlib.suppress(psycopg2.Error):
+            # When this process is killed, the server stops what it was doing; not every server can.
+            cursor.execute("SET client_connection_check_interval = 500")
         yield connection
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(connection: Connection, wait_seconds: float) -> Iterator[None]:
     """Hold the advisory lock: the session's, so that a killed process frees it.
 
