@@ -15,7 +15,7 @@ from pathlib import Path
 
 from server import __version__
 from server.settings import ROOT, Settings, SettingsError
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _complain(*error.problems)
         return USAGE
-    except CommandFailed as error:
+    except CommandError as error:
         _complain(str(error))
         return FAILURE
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""`make run`: the whole service on one machine, with servers of its own, a course to study and accounts to do it."""
+"""`make run`: the whole service on one machine, with its own servers, a course and accounts to study it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -16,9 +16,9 @@ from server.settings import Settings
 from server.telemetry.log import configure_logging
 from server.tools.accounts import demo_token, ensure_demo_accounts
 from server.tools.banner import banner
-from server.tools.embedded import EmbeddedServer, postgres_server, redis_server
+from server.tools.embedded import postgres_server, redis_server
 from server.tools.environment import completed
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 from server.tools.importing import import_path
 from server.tools.migrations import migrate
 from server.tools.processes import Process, child_process, wait_until_ready
@@ -27,32 +27,32 @@ from server.tools.state import Running, StateFolder
 from server.tools.web import check_port, gunicorn_command, is_ready, local_address
 
 READY_SECONDS = 60.0
-DRAIN_SECONDS = 28.0  # more than gunicorn's own graceful timeout
+DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers
 _WATCH_SECONDS = 0.5
+_DEFAULTS = {"MASTERY_ENV": "development"}
+_NOT_YET = {
+    "DATABASE_URL": "postgresql://started-below",
+    "REDIS_URL": "redis://started-below",
+    "SECRET_KEY": "made-below" * 4,
+}
 
 log = structlog.get_logger(__name__)
 
 
 def run_development(environment: Mapping[str, str], root: Path, version: str) -> None:
-    """Start everything, serve, and stop everything when the block is left: returns only if the server ends.
+    """Start everything and serve until somebody asks to stop, which is an exception; then stop everything.
 
     Args:
-        environment: DATABASE_URL and REDIS_URL, where set, are used instead of servers of our own.
-        root: the checkout.
+        environment: the settings; what names no DATABASE_URL or REDIS_URL gets a server of our own.
+        root: the checkout, whose `.state` folder keeps the data.
         version: of the service, for its log lines.
 
     Raises:
         SettingsError: the environment is not usable; nothing was started.
-        CommandFailed: something can't start, or the web server ended.
+        CommandError: something did not start, or the web server ended by itself.
+        StopRequested: as asked.
     """
-    state = StateFolder(root / ".state")
-    defaults = {"MASTERY_ENV": "development"}
-    unset = {
-        "DATABASE_URL": "postgresql://to-be-started",
-        "REDIS_URL": "redis://to-be-started",
-        "SECRET_KEY": "-" * 64,
-    }
-    checked = Settings.from_env(completed(environment, {**defaults, **unset}))
+    checked = Settings.from_env(completed(environment, _DEFAULTS | _NOT_YET))
     configure_logging(
         level=checked.log_level,
         format=checked.log_format,
@@ -60,47 +60,47 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
         env=checked.environment,
         version=version,
     )
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(state.claimed())
+    state = StateFolder(root / ".state")
+    with state.claimed():
         check_port(checked.host, checked.port)
-        servers = dict(defaults)
-        watched: dict[str, Process] = {}
-        if not environment.get("DATABASE_URL", "").strip():
-            servers["DATABASE_URL"] = _start(stack, watched, "postgres", postgres_server(state.postgres))
-        if not environment.get("REDIS_URL"):
-            servers["REDIS_URL"] = _start(stack, watched, "redis", redis_server(state.redis))
-        if not environment.get("SECRET_KEY"):
-            servers["SECRET_KEY"] = state.secret_key()
-        complete = completed(environment, servers)
-        settings = Settings.from_env(complete)
-        address = "http://{}:{}".format(*local_address(settings.host, settings.port))
-        state.announce(_running(settings, address))
-        run_interruptibly(functools.partial(_prepare_data, settings, root))
-        gunicorn = stack.enter_context(
-            child_process(
+        with _servers(environment, state) as (complete, embedded):
+            settings = Settings.from_env(complete)
+            address = "http://{}:{}".format(*local_address(settings.host, settings.port))
+            state.announce(_running(settings, address))
+            run_interruptibly(functools.partial(_prepare_data, settings, root))
+            with child_process(
                 gunicorn_command(root), output=None, environment=complete, stop_seconds=DRAIN_SECONDS
-            )
-        )
-        ready = functools.partial(is_ready, settings.host, settings.port)
-        if not wait_until_ready(gunicorn, ready, seconds=READY_SECONDS):
-            raise CommandFailed("the web server did not become ready; its log lines above say why")
-        tokens = {role: demo_token(settings, role) for role in ("user", "admin")}
-        sys.stdout.write(banner(address, tokens, colours=sys.stdout.isatty()))
-        sys.stdout.flush()
-        _watch(gunicorn, watched)
-        raise CommandFailed(f"the web server ended by itself, with exit code {gunicorn.returncode}")
+            ) as gunicorn:
+                ready = functools.partial(is_ready, settings.host, settings.port)
+                if not wait_until_ready(gunicorn, ready, seconds=READY_SECONDS):
+                    raise CommandError("the web server did not become ready; its log lines say why")
+                tokens = {role: demo_token(settings, role) for role in ("user", "admin")}
+                sys.stdout.write(banner(address, tokens, colours=sys.stdout.isatty()))
+                sys.stdout.flush()
+                _watch(gunicorn, embedded)
+                raise CommandError(f"the web server ended by itself, with exit code {gunicorn.returncode}")
 
 
-def _start(
-    stack: contextlib.ExitStack,
-    watched: dict[str, Process],
-    name: str,
-    server: contextlib.AbstractContextManager[EmbeddedServer],
-) -> str:
-    started = stack.enter_context(server)
-    watched[name] = started.process
-    log.info(f"development.{name}_started", port=started.port, pid=started.pid)
-    return started.url
+@contextlib.contextmanager
+def _servers(
+    environment: Mapping[str, str], state: StateFolder
+) -> Iterator[tuple[dict[str, str], dict[str, Process]]]:
+    """The complete environment, and the processes by name of those servers that had to be started for it."""
+    found = dict(_DEFAULTS)
+    processes: dict[str, Process] = {}
+    with contextlib.ExitStack() as stack:
+        for name, variable, start, folder in (
+            ("postgres", "DATABASE_URL", postgres_server, state.postgres),
+            ("redis", "REDIS_URL", redis_server, state.redis),
+        ):
+            if not environment.get(variable, "").strip():
+                server = stack.enter_context(start(folder))
+                log.info("development.server_started", server=name, port=server.port, pid=server.pid)
+                found[variable] = server.url
+                processes[name] = server.process
+        if not environment.get("SECRET_KEY", "").strip():
+            found["SECRET_KEY"] = state.secret_key()
+        yield completed(environment, found), processes
 
 
 def _prepare_data(settings: Settings, root: Path) -> None:
@@ -109,13 +109,16 @@ def _prepare_data(settings: Settings, root: Path) -> None:
     ensure_demo_accounts(settings.database_url)
 
 
-def _watch(gunicorn: Process, watched: dict[str, Process]) -> None:
+def _watch(gunicorn: Process, embedded: dict[str, Process]) -> None:
     """Wait for the web server's end, and say when another server ends: the service goes on without it."""
+    running = dict(embedded)
     while gunicorn.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             gunicorn.wait(_WATCH_SECONDS)
-        for name in [name for name, process in watched.items() if process.poll() is not None]:
-            log.error("development.server_ended", server=name, exit_code=watched.pop(name).returncode)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                log.error("development.server_ended", server=name, exit_code=process.returncode)
+                del running[name]
 
 
 def _running(settings: Settings, address: str) -> Running:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 from server.tools.state import StateFolder
 
 
@@ -15,17 +15,17 @@ def with_env_file(environment: Mapping[str, str], file: Path) -> dict[str, str]:
     """The environment with a `.env` file's variables where it has none, or an empty one.
 
     Raises:
-        CommandFailed: the file can't be read.
+        CommandError: the file can't be read.
     """
     try:
         values = dotenv_values(file) if file.exists() else {}
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(f"can't read {file}: {error}") from error
+        raise CommandError(f"can't read {file}: {error}") from error
     return completed(environment, {name: value for name, value in values.items() if value is not None})
 
 
 def beside_development(environment: Mapping[str, str], state: StateFolder) -> dict[str, str]:
-    """The environment with the servers and the key of the `make run` that runs in this checkout, where unset."""
+    """The environment with the servers and the key of this checkout's running `make run`, where unset."""
     running = state.find_running()
     if running is None:
         return dict(environment)
@@ -39,7 +39,5 @@ def beside_development(environment: Mapping[str, str], state: StateFolder) -> di
 
 def completed(environment: Mapping[str, str], fallback: Mapping[str, str]) -> dict[str, str]:
     """The environment, with other values for what it does not set; an empty variable counts as not set."""
-    return {
-        **environment,
-        **{name: value for name, value in fallback.items() if not environment.get(name, "").strip()},
-    }
+    missing = {name: value for name, value in fallback.items() if not environment.get(name, "").strip()}
+    return {**environment, **missing}

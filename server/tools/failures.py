@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class CommandFailed(Exception):
-    """A command can't do what it was asked; the message says in a sentence what is wrong and what would help."""
+class CommandError(Exception):
+    """A command can't do what it was asked; the message is a sentence: what is wrong, what would help."""

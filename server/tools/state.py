@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 from server.tools.private_files import kept_secret, write_private
 
 _CLAIM_TRIES = 10
@@ -48,13 +48,13 @@ class StateFolder:
         """Keep the folder for ourselves until the block ends.
 
         Raises:
-            CommandFailed: another process has it, or it can't be written.
+            CommandError: another process has it, or it can't be written.
         """
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             lock = self._lock.open("a")
         except OSError as error:
-            raise CommandFailed(f"can't write {self.folder}: {error.strerror}") from error
+            raise CommandError(f"can't write {self.folder}: {error.strerror}") from error
         with lock:
             for _ in range(_CLAIM_TRIES):
                 with contextlib.suppress(BlockingIOError):
@@ -64,7 +64,7 @@ class StateFolder:
             else:
                 running = self._read()
                 who = f"process {running.pid}, {running.address}" if running else "it is still starting"
-                raise CommandFailed(f"this checkout runs already ({who}); stop that one first")
+                raise CommandError(f"this checkout runs already ({who}); stop that one first")
             try:
                 yield
             finally:

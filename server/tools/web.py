@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 
 
 def gunicorn_command(root: Path) -> list[str]:
@@ -25,7 +25,7 @@ def check_port(host: str, port: int) -> None:
     """Make sure that we can listen there, before anything is started for nothing.
 
     Raises:
-        CommandFailed: we can't; the message names the variable to change.
+        CommandError: we can't; the message names the variable to change.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -36,19 +36,17 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            reason = (
-                f"PORT: {port} of {host} is in use; take another one, as in PORT={_another(port)} make run"
-            )
+            reason = f"PORT: {port} of {host} is in use; take another: PORT={_another(port)} make run"
         elif error.errno == errno.EACCES:
             reason = f"PORT: {port} is for privileged users only; take one from 1024 to 65535"
         else:
             reason = f"HOST: can't listen on {host}: {error.strerror}"
-        raise CommandFailed(reason) from error
+        raise CommandError(reason) from error
 
 
 def local_address(host: str, port: int) -> tuple[str, int]:
-    """Where this machine reaches a server that listens on a host and port: for "every address", the loopback."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - asked about, not bound
+    """Where this machine reaches a server that listens there: for "every address", the loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - not bound
 
 
 def is_ready(host: str, port: int) -> bool:

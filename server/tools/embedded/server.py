@@ -6,14 +6,14 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.tools.failures import CommandFailed
+from server.tools.failures import CommandError
 from server.tools.processes import Process
 
 START_SECONDS = 60.0
 PORT_TRIES = 5
 
 
-class EmbeddedServerError(CommandFailed):
+class EmbeddedServerError(CommandError):
     """An embedded server can't be had or does not start; the message says which and what to do."""
 
 

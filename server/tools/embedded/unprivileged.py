@@ -34,11 +34,13 @@ def unprivileged_prefix(folder: Path) -> list[str] | None:
         return []
     # Both programs change credentials, and the kernel then forgets what `child_process` asked it for.
     dies_with_parent = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+    probe = folder / "probe"  # asking for permission is not enough: access(2) ignores that one power
     for prefix in ([*_NAMESPACE, *dies_with_parent], [*_OTHER_USER, "--pdeathsig", "INT"]):
         try:
-            probe = subprocess.run([*prefix, "test", "-w", str(folder)], capture_output=True, check=False)
+            done = subprocess.run([*prefix, "touch", str(probe)], capture_output=True, check=False)
         except OSError:
             continue
-        if probe.returncode == 0:
+        if done.returncode == 0:
+            probe.unlink()
             return prefix
     return None
