@@ -1,0 +1,122 @@
+"""What the documentation shows is what happens: its console examples run against the real service."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from server.settings import ROOT, Settings
+from server.tools.accounts import demo_token, ensure_demo_accounts
+from server.tools.embedded import EmbeddedServer, free_port
+from server.tools.importing import import_path
+from server.tools.processes import child_process, wait_until_ready
+from server.tools.web import is_ready
+from tests.conftest import replace_database, run_sql
+
+PAGES = ("README.md", "docs/performance-monitoring.md")
+SECRET_KEY = "a key for the examples only, long enough for HS256"
+_BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command of a page, and what the page says that it prints; `…` stands for anything."""
+
+    page: str
+    line: int
+    command: str
+    output: str
+
+
+def examples_of(page: str) -> list[Example]:
+    """The commands in a page's console blocks: a line that begins with `$ `, continued by a backslash."""
+    text = (ROOT / page).read_text()
+    examples = []
+    for block in _BLOCK.finditer(text):
+        lines = block["text"].splitlines()
+        first = text.count("\n", 0, block.start("text")) + 1
+        index = 0
+        while index < len(lines):
+            at, command = index, lines[index].removeprefix("$ ")
+            while command.endswith("\\"):
+                index += 1
+                command += "\n" + lines[index]
+            index += 1
+            output = []
+            while index < len(lines) and not lines[index].startswith("$ "):
+                output.append(lines[index])
+                index += 1
+            examples.append(Example(page, first + at, command, "\n".join(output)))
+    return examples
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Whether a command printed what the page shows."""
+    pattern = ".*?".join(re.escape(part) for part in expected.strip().split("…"))
+    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+
+
+@pytest.fixture(scope="module")
+def served_environment(
+    shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
+) -> Iterator[dict[str, str]]:
+    """Two workers on the sample course; the environment in which the examples run."""
+    run_sql(shared_postgres.url, f"CREATE DATABASE documentation TEMPLATE {database_template}")
+    with closing(redis.Redis.from_url(shared_redis.url)) as client:
+        client.flushall()
+    url = replace_database(shared_postgres.url, "documentation")
+    import_path(url, ROOT / "config" / "sample-course")
+    ensure_demo_accounts(url)
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "REDIS_URL": shared_redis.url,
+        "SECRET_KEY": SECRET_KEY,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "2",
+    }
+    settings = Settings.from_env(environment)
+    address = f"http://127.0.0.1:{port}"
+    with child_process([sys.executable, "-m", "server", "serve"], environment=environment) as process:
+        assert wait_until_ready(process, lambda: is_ready("127.0.0.1", port), seconds=60)
+        yield {
+            **environment,
+            "MASTERY": address,
+            "TOKEN": demo_token(settings, "user"),
+            "ADMIN": demo_token(settings, "admin"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+    run_sql(shared_postgres.url, "DROP DATABASE documentation WITH (FORCE)")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples are curl commands, and there is no curl")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environment: dict[str, str]) -> None:
+    """Every command of the page, in order, in one shell session's environment."""
+    examples = examples_of(page)
+
+    assert examples
+    for example in examples:
+        done = subprocess.run(
+            ["bash", "-c", example.command],
+            env=served_environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        printed = done.stdout + done.stderr
+        assert matches(example.output, printed), f"{page}:{example.line}: {example.command}\nprinted:\n{printed}"
