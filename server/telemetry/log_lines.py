@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 import structlog
 
-from server.telemetry.log_safety import Limits, safe_pair, safe_stack, safe_text
+from server.telemetry.log_safety import Converter, Limits, safe_stack, safe_text
 
 Shape = Literal["json", "ecs", "gcp"]
 
@@ -40,7 +40,7 @@ _CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", 
 # The fields of the line that every request writes: neither secret nor in anybody's way.
 _ACCESS_FIELDS = (
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
-    "limit_ms", "user_id", "client_ip",
+    "limit_ms", "user_id", "client_ip", "response_bytes", "rate_limit",
 )  # fmt: skip
 
 # Elastic Common Schema 8 and Google Cloud Logging: the names that differ.
@@ -110,6 +110,7 @@ class JsonLines:
             self._logger: safe_text(str(logger), 100),
             **self._service,
         }
+        converter = Converter(limits)
         others = 0
         known = self._known_names
         for key, value in event.items():
@@ -126,7 +127,7 @@ class JsonLines:
                 if others > limits.items:
                     line["log.truncated"] = True
                     break
-                line |= self._field(key, value, limits)
+                line |= self._field(key, value, converter)
         failure = _failure_of(event.get("exc_info"))
         if failure is not None:
             line |= self._failure(failure, limits)
@@ -135,10 +136,10 @@ class JsonLines:
             return encoded
         return _UNPRINTABLE.sub(_escape, encoded)
 
-    def _field(self, key: object, value: object, limits: Limits) -> dict[str, Any]:
+    def _field(self, key: object, value: object, converter: Converter) -> dict[str, Any]:
         if key == "error" and isinstance(value, BaseException):
-            return {"error.type": _type_of(value), "error.message": _message_of(value, limits)}
-        name, shown = safe_pair(key, value, limits)
+            return {"error.type": _type_of(value), "error.message": _message_of(value, converter.limits)}
+        name, shown = converter.pair(key, value)
         if name == "error":  # a pipeline that knows `error.type` can't take a text as `error`
             name = "error.message"
         elif name in _CORE:
@@ -169,9 +170,10 @@ class ConsoleLines:
             "logger": event.get("logger") or getattr(logger, "name", "root"),
             "event": _printable(safe_text(str(event.get("event", "")), _CONSOLE_LIMITS.characters)),
         }
+        converter = Converter(_CONSOLE_LIMITS)
         for key, value in event.items():
             if key not in _CONSUMED:
-                name, safe = safe_pair(key, value, _CONSOLE_LIMITS)
+                name, safe = converter.pair(key, value)
                 shown[f"{name}_" if name in shown else name] = safe
         if failure is not None:
             shown["exception"] = safe_stack(

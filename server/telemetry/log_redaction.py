@@ -7,9 +7,9 @@ from functools import lru_cache
 
 REDACTED = "[redacted]"
 
-# A key is secret when its last word is one of these: `refreshToken` and `set-cookie` are, `token_count` is not;
-# or when it is a kind of key that opens something: `X-Api-Key` is, `cacheKey` is not. A carrier at the end does
-# not change that: `password_hash` is secret.
+# A key is secret when its last word is one of these: `refreshToken` and `set-cookie` are, `token_count` is
+# not; or when it is a kind of key that opens something: `X-Api-Key` is, `cacheKey` is not. A carrier at the
+# end does not change that: `password_hash` is secret.
 _SECRET_WORDS = frozenset({
     "password", "passwords", "passwd", "passphrase", "passcode", "pwd", "pass", "pin", "otp", "secret",
     "secrets", "token", "tokens", "jwt", "jwts", "bearer", "auth", "authorization", "cookie", "cookies",
@@ -57,7 +57,7 @@ _PATTERNS = (
     (
         re.compile(
             r"((?:password|passwd|passphrase|pwd|secret|token|api[_-]?key)"
-            r"(?:['\"]?\s{0,3}=|['\"]\s{0,3}:)\s{0,3})(['\"]?)[^\s'\"&,;)}\]]+",
+            r"(?:['\"]?\s{0,3}=|['\"]\s{0,3}:)\s{0,3})(?:(['\"])[^'\"\r\n]+|[^\s'\"&,;)}\]]+)",
             re.IGNORECASE,
         ),
         rf"\1\2{REDACTED}",

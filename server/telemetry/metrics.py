@@ -128,8 +128,7 @@ class Metrics:
         self.process_memory_external_bytes.set(memory.external_bytes)
 
     def record_cache_error(self, reason: str) -> None:
-        """Count a failed cache operation and remember it as the last one; `reason` is a short word."""
-        self.cache_errors.inc()
+        """Remember why a cache operation, counted in `cache_errors`, failed: a short word."""
         self._cache_reset.record_error(reason)
 
     def cache_totals(self) -> CacheTotals:

@@ -1,0 +1,69 @@
+"""The web server's configuration, from the environment.
+
+`gunicorn --config config/gunicorn.py server.app:application`. Each worker imports the application itself: its
+connections, its event loop and its files of metrics are its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Any
+
+from server import __version__
+from server.telemetry.log import configure_logging
+from server.telemetry.multiprocess import forget_worker, memory_directory, prepare_directory, remove_directory
+
+
+def _setting(variable: str, default: str) -> str:
+    """The variable's value; an empty one counts as not set."""
+    return os.environ.get(variable, "").strip() or default
+
+
+def _address(host: str, port: str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+bind = _address(_setting("HOST", "127.0.0.1"), _setting("PORT", "8000"))
+workers = int(_setting("WEB_CONCURRENCY", "1"))
+worker_class = "aiohttp.GunicornUVLoopWebWorker"
+worker_tmp_dir = memory_directory()  # the heartbeat's file: a slow disk must not look like a dead worker
+preload_app = False
+
+# A platform's router keeps idle connections for 90 s and must be the one that closes; from SIGTERM it is 30 s
+# to SIGKILL.
+keepalive = 95
+graceful_timeout = 20
+
+control_socket_disable = True
+proc_name = "mastery"
+loglevel = _setting("LOG_LEVEL", "info")
+logger_class = "server.telemetry.gunicorn_logger.GunicornLogger"
+
+# Here, for gunicorn logs its first line before it calls any hook.
+configure_logging(
+    level=loglevel,
+    format=_setting("LOG_FORMAT", "json"),
+    service="mastery",
+    env=_setting("MASTERY_ENV", "production"),
+    version=__version__,
+)
+
+
+def on_starting(_server: Any) -> None:
+    """Before the first worker: the directory in which they share their metrics, emptied of another run's."""
+    if "prometheus_client" in sys.modules:
+        raise RuntimeError(
+            "the application must not be preloaded: metrics of several workers would not add up"
+        )
+    upgrading = (
+        "GUNICORN_PID" in os.environ
+    )  # the old master still runs, and uses the directory that is named
+    prepare_directory(fresh=upgrading)
+    atexit.register(remove_directory)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """After a worker's end: what only a living process has is dropped, what it counted stays."""
+    forget_worker(worker.pid)
