@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
+from server.tools.failures import CommandError
 from server.tools.sql_statements import Statement, split_statements
 
 MIGRATIONS_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "migrations"
@@ -34,7 +35,7 @@ _CONCURRENT_LOCK_TIMEOUT_MS = 600_000
 OnApplied = Callable[[str, float], None]
 
 
-class MigrationError(Exception):
+class MigrationError(CommandError):
     """The database was not brought up to date; the message says which file and why."""
 
 

@@ -1,0 +1,32 @@
+-- Merges a file's cards into a deck by their questions: new ones are made, published; changed ones are updated; what
+-- the file leaves empty or does not have stays as it is. Two imports into one deck must not run at once.
+-- Parameters: deck_id; and one entry a card, in the file's order: questions, answers, explanations, categories.
+WITH given AS (
+    SELECT *
+      FROM unnest(%(questions)s::text[], %(answers)s::text[], %(explanations)s::text[], %(categories)s::text[])
+           WITH ORDINALITY AS g (question, answer, explanation, category, sort_order)
+), known AS (
+    SELECT DISTINCT ON (question) id, question
+      FROM flashcards
+     WHERE deck_id = %(deck_id)s
+     ORDER BY question, created_at, id
+), updated AS (
+    UPDATE flashcards AS f
+       SET answer = given.answer, explanation = coalesce(given.explanation, f.explanation),
+           category = coalesce(given.category, f.category), sort_order = given.sort_order, updated_at = now()
+      FROM known JOIN given USING (question)
+     WHERE f.id = known.id
+       AND (f.answer, f.explanation, f.category, f.sort_order) IS DISTINCT FROM
+           (given.answer, coalesce(given.explanation, f.explanation), coalesce(given.category, f.category),
+            given.sort_order)
+    RETURNING f.id
+), created AS (
+    INSERT INTO flashcards (deck_id, question, answer, explanation, category, sort_order, is_published)
+    SELECT %(deck_id)s, question, answer, explanation, category, sort_order, true
+      FROM given
+     WHERE NOT EXISTS (SELECT FROM known WHERE known.question = given.question)
+    RETURNING id
+)
+SELECT (SELECT count(*) FROM created) AS created,
+       (SELECT count(*) FROM updated) AS updated,
+       (SELECT count(*) FROM given) - (SELECT count(*) FROM created) - (SELECT count(*) FROM updated) AS unchanged
