@@ -9,8 +9,8 @@ from time import monotonic
 
 from server.stores.redis_errors import RedisUnavailable, Reply, fail
 
-# A timer this late means that the loop was busy: the reply may lie in the socket, unread.
-_LATE_SECONDS = 0.001
+# uvloop's timers count whole milliseconds and may be half of one early: near enough.
+_EARLY_SECONDS = 0.0005
 
 
 class Deadlines:
@@ -23,11 +23,15 @@ class Deadlines:
     def __init__(self, on_expired: Callable[[str], None]) -> None:
         self._on_expired = on_expired
         self._lanes: dict[float, deque[tuple[float, asyncio.Future[Reply]]]] = {}
-        self._timer: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
     def add(self, future: asyncio.Future[Reply], seconds: float) -> None:
-        """Fail the future with the reason `timeout` unless it is done `seconds` from now, to about 1 ms."""
+        """Fail the future with the reason `timeout` unless it is done `seconds` from now, to about 1 ms.
+
+        Both asyncio and uvloop read their sockets before they look at their timers: after a busy moment of
+        the loop a reply that is there already is in time.
+        """
         expiry = monotonic() + seconds
         lane = self._lanes.get(seconds)
         if lane is None:
@@ -47,17 +51,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        self._timer = loop.call_later(max(0.0, due - monotonic()), self._ring, loop)
-
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        if monotonic() - self._due < _LATE_SECONDS:
-            self._expire(loop)
-            return
-        # Two turns from now every loop, uvloop too, has read its sockets: a reply that is here is in time.
-        self._timer = loop.call_soon(self._one_turn_later, loop)
-
-    def _one_turn_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_soon(self._expire, loop)
+        self._timer = loop.call_later(max(0.0, due - monotonic()), self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -67,7 +61,7 @@ class Deadlines:
             while lane:
                 expiry, future = lane[0]
                 if not future.done():
-                    if expiry > now:
+                    if expiry > now + _EARLY_SECONDS:
                         break
                     fail(future, RedisUnavailable("timeout", outcome_unknown=True))
                     self._on_expired("timeout")

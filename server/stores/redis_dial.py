@@ -35,6 +35,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "timeout"),
     (exceptions.TimeoutError, "timeout"),
     (exceptions.MaxConnectionsError, "refused"),
+    (exceptions.InvalidResponse, "protocol"),
     (exceptions.ResponseError, "protocol"),
 )
 

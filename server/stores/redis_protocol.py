@@ -39,7 +39,7 @@ class ReplyStream(asyncio.Protocol):
     Args:
         backlog: how many commands may be unanswered; more are refused at once.
         on_round_trip: called with the seconds from a write to its last reply, once a write.
-        on_fault: called with the reason when an error reply says that Redis can't serve.
+        on_fault: called with the reason when an error reply says that Redis can't serve, or at the end.
         on_redirect: handles MOVED and ASK; without it they are errors like others.
     """
 
@@ -134,6 +134,8 @@ class ReplyStream(asyncio.Protocol):
             return
         self.lost.set_result(reason)
         self._refusal = reason
+        if reason != "closed":
+            self._on_fault(reason)
         written = len(self._pending) - len(self._outgoing)
         for position, future in enumerate(self._pending):
             if not future.done():

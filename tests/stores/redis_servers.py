@@ -61,6 +61,12 @@ async def wait_until(
         await asyncio.sleep(0.005)
 
 
+async def let_the_loop_write() -> None:
+    """Let some turns of the loop pass, in which submitted commands are written."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def answers(link: RedisLink) -> bool:
     """Whether the link can serve a write at the moment."""
     try:

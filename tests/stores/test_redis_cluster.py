@@ -83,7 +83,7 @@ async def test_failover(binary: Path, tmp_path: Path) -> None:
     """A master dies: its slots are refused until its replica is elected, and then served."""
     async with redis_cluster(tmp_path, binary, replica=True) as cluster, open_link(cluster.url) as link:
         lost, other = key_of_master(0), key_of_master(1)
-        await link.execute("SET", lost, "before")
+        await cluster.masters[0].admin.execute("SET", lost, "before")
         await cluster.masters[0].admin.execute("WAIT", 1, 5000)
         os.kill(cluster.masters[0].server.pid, signal.SIGKILL)
         await wait_until(lambda: not link.status.connected, "the loss is noticed")

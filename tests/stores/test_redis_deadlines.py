@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from server.tools.embedded import EmbeddedServer
-from tests.stores.redis_servers import open_link, refusal
+from tests.stores.redis_servers import let_the_loop_write, open_link, refusal
 
 
 async def test_late_reply_is_dropped(any_redis: EmbeddedServer) -> None:
@@ -47,8 +47,7 @@ def test_reply_that_is_there_beats_the_deadline(any_redis: EmbeddedServer, run: 
     async def busy() -> object:
         async with open_link(any_redis.url) as link:
             reply = asyncio.ensure_future(link.execute("ECHO", "here", deadline_ms=30))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await let_the_loop_write()
             time.sleep(0.1)  # noqa: ASYNC251 - the point of the test
             return await reply
 

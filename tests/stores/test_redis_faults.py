@@ -16,7 +16,15 @@ from structlog.testing import capture_logs
 from server.stores.redis_errors import error_from_reply
 from server.stores.redis_link import RedisLink, RedisUnavailable
 from server.tools.embedded import EmbeddedServer, free_port, redis_server
-from tests.stores.redis_servers import ADD, answers, open_link, redis_binaries, refusal, wait_until
+from tests.stores.redis_servers import (
+    ADD,
+    answers,
+    let_the_loop_write,
+    open_link,
+    redis_binaries,
+    refusal,
+    wait_until,
+)
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
 
@@ -52,7 +60,7 @@ async def test_killed_and_restarted_server(binary: Path, tmp_path: Path) -> None
         await link.start()
         os.kill(server.pid, signal.SIGSTOP)
         in_flight = [link.submit("INCR", "count") for _ in range(10)]
-        await asyncio.sleep(0.02)
+        await let_the_loop_write()
         os.kill(server.pid, signal.SIGKILL)
         for future in in_flight:
             error = await refusal(future)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 import pytest
+import uvloop
 
 from server.stores.redis_link import RedisLink, RedisUnavailable
+from server.stores.redis_node import RedisNode
 from server.tools.embedded import EmbeddedServer
-from tests.stores.redis_servers import open_link, refusal, wait_until
+from tests.stores.redis_servers import let_the_loop_write, open_link, refusal, wait_until
 
 
 async def test_close_fails_what_is_pending(any_redis: EmbeddedServer) -> None:
@@ -19,7 +22,7 @@ async def test_close_fails_what_is_pending(any_redis: EmbeddedServer) -> None:
     await link.start()
     await link.execute("CLIENT", "PAUSE", 300)
     written = link.submit("GET", "key")
-    await asyncio.sleep(0.02)
+    await let_the_loop_write()
     unwritten = link.submit("GET", "key")
     await link.close()
     errors = [await refusal(call) for call in (written, unwritten, link.submit("GET", "key"))]
@@ -79,3 +82,22 @@ async def test_ping_of_a_closed_link() -> None:
     """A ping that nobody answers raises."""
     with pytest.raises(RedisUnavailable):
         await RedisLink("redis://127.0.0.1:1").ping()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_socket_options(own_redis: EmbeddedServer, run: Any) -> None:
+    """Small writes leave at once, and a peer that vanished is noticed by the kernel too."""
+
+    async def options() -> tuple[int, int]:
+        async with open_link(own_redis.url) as link:
+            node = link._route
+            assert isinstance(node, RedisNode)
+            assert node._stream is not None
+            assert node._stream._transport is not None
+            sock = node._stream._transport.get_extra_info("socket")
+            return (
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            )
+
+    assert run(options()) == (1, 1)
