@@ -6,15 +6,24 @@ import os
 import secrets
 from pathlib import Path
 
+from server.tools.failures import CommandError
+
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, wholly or not at all."""
+    """Write a file that only its owner can read, wholly or not at all.
+
+    Raises:
+        CommandError: it can't be written; the message says where and why.
+    """
     unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    unfinished.replace(path)
+    try:
+        unfinished.unlink(missing_ok=True)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        unfinished.replace(path)
+    except OSError as error:
+        raise CommandError(f"can't write {path}: {error.strerror}") from error
 
 
 def kept_secret(path: Path) -> str:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TypeVar
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TURN_SECONDS = 0.05
 
 Result = TypeVar("Result")
 
@@ -81,7 +82,8 @@ def run_interruptibly(function: Callable[[], Result]) -> Result:
 
     thread = threading.Thread(target=run, name=getattr(function, "__name__", "interruptible"), daemon=True)
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        thread.join(_TURN_SECONDS)  # a signal just before an endless wait would not end it
     if errors:
         raise errors[0]
     return results[0]

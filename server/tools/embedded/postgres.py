@@ -113,8 +113,9 @@ def _create_cluster(initdb: list[str], folder: Path) -> None:
         "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions",
     ]  # fmt: skip
     with log.open("wb") as output, child_process(command, output=output.fileno()) as process:
-        if process.wait() != 0:
-            raise EmbeddedServerError(f"initdb failed:\n{log_tail(log)}")
+        wait_until_ready(process, lambda: False, seconds=START_SECONDS)
+        if process.returncode != 0:
+            raise EmbeddedServerError(f"initdb failed; the end of its log:\n{log_tail(log)}")
     unfinished.rename(folder / "data")
 
 
