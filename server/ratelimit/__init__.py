@@ -1,10 +1,12 @@
-from server.ratelimit.policies import Decision, Verdict
-class Limiter:
-    def __init__(self, link, **k): pass
-    async def start(self): pass
-    async def close(self): pass
-    def forget_denials(self): pass
-    async def decide(self, charges, **k):
-        return Decision(True, tuple(Verdict(c.policy,c.group,c.subject,True,c.policy.limit,c.policy.limit-1,1000,0) for c in charges), "redis")
-    peek = decide
-    async def reset(self, *a): pass
+"""The rate limiter: exact, shared by all processes, usable without aiohttp.
+
+```python
+limiter = Limiter(link)
+decision = await limiter.decide([Charge(Policy("standard", 60, 60_000), "classes", "user:42")])
+```
+"""
+
+from server.ratelimit.limiter import Limiter
+from server.ratelimit.policies import Charge, Decision, Policy, Verdict
+
+__all__ = ["Charge", "Decision", "Limiter", "Policy", "Verdict"]
