@@ -1,0 +1,184 @@
+"""The scripts of the limiter as typed functions, one for each file of lua/ with KEYS and ARGV.
+
+The order of KEYS and ARGV is known here and in the scripts' headers, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+from server.ratelimit.keys import block_key, record_key, state_key
+from server.ratelimit.policies import Algorithm, Charge
+from server.stores.scripts import Script, load_script
+
+_ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
+_FIELDS_PER_CHARGE: Final = 4
+
+
+class ScriptRunner(Protocol):
+    """Who runs a script: a `RedisLink`."""
+
+    async def run_script(
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[bytes | str | int | float],
+        *,
+        deadline_ms: float | None = None,
+    ) -> Any:
+        """The script's reply; see RedisLink."""
+
+
+class ChargeState(IntEnum):
+    """What the scripts say about one charge."""
+
+    DENIED = 0  # No room at present.
+    FITS = 1  # Charged, if every other enforced charge fits too.
+    TOO_DEAR = 2  # The cost is above the limit: it will never fit.
+    BLOCKED = 3  # An operator has blocked the subject.
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the scripts say about one charge, in microseconds.
+
+    Attributes:
+        state: whether there is room.
+        remaining: units left after the decision.
+        release_us: until more units are free; 0 if none are in use.
+        wait_us: until this cost fits; 0 if it does, -1 if it never will.
+    """
+
+    state: ChargeState
+    remaining: int
+    release_us: int
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a script says about a request: whether it is allowed, and each charge's answer in order."""
+
+    allowed: bool
+    charges: tuple[Answer, ...]
+
+
+async def decide_charges(
+    runner: ScriptRunner,
+    *,
+    charges: Sequence[Charge],
+    log_entries: int,
+    request_id: str | None = None,
+    keep_ms: int = 0,
+    deadline_ms: float | None = None,
+) -> Answers:
+    """Check every charge, then charge all or none.
+
+    Args:
+        runner: the link to Redis.
+        charges: of one subject if Redis is a Cluster; each counted under a key of its own.
+        log_entries: how long a window's log grows before it becomes a ring.
+        request_id: decided once; a repetition within `keep_ms` gets the first answer and charges nothing.
+        keep_ms: how long the answer to a request id is kept, in milliseconds.
+        deadline_ms: of the call.
+    """
+    keys, subjects = _keys(charges)
+    if request_id is not None:
+        keys.append(record_key(charges, request_id))
+    args = [len(charges), log_entries, keep_ms if request_id is not None else 0]
+    _add_charges(args, charges, subjects)
+    reply = await runner.run_script(load_script("decide_charges"), keys, args, deadline_ms=deadline_ms)
+    return _answers(reply)
+
+
+async def peek_charges(
+    runner: ScriptRunner, *, charges: Sequence[Charge], deadline_ms: float | None = None
+) -> Answers:
+    """What `decide_charges` would say, without charging; the arguments mean the same."""
+    keys, subjects = _keys(charges)
+    args = [len(charges), 0, 0]
+    _add_charges(args, charges, subjects)
+    reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
+    return _answers(reply)
+
+
+async def charge_arrears(
+    runner: ScriptRunner,
+    *,
+    charges: Sequence[tuple[Charge, int]],
+    log_entries: int,
+    deadline_ms: float | None = None,
+) -> int:
+    """Charge what was admitted without Redis.
+
+    Args:
+        runner: the link to Redis.
+        charges: each with its age in microseconds, oldest first; of one subject if Redis is a Cluster.
+        log_entries: as for `decide_charges`.
+        deadline_ms: of the call.
+
+    Returns:
+        how many charges still mattered.
+    """
+    args = [log_entries]
+    for charge, age_us in charges:
+        args += [*_rule(charge), charge.cost, age_us]
+    keys = [state_key(charge) for charge, _ in charges]
+    reply: int = await runner.run_script(load_script("charge_arrears"), keys, args, deadline_ms=deadline_ms)
+    return reply
+
+
+async def refund_charges(
+    runner: ScriptRunner,
+    *,
+    charges: Sequence[Charge],
+    request_id: str,
+    deadline_ms: float | None = None,
+) -> tuple[int, ...]:
+    """Take back what a decision with this request id has charged; a second time nothing happens.
+
+    Args:
+        runner: the link to Redis.
+        charges: those of the decision, in its order.
+        request_id: of the decision.
+        deadline_ms: of the call.
+
+    Returns:
+        the units given back for each charge; empty if the request id is unknown or was refunded before.
+    """
+    keys = [*map(state_key, charges), record_key(charges, request_id)]
+    args = [value for charge in charges for value in _rule(charge)]
+    reply: list[int] = await runner.run_script(
+        load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
+    )
+    return tuple(reply)
+
+
+def _keys(charges: Sequence[Charge]) -> tuple[list[bytes], list[str]]:
+    """The state keys and then the block keys, and the subjects in the order of their block keys."""
+    subjects = list(dict.fromkeys(charge.subject for charge in charges))
+    return [*map(state_key, charges), *map(block_key, subjects)], subjects
+
+
+def _rule(charge: Charge) -> tuple[int, int, int]:
+    policy = charge.policy
+    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms * 1000
+
+
+def _add_charges(args: list[int], charges: Iterable[Charge], subjects: list[str]) -> None:
+    for charge in charges:
+        subject = subjects.index(charge.subject) + 1
+        args += [*_rule(charge), charge.cost, -subject if charge.policy.shadow else subject]
+
+
+def _answers(reply: Sequence[int]) -> Answers:
+    return Answers(
+        reply[0] == 1,
+        tuple(
+            Answer(ChargeState(reply[at]), reply[at + 1], reply[at + 2], reply[at + 3])
+            for at in range(1, len(reply), _FIELDS_PER_CHARGE)
+        ),
+    )

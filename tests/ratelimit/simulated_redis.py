@@ -1,0 +1,77 @@
+"""The limiter's real scripts on a real Redis, at a time of the test's own: only their clock is replaced."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from server.stores.scripts import Script, load_script
+
+Result = TypeVar("Result")
+
+CLOCK_KEY = "{simulated}clock"
+START_US = 1_790_000_000_000_000
+_REAL_CLOCK = load_script("server_clock").source
+_SIMULATED_CLOCK = (
+    f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
+)
+
+
+@functools.cache
+def with_simulated_clock(script: Script) -> Script:
+    """The script with lua/server_clock.lua replaced by a key that the test sets."""
+    assert _REAL_CLOCK in script.source
+    source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
+    return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+class SimulatedRedis:
+    """A `ScriptRunner` whose scripts see `now_us` as the server's time.
+
+    Args:
+        url: of the Redis.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.Redis.from_url(url)
+        self._now_us = 0
+        self.now_us = START_US
+
+    @property
+    def now_us(self) -> int:
+        """The server's time, microseconds since 1970."""
+        return self._now_us
+
+    @now_us.setter
+    def now_us(self, value: int) -> None:
+        self._now_us = value
+        self.client.set(CLOCK_KEY, value, px=3_600_000)
+
+    async def run_script(
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[bytes | str | int | float],
+        *,
+        deadline_ms: float | None = None,  # noqa: ARG002 - the interface is RedisLink's
+    ) -> Any:
+        """Run it at the simulated time."""
+        simulated = with_simulated_clock(script)
+        try:
+            return self.client.evalsha(simulated.sha1, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            return self.client.eval(simulated.source, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+
+
+def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What a coroutine returns that never waits, as one over `SimulatedRedis` does not."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
+    raise AssertionError("it waits for something")

@@ -1,0 +1,207 @@
+"""Random histories against a brute-force oracle, on the real Redis with the real scripts.
+
+MASTERY_TEST_HISTORIES says how many histories each test generates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.ratelimit.policies import Charge, Policy
+from server.ratelimit.scripts import (
+    Answers,
+    ChargeState,
+    decide_charges,
+    peek_charges,
+    refund_charges,
+)
+from tests.ratelimit.oracle import Admission, OracleWindow
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+
+HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", "120"))
+EXACT = 1_000_000  # log entries: never a ring
+
+histories = settings(
+    max_examples=HISTORIES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+subjects = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request under some of two policies, after a pause in microseconds (negative: the clock goes back)."""
+
+    pause_us: int
+    costs: tuple[int, ...]
+    repeats: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """The refund of an earlier request, counted from the newest."""
+
+    which: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewLimits:
+    """A reload: other limits and windows for the same policies."""
+
+    limits: tuple[int, int]
+    windows_ms: tuple[int, int]
+
+
+limits = st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, 60), st.just(100_000))
+windows_ms = st.one_of(st.integers(1, 20), st.integers(1, 20), st.integers(1, 5000), st.just(700_000_000))
+pauses_us = st.one_of(
+    st.just(0),
+    st.integers(0, 20).map(lambda milliseconds: milliseconds * 1000),  # meets windows to the microsecond
+    st.integers(0, 20).map(lambda milliseconds: milliseconds * 1000),
+    st.integers(0, 30_000),
+    st.integers(0, 3_000_000),
+    st.integers(-20, 0).map(lambda milliseconds: milliseconds * 1000),
+    st.integers(-2_000_000, 0),
+)
+costs = st.one_of(st.just(1), st.just(1), st.integers(1, 6), st.sampled_from([70, 40_000]))
+repeats = st.one_of(st.none(), st.none(), st.none(), st.integers(0, 3))
+requests = st.builds(Request, pauses_us, st.tuples(costs) | st.tuples(costs, costs), repeats)
+new_limits = st.builds(NewLimits, st.tuples(limits, limits), st.tuples(windows_ms, windows_ms))
+steps = st.one_of(requests, requests, requests, requests, st.builds(Refund, st.integers(0, 3)), new_limits)
+
+
+@dataclass(slots=True)
+class World:
+    """Redis and the oracle side by side."""
+
+    redis: SimulatedRedis
+    limits: NewLimits
+    subject: str = field(default_factory=lambda: f"user:{next(subjects)}")
+    windows: tuple[OracleWindow, OracleWindow] = field(
+        default_factory=lambda: (OracleWindow(), OracleWindow())
+    )
+    decided: list[tuple[str, tuple[int, ...], Answers]] = field(default_factory=list)
+    refunded: set[str] = field(default_factory=set)
+    shaken: set[str] = field(default_factory=set)
+
+    def charges(self, costs: tuple[int, ...]) -> list[Charge]:
+        """The charges of a request with these costs."""
+        policies = [
+            Policy(name, limit, window_ms)
+            for name, limit, window_ms in zip("ab", self.limits.limits, self.limits.windows_ms, strict=True)
+        ]
+        return [
+            Charge(policy, "g", self.subject, cost) for policy, cost in zip(policies, costs, strict=False)
+        ]
+
+    def decide(self, request: Request) -> None:
+        """Both decide; they must agree in everything."""
+        self.redis.now_us += request.pause_us
+        if request.repeats is not None and request.repeats < len(self.decided):
+            request_id, costs, first = self.decided[-1 - request.repeats]
+            again = result_of(
+                decide_charges(
+                    self.redis,
+                    charges=self.charges(costs),
+                    log_entries=EXACT,
+                    request_id=request_id,
+                    keep_ms=60_000,
+                )
+            )
+            assert first == again
+            return
+        request_id = str(len(self.decided))
+        charges = self.charges(request.costs)
+        peeked = result_of(peek_charges(self.redis, charges=charges))
+        decided = result_of(
+            decide_charges(
+                self.redis, charges=charges, log_entries=EXACT, request_id=request_id, keep_ms=60_000
+            )
+        )
+        self.decided.append((request_id, request.costs, decided))
+        expected = self.expected(request_id, charges)
+        assert expected == [(one.state, one.remaining, one.wait_us) for one in decided.charges]
+        assert all(state is ChargeState.FITS for state, _, _ in expected) == decided.allowed == peeked.allowed
+        assert [one.state for one in decided.charges] == [one.state for one in peeked.charges]
+
+    def expected(self, request_id: str, charges: list[Charge]) -> list[tuple[ChargeState, int, int]]:
+        """The oracle's answers; it charges if they are all good."""
+        now = self.redis.now_us
+        answers = []
+        for window, charge in zip(self.windows, charges, strict=False):
+            limit, span = charge.policy.limit, charge.policy.window_ms * 1000
+            moved = window.notice_clock(now)
+            if moved:
+                self.shaken.update(one[0] for one in self.decided)
+                window.forget(now, span)
+            used = window.used(now, span)
+            remaining = max(0, limit - used)
+            if charge.cost > limit:
+                answers.append((ChargeState.TOO_DEAR, remaining, -1))
+            elif used + charge.cost > limit:
+                answers.append((ChargeState.DENIED, remaining, window.wait(now, span, limit, charge.cost)))
+            else:
+                answers.append((ChargeState.FITS, remaining, 0))
+        if any(state is not ChargeState.FITS for state, _, _ in answers):
+            return answers
+        for window, charge in zip(self.windows, charges, strict=False):
+            window.forget(now, charge.policy.window_ms * 1000)
+            window.admissions.append(Admission(now, charge.cost, request_id))
+        return [
+            (state, remaining - charge.cost, wait)
+            for (state, remaining, wait), charge in zip(answers, charges, strict=True)
+        ]
+
+    def reload(self, limits: NewLimits) -> None:
+        """Other limits apply to what was charged before; a log rewritten in the wide kind refunds nothing."""
+        if max(limits.limits) > 32_767 or max(limits.windows_ms) > 500_000_000:
+            self.shaken.update(one[0] for one in self.decided)
+        self.limits = limits
+
+    def refund(self, which: int) -> None:
+        """Both refund, at most once, all that is still in the window."""
+        if which >= len(self.decided):
+            return
+        request_id, costs, decided = self.decided[-1 - which]
+        charges = self.charges(costs)
+        units = result_of(refund_charges(self.redis, charges=charges, request_id=request_id))
+        if request_id in self.refunded:
+            assert units == ()
+            return
+        self.refunded.add(request_id)
+        for window, charge, units_back in zip(self.windows, charges, units, strict=False):
+            now, span = self.redis.now_us, charge.policy.window_ms * 1000
+            mine = [one for one in window.admissions if one.request_id == request_id]
+            shifts = bool(window.admissions) and window.admissions[-1].at > now
+            live = decided.allowed and bool(mine) and (shifts or mine[0].at > now - span)
+            if shifts or request_id in self.shaken:
+                assert units_back in {0, charge.cost}  # a clock that went back may void a refund
+            else:
+                assert units_back == (charge.cost if live else 0)
+            if units_back:
+                assert units_back == charge.cost == mine[0].units
+                window.admissions.remove(mine[0])
+                window.forget(now, span)
+
+
+@histories
+@given(start=new_limits, history=st.lists(steps, min_size=1, max_size=60))
+def test_point_01_exact_in_random_histories(
+    simulated: SimulatedRedis, start: NewLimits, history: list[Request | Refund | NewLimits]
+) -> None:
+    """Every answer is the oracle's, whatever the limits, costs, reloads, clock steps, replays and refunds."""
+    simulated.now_us = START_US
+    world = World(simulated, start)
+    for step in history:
+        if isinstance(step, Request):
+            world.decide(step)
+        elif isinstance(step, Refund):
+            world.refund(step.which)
+        else:
+            world.reload(step)
