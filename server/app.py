@@ -77,6 +77,8 @@ def create_app(settings: Settings) -> web.Application:
     limiter = Limiter(
         redis,
         deadline_ms=settings.rate_limit_deadline_ms,
+        workers=lambda: settings.web_concurrency,
+        one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
         on_decision=lambda policy, outcome, source: metrics.rate_limit_decisions.labels(
             policy, outcome, source
         ).inc(),

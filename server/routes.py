@@ -40,7 +40,7 @@ ROUTES = (
     Route("POST", "/api/auth/register", auth.register, "public", "register"),
     Route("POST", "/api/auth/login", auth.login, "public", "login"),
     Route("POST", "/api/auth/refresh", auth.refresh, "public", "refresh"),
-    Route("POST", "/api/auth/logout", auth.logout, "public", "refresh"),
+    Route("POST", "/api/auth/logout", auth.logout, "public", "writes"),
     Route("GET", "/api/auth/me", auth.get_me, "user", "reads"),
     # Reading
     Route("GET", "/api/classes", classes.list_classes, "user", "reads"),

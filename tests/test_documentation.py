@@ -101,7 +101,9 @@ def served_environment(
     run_sql(shared_postgres.url, "DROP DATABASE documentation WITH (FORCE)")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples are curl commands, and there is no curl")
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="the examples are curl commands, and there is no curl"
+)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environment: dict[str, str]) -> None:
     """Every command of the page, in order, in one shell session's environment."""
@@ -119,4 +121,6 @@ def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environmen
             timeout=60,
         )
         printed = done.stdout + done.stderr
-        assert matches(example.output, printed), f"{page}:{example.line}: {example.command}\nprinted:\n{printed}"
+        assert matches(example.output, printed), (
+            f"{page}:{example.line}: {example.command}\nprinted:\n{printed}"
+        )

@@ -13,9 +13,10 @@ from server.api.responses import json_response
 from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.domain.analytics import describe_user_figures
-from server.errors import InvalidInput
+from server.errors import InvalidInput, ServiceUnavailable
 from server.ratelimit.policies import Decision
 from server.ratelimit.subjects import parse_subject
+from server.stores.redis_link import RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -45,14 +46,21 @@ async def show_rate_limits(request: web.Request) -> web.Response:
     """What a client has used of each policy; looking consumes nothing."""
     subject = _subject(request)
     services = services_of(request)
-    decision = await services.limiter.peek(services.rate_limits.current.policies_for_subject(subject))
+    try:
+        decision = await services.limiter.peek(services.rate_limits.current.policies_for_subject(subject))
+    except RedisUnavailable as error:
+        raise ServiceUnavailable("The rate limits can't be reached.") from error
     return json_response({"subject": subject, "source": decision.source, "policies": _policies(decision)})
 
 
 async def reset_rate_limits(request: web.Request) -> web.Response:
     """Forget what a client has used."""
     subject = _subject(request)
-    await services_of(request).limiter.reset(subject)
+    services = services_of(request)
+    try:
+        await services.limiter.reset(subject, services.rate_limits.current.policies_for_subject(subject))
+    except RedisUnavailable as error:
+        raise ServiceUnavailable("The rate limits can't be reached.") from error
     log.info("audit.rate_limits_reset", subject=subject, admin_id=str(caller_of(request).user_id))
     return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
 

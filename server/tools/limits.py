@@ -71,7 +71,7 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
 async def _show(settings: Settings, subject: str) -> str:
     async with _tools(settings) as tools:
         decision = await tools.limiter.peek(tools.limits.policies_for_subject(subject))
-    rows = [("POLICY", "GROUP", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")]
+    rows: list[tuple[str, ...]] = [("POLICY", "GROUP", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")]
     rows += [_row(verdict) for verdict in decision.verdicts]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -51,7 +51,9 @@ class Api:
         self.people = people
         self.tokens = AccessTokens(SECRET_KEY, lifetime_seconds=3600)
 
-    async def request(self, method: str, path: str, *, by: str | None = "user", **options: Any) -> ClientResponse:
+    async def request(
+        self, method: str, path: str, *, by: str | None = "user", **options: Any
+    ) -> ClientResponse:
         """Send a request with the token of one of `people`."""
         headers = dict(options.pop("headers", {}))
         if by is not None:
