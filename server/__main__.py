@@ -18,6 +18,7 @@ from server.settings import ROOT, Settings, SettingsError
 from server.tools.failures import CommandError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+_LONGEST_BLOCK_SECONDS = 365 * 24 * 3600
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -73,6 +74,19 @@ def build_parser() -> argparse.ArgumentParser:
     importing.add_argument("path", type=Path, metavar="PATH", help="a .tsv, .csv or .json file, or a folder")
     importing.set_defaults(command=_import)
 
+    limits = commands.add_parser("limits", help="see and change what a client has used of its rate limits")
+    actions = limits.add_subparsers(required=True, metavar="ACTION")
+    for name, help_ in (
+        ("show", "what the subject has used of each policy; looking consumes nothing"),
+        ("reset", "forget what the subject has used, and end its block"),
+        ("block", "refuse everything of the subject for a while"),
+    ):
+        action = actions.add_parser(name, help=help_)
+        action.add_argument("subject", metavar="SUBJECT", help="user:<id>, or ip:<address or prefix>")
+        if name == "block":
+            action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
+        action.set_defaults(command=_limits, action=name)
+
     token = commands.add_parser("token", help="print an access token of a demo account")
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
@@ -108,25 +122,49 @@ def _serve(_options: argparse.Namespace) -> None:
 def _migrate(_options: argparse.Namespace) -> None:
     from server.tools.migrations import migrate
 
-    for name in migrate(_settings("DATABASE_URL").database_url, ROOT / "sql" / "migrations"):
-        sys.stdout.write(f"applied {name}\n")
+    def report(name: str, seconds: float) -> None:
+        sys.stdout.write(f"{name}: applied in {seconds:.2f} s\n")
+        sys.stdout.flush()
+
+    if not migrate(_settings("DATABASE_URL").database_url, ROOT / "sql" / "migrations", on_applied=report):
+        sys.stdout.write("nothing to do: the schema is up to date\n")
 
 
 def _import(options: argparse.Namespace) -> None:
     from server.tools.importing import import_path
 
-    import_path(_settings("DATABASE_URL").database_url, options.path)
+    report = import_path(_settings("DATABASE_URL").database_url, options.path)
+    sys.stdout.write(
+        f"{report.classes} classes, {report.decks} decks; cards: {report.created} created, "
+        f"{report.updated} updated, {report.unchanged} unchanged\n"
+    )
+    for name in report.skipped:
+        sys.stdout.write(f"skipped, not a deck file: {name}\n")
+
+
+def _limits(options: argparse.Namespace) -> None:
+    from server.tools.limits import block_subject, reset_limits, show_limits
+
+    settings = _settings("REDIS_URL")
+    if options.action == "show":
+        answer = show_limits(settings, options.subject)
+    elif options.action == "reset":
+        answer = reset_limits(settings, options.subject)
+    else:
+        answer = block_subject(settings, options.subject, seconds=options.seconds)
+    sys.stdout.write(f"{answer}\n")
 
 
 def _token(options: argparse.Namespace) -> None:
     from server.tools.accounts import demo_token
 
-    token = demo_token(_settings("DATABASE_URL", "SECRET_KEY"), options.role)
+    token = demo_token(_settings("SECRET_KEY"), options.role)
     sys.stdout.write(f"{token}\n")
 
 
 def _settings(*needed: str) -> Settings:
-    """The settings of a command beside the service; what it does not need may be missing."""
+    """The settings of a command beside the service; what it does not need may be missing. Logs go to stderr."""
+    from server.telemetry.log import configure_logging
     from server.tools.environment import beside_development, completed, with_env_file
     from server.tools.state import StateFolder
 
@@ -135,10 +173,35 @@ def _settings(*needed: str) -> Settings:
         "DATABASE_URL": "postgresql://unused",
         "REDIS_URL": "redis://unused",
         "SECRET_KEY": "unused" * 8,
+        "MASTERY_ENV": "development",
+        "LOG_LEVEL": "warning" if sys.stderr.isatty() else "info",  # a person reads the results instead
     }
     for variable in needed:
         unused.pop(variable)
-    return Settings.from_env(completed(environment, unused))
+    try:
+        settings = Settings.from_env(completed(environment, unused))
+    except SettingsError as error:
+        if all(environment.get(variable, "").strip() for variable in needed):
+            raise
+        raise SettingsError(
+            [*error.problems, "or start `make run` in this checkout; its servers are used then"]
+        ) from None
+    configure_logging(
+        level=settings.log_level,
+        format=settings.log_format,
+        service="mastery",
+        env=settings.environment,
+        version=__version__,
+        descriptor=sys.stderr.fileno(),
+    )
+    return settings
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text) if text.isdecimal() else 0
+    if not 1 <= seconds <= _LONGEST_BLOCK_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {_LONGEST_BLOCK_SECONDS}")
+    return seconds
 
 
 def _complain(*problems: str) -> None:

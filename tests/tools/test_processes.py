@@ -57,7 +57,7 @@ def test_a_stubborn_child_is_killed_with_its_own_children(tmp_path: Path) -> Non
 
 
 def test_a_signal_that_was_missed_is_sent_again(tmp_path: Path) -> None:
-    """A program that is only starting may ignore the first request; it still ends long before it is killed."""
+    """A program that is only starting may ignore the first request; it still ends before it is killed."""
     program = """
         import pathlib, signal, sys
         counted = 0
