@@ -15,11 +15,14 @@ from typing import Protocol
 BACKLOG_BYTES = 1_048_576
 
 
-class Write(Protocol):
-    """Writes as much of the bytes as fits now; raises BlockingIOError where nothing does."""
+class Writer(Protocol):
+    """A way to write that does not block."""
 
-    def __call__(self, data: bytes, /) -> int:
-        """The number of bytes written."""
+    def write(self, data: bytes) -> int:
+        """Write as much as fits now and say how much; BlockingIOError where nothing does."""
+
+    def close(self) -> None:
+        """Let go of what was opened."""
 
 
 class LineOutput:
@@ -41,7 +44,7 @@ class LineOutput:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.describe_loss: Callable[[int], bytes] = lambda count: b"%d log lines dropped\n" % count
-        self._write = _open_writer(descriptor)
+        self._writer = _open_writer(descriptor)
         self._lock = threading.RLock()
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
@@ -64,11 +67,15 @@ class LineOutput:
             while self._backlog and not self._drain() and (left := until - monotonic()) > 0:
                 select.select([], [self.descriptor], [], left)
 
+    def close(self) -> None:
+        """Let go of what was opened beside the descriptor; it itself stays open."""
+        self._writer.close()
+
     def _attempt(self, data: bytes) -> bytes:
         """What is left when no more fits now; nothing if all is out, or if nobody can ever take it."""
         while data:
             try:
-                data = data[self._write(data) :]
+                data = data[self._writer.write(data) :]
             except BlockingIOError:
                 return data
             except OSError:
@@ -99,7 +106,7 @@ class LineOutput:
         return True
 
 
-def _open_writer(descriptor: int) -> Write:
+def _open_writer(descriptor: int) -> Writer:
     """A way to write to the descriptor that does not block.
 
     The descriptor's own mode stays as it is, for its file description is shared with the shell, the master
@@ -115,22 +122,27 @@ def _open_writer(descriptor: int) -> Write:
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            return _DescriptorWriter(os.open(f"/proc/self/fd/{descriptor}", flags))
+            return _DescriptorWriter(os.open(f"/proc/self/fd/{descriptor}", flags), is_ours=True)
         except OSError:  # another user's pipe, a reader that is gone, or no Linux
             return _PollingWriter(descriptor)
     return _DescriptorWriter(descriptor)
 
 
 class _DescriptorWriter:
-    """A regular file, or a descriptor that was opened not to block."""
+    """A regular file, or a descriptor that was opened, by us, not to block."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_is_ours")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, is_ours: bool = False) -> None:
         self._descriptor = descriptor
+        self._is_ours = is_ours
 
-    def __call__(self, data: bytes, /) -> int:
+    def write(self, data: bytes) -> int:
         return os.write(self._descriptor, data)
+
+    def close(self) -> None:
+        if self._is_ours:
+            os.close(self._descriptor)
 
 
 class _SocketWriter:
@@ -141,8 +153,11 @@ class _SocketWriter:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def __call__(self, data: bytes, /) -> int:
+    def write(self, data: bytes) -> int:
         return self._connection.send(data, socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class _PollingWriter:
@@ -153,7 +168,10 @@ class _PollingWriter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def __call__(self, data: bytes, /) -> int:
+    def write(self, data: bytes) -> int:
         if not select.select([], [self._descriptor], [], 0)[1]:
             raise BlockingIOError
         return os.write(self._descriptor, data[: select.PIPE_BUF])
+
+    def close(self) -> None:
+        """Nothing was opened."""
