@@ -36,6 +36,8 @@ class Deadlines:
         lane = self._lanes.get(seconds)
         if lane is None:
             lane = self._lanes[seconds] = deque()
+        while lane and lane[0][1].done():  # a long deadline must not keep every reply until it is over
+            lane.popleft()
         lane.append((expiry, future))
         if self._timer is None or expiry < self._due:
             self._arm(expiry, future.get_loop())

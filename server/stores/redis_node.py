@@ -113,19 +113,19 @@ class RedisNode:
     async def _keep_connected(self) -> None:
         attempt = 0
         while True:
-            connected_at = monotonic()
             try:
                 stream = await self._connect()
             except RedisUnavailable as error:
                 self._went_down(error)
-            except Exception as error:  # whatever it is, Redis must be tried again
+            except Exception:  # whatever it is, Redis must be tried again
                 log.exception("redis.connect_failed", server=self.name)
-                self._went_down(RedisUnavailable(type(error).__name__))
+                self._went_down(RedisUnavailable("error"))
             else:
                 self._came_up(stream)
+                connected_at = monotonic()
                 self._went_down(RedisUnavailable(await self._watch(stream)))
-            if monotonic() - connected_at > BACKOFF_LONGEST_SECONDS:
-                attempt = 0
+                if monotonic() - connected_at > BACKOFF_LONGEST_SECONDS:  # else it may be the same trouble
+                    attempt = 0
             await asyncio.sleep(backoff_seconds(attempt))
             attempt += 1
 
