@@ -64,7 +64,7 @@ class SimulatedRedis:
         try:
             return self.client.evalsha(simulated.sha1, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            return self.client.eval(simulated.source, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+            return self.client.eval(simulated.source.decode(), len(keys), *keys, *args)
 
 
 def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:
