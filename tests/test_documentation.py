@@ -25,6 +25,7 @@ from tests.conftest import replace_database, run_sql
 
 PAGES = ("README.md", "docs/performance-monitoring.md")
 SECRET_KEY = "a key for the examples only, long enough for HS256"
+_SEPARATOR = "--- the next example ---"
 _BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -66,7 +67,7 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def served_environment(
     shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
 ) -> Iterator[dict[str, str]]:
@@ -106,21 +107,21 @@ def served_environment(
 )
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environment: dict[str, str]) -> None:
-    """Every command of the page, in order, in one shell session's environment."""
+    """Every command of the page, in order, in one shell."""
     examples = examples_of(page)
 
     assert examples
-    for example in examples:
-        done = subprocess.run(
-            ["bash", "-c", example.command],
-            env=served_environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        printed = done.stdout + done.stderr
+    script = "\n".join(f"{example.command}\nprintf '%s' '{_SEPARATOR}'" for example in examples)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=served_environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    for example, printed in zip(examples, done.stdout.replace("\r", "").split(_SEPARATOR), strict=False):
         assert matches(example.output, printed), (
             f"{page}:{example.line}: {example.command}\nprinted:\n{printed}"
         )
