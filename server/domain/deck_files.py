@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +102,16 @@ def parse_deck(content: bytes, format_: DeckFormat) -> list[DeckCard]:
         problems.add(1, None, "there is no card in the file", "at least one row with question and answer")
     problems.raise_if_any()
     return cards
+
+
+def as_columns(cards: Sequence[DeckCard]) -> dict[str, list[str | None]]:
+    """Cards as the parameters of the query import_cards: one list a column."""
+    return {
+        "questions": [card.question for card in cards],
+        "answers": [card.answer for card in cards],
+        "explanations": [card.explanation for card in cards],
+        "categories": [card.category for card in cards],
+    }
 
 
 class _Problems:

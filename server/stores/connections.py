@@ -84,9 +84,7 @@ class Connector:
                     return await self._connect_to(address, share_seconds)
             return await self._connect_to(addresses[-1], share_seconds)
         except (OSError, psycopg2.Error) as error:
-            unavailable = translate_connect_error(error)
-            log.debug("database.connect_failed", reason=unavailable.reason, error=_first_line(error))
-            raise unavailable from None
+            raise translate_connect_error(error) from None
 
     async def _resolve(self) -> list[dict[str, str]]:
         """Host, port and address of each place to try; nothing to add where libpq needs no look-up."""
@@ -141,6 +139,7 @@ class ConnectionPool:
         self._free: deque[aiopg.Connection] = deque()
         self._used: set[aiopg.Connection] = set()
         self._closing = False
+        self._reachable = True
         self._all_back = asyncio.Event()
         self._all_back.set()
 
@@ -222,9 +221,23 @@ class ConnectionPool:
     async def _open(self, deadline: float) -> aiopg.Connection:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._connect()
+                connection = await self._connect()
         except TimeoutError:
+            self._note(DatabaseUnavailable("timeout", driver_message="no answer in time"))
             raise DatabaseUnavailable("timeout") from None
+        except DatabaseUnavailable as error:
+            self._note(error)
+            raise
+        self._note(None)
+        return connection
+
+    def _note(self, error: DatabaseUnavailable | None) -> None:
+        """Log the loss of the server and its return, each once, however many ask meanwhile."""
+        if error is not None and self._reachable:
+            log.warning("database.unavailable", error=error.reason, detail=error.driver_message)
+        elif error is None and not self._reachable:
+            log.info("database.recovered")
+        self._reachable = error is None
 
 
 def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:

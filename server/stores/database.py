@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -125,10 +125,8 @@ class Database:
 
     async def start(self) -> None:
         """Open the first connection. A database that is away is logged, and found again by who needs it."""
-        try:
+        with contextlib.suppress(DatabaseUnavailable):
             await self.ping()
-        except DatabaseUnavailable as error:
-            log.warning("database.unavailable", error=error.reason)
 
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Wait for running queries, for so long, then close all connections."""
@@ -165,7 +163,7 @@ class Database:
         """Run a query for its effect: the number of rows it touched. Arguments and errors as `fetch_all`."""
         return await self._run(query, parameters, _row_count)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def transaction(self, *, isolation: Isolation | None = None) -> AsyncIterator[Transaction]:
         """A transaction for the length of the block: committed at its end, rolled back when it raises.
 
@@ -221,7 +219,7 @@ class Database:
             async with self._connection() as connection:
                 return read(await self._runner.run(connection, query, parameters, final=True))
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiopg.Connection]:
         connection = await self._pool.acquire()
         try:

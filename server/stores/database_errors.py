@@ -38,8 +38,10 @@ _RETRYABLE = frozenset({"closed", "serialization", "deadlock"})
 class DatabaseUnavailable(ServiceUnavailable):
     """The database is not available; try again shortly."""
 
-    def __init__(self, reason: str, *, outcome_unknown: bool = False) -> None:
-        """Args: reason: a short word, `reason` below; outcome_unknown: whether a write may have happened.
+    def __init__(self, reason: str, *, outcome_unknown: bool = False, driver_message: str = "") -> None:
+        """Args: reason: a short word, see below; outcome_unknown: whether a write may have happened.
+
+        driver_message: why there is no connection, in libpq's words; for the log alone.
 
         Reasons: refused, rejected, unresolved, starting, timeout, pool_exhausted, closed, readonly, locked,
         resources, serialization, deadlock.
@@ -47,6 +49,7 @@ class DatabaseUnavailable(ServiceUnavailable):
         super().__init__()
         self.reason = reason
         self.outcome_unknown = outcome_unknown
+        self.driver_message = driver_message
 
     @property
     def retryable(self) -> bool:
@@ -94,15 +97,20 @@ class QueryFailed(MasteryError):
 
 def translate_connect_error(error: BaseException) -> DatabaseUnavailable:
     """Why there is no connection. libpq gives no codes while it connects, so its words have to do."""
+    message = str(error).strip().partition("\n")[0]
+    return DatabaseUnavailable(_connect_reason(error), driver_message=message)
+
+
+def _connect_reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
-        return DatabaseUnavailable("timeout")
+        return "timeout"
     if isinstance(error, socket.gaierror):
-        return DatabaseUnavailable("unresolved")
+        return "unresolved"
     text = str(error).lower()
     for reason, words in _WORDS_BY_REASON.items():
         if any(word in text for word in words):
-            return DatabaseUnavailable(reason)
-    return DatabaseUnavailable("closed")
+            return reason
+    return "closed"
 
 
 def translate_query_error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,14 @@ import structlog
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 from tqdm import tqdm
 
-from server.domain.deck_files import MOST_PROBLEMS, DeckCard, DeckFileError, DeckFormat, parse_deck
+from server.domain.deck_files import (
+    MOST_PROBLEMS,
+    DeckCard,
+    DeckFileError,
+    DeckFormat,
+    as_columns,
+    parse_deck,
+)
 from server.stores.queries import load_queries
 from server.tools.deck_names import read_name
 from server.tools.failures import CommandError
@@ -123,16 +130,6 @@ def _write(cursor: Cursor, class_: _Class) -> Iterator[tuple[_Deck, Mapping[str,
             "import_deck", class_id=class_id, name=deck.name, description=None, sort_order=deck.sort_order
         )
         yield deck, run("import_cards", deck_id=found["id"], **as_columns(deck.cards))
-
-
-def as_columns(cards: Sequence[DeckCard]) -> dict[str, list[str | None]]:
-    """Cards as the parameters of the query import_cards: one list a column."""
-    return {
-        "questions": [card.question for card in cards],
-        "answers": [card.answer for card in cards],
-        "explanations": [card.explanation for card in cards],
-        "categories": [card.category for card in cards],
-    }
 
 
 def _read(path: Path) -> tuple[list[_Class], tuple[str, ...]]:

@@ -159,7 +159,8 @@ async def test_it_starts_without_a_server_and_finds_it_later(
             assert "refused" == caught.value.reason
             async with wire.open(wire.port):
                 await database.ping()
-    assert "database.unavailable" in [entry["event"] for entry in logs]
+    assert ["database.unavailable", "database.recovered"] == [entry["event"] for entry in logs]
+    assert "refused" == logs[0]["error"]
 
 
 async def test_it_survives_a_restart_of_the_server(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ async def test_a_pooler_that_refuses_options_is_asked_without(database_url: str,
     ],
 )
 async def test_why_there_is_no_connection(database_url: str, change: tuple[str, str], reason: str) -> None:
-    """The reason is a short word that an operator can act on; the driver's text is for the debug log."""
+    """The reason is a short word that an operator can act on; the driver's text is for the log."""
     async with open_database(database_url.replace(*change)) as database:
         with pytest.raises(DatabaseUnavailable) as caught:
             await database.ping()
