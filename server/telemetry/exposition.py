@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -17,7 +18,21 @@ _HEADER_BYTES = (
 )
 
 
-def collect_families(registry: CollectorRegistry, directory: Path | None, *, kind: str = "*") -> list[Metric]:
+class Declarations(CollectorRegistry):
+    """A registry that knows what is declared in it without asking every metric for its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.families: list[Metric] = []
+
+    def register(self, collector: Collector) -> None:
+        """Declare a metric; its name must be new."""
+        super().register(collector)
+        if isinstance(collector, MetricWrapperBase):
+            self.families.extend(collector.describe())
+
+
+def collect_families(registry: Declarations, directory: Path | None, *, kind: str = "*") -> list[Metric]:
     """The metrics of all workers by name; of this process alone without a directory.
 
     Args:
@@ -25,19 +40,18 @@ def collect_families(registry: CollectorRegistry, directory: Path | None, *, kin
         directory: where the workers write theirs.
         kind: `counter`, `gauge` or `histogram` to read only those.
     """
-    declared = {family.name: family for family in registry.collect()}
     if directory is None:
-        families = declared
+        families = list(registry.collect())
     else:
         paths = [str(path) for path in sorted(directory.glob(f"{kind}_*.db")) if _is_begun(path)]
         merge = MultiProcessCollector.merge
         merged = {family.name: family for family in merge(paths)}  # type: ignore[no-untyped-call]
-        families = {name: merged.get(name, _without_samples(family)) for name, family in declared.items()}
-    for family in families.values():
+        families = [merged.get(family.name, family) for family in registry.families]
+    for family in families:
         # When a series began is no fact about it where workers come and go; several-process mode has none
         # either.
         family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-    return list(families.values())
+    return families
 
 
 def counter_value(families: Iterable[Metric], name: str) -> float:
@@ -70,10 +84,6 @@ def _is_begun(path: Path) -> bool:
         return path.stat().st_size >= _HEADER_BYTES
     except FileNotFoundError:
         return False
-
-
-def _without_samples(family: Metric) -> Metric:
-    return Metric(family.name, family.documentation, family.type, family.unit)
 
 
 def _prefers_openmetrics(accept: str) -> bool:

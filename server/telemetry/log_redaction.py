@@ -21,8 +21,6 @@ _CARRIERS = frozenset(
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
-# Every pattern below needs one of these, a mere id has none, and looking for them costs next to nothing.
-_SIGNS = (" ", ":", "=", "eyJ", "\n", "\t")
 # One look decides whether a text needs the patterns below; nearly none does.
 _SUSPECT = re.compile(
     r"://|eyJ|bearer|basic|passw|passphrase|pwd|secret|token|api.?key|authorization|cookie", re.IGNORECASE
@@ -80,7 +78,8 @@ def is_secret_key(key: str) -> bool:
 
 def redact(text: str) -> str:
     """The text without credentials: Bearer, Basic, JSON Web Tokens, cookies, passwords of URLs and DSNs."""
-    if not any(sign in text for sign in _SIGNS):
+    # Every pattern needs one of these and a mere id has none. Written out, for this runs for each text of each line.
+    if not (" " in text or ":" in text or "=" in text or "eyJ" in text or "\n" in text or "\t" in text):
         return text
     if _SUSPECT.search(text) is None:
         return text

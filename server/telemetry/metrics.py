@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
-from server.telemetry.exposition import collect_families, counter_value, render_families
+from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
 from server.telemetry.memory import read_memory
 from server.telemetry.multiprocess import multiprocess_directory
 
@@ -34,7 +34,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = Declarations()
         self._directory = multiprocess_directory()
         self._cache_reset = ResetPoint(self._directory)
         counter: Callable[..., Counter] = partial(Counter, registry=self.registry)

@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ import orjson
 import pytest
 
 from server.tools.embedded import free_port
+from tests.telemetry.waiting import WAIT_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 30.0
 
 
 @dataclass
@@ -61,14 +60,6 @@ class Gunicorn:
         """The value of the metric whose line the pattern matches; 0 if there is none."""
         found = re.search(rf"^{pattern} (\S+)$", self.get("/metrics")[1], re.MULTILINE)
         return float(found[1]) if found else 0.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Poll a condition until it holds; fail when it does not in time."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {WAIT_SECONDS} s"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -105,8 +105,8 @@ def test_the_access_line(logged: Lines) -> None:
     """One line a request has its route, status and time by part; failures of ours are errors."""
     timings = Timings()
     for part in ("db", "limit"):
-        timings.begin(part)  # type: ignore[arg-type]
-        timings.end(part)  # type: ignore[arg-type]
+        timings.begin(part)
+        timings.end(part)
     access_line(
         method="GET",
         route="/a/{id}",

@@ -1,0 +1,151 @@
+"""Request metrics: what is counted under which labels, and that nothing is altered on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import ClientConnectionError, web
+from aiohttp.typedefs import Handler
+from pytest_aiohttp import AiohttpClient
+
+from server.errors import NotFound
+from server.telemetry.exporter import metrics_middleware
+from server.telemetry.metrics import Metrics
+from tests.telemetry.waiting import eventually
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """An index of one's own."""
+    return Metrics()
+
+
+async def answer(request: web.Request) -> web.Response:
+    """The real request arrives at the handler."""
+    return web.Response(text=f"{request.method} {request.match_info.get('id')} {request.remote}")
+
+
+def application(
+    metrics: Metrics, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.Application:
+    """One route, measured; errors of the domain become responses outside of the measuring."""
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotFound as error:
+            return web.Response(status=error.status)
+
+    app = web.Application(middlewares=[outside, metrics_middleware(metrics)])
+    app.router.add_route("*", "/decks/{id}", handler)
+    return app
+
+
+def responses(metrics: Metrics) -> dict[tuple[str, str, str], float]:
+    """How many responses there were by method, route template and status."""
+    pattern = (
+        r'^http_request_duration_seconds_count\{method="(.*?)",path_template="(.*?)",remote="-",scheme="http",'
+        r'status_code="(.*?)"\} (\S+)$'
+    )
+    found = re.findall(pattern, metrics.render_text("")[0].decode(), re.MULTILINE)
+    return {(method, route, status): float(count) for method, route, status, count in found}
+
+
+async def test_a_route_is_counted_by_its_template(metrics: Metrics, aiohttp_client: AiohttpClient) -> None:
+    """Requests for a thousand decks are one series, and the handler gets the real request."""
+    client = await aiohttp_client(application(metrics, answer))
+    for number in range(5):
+        response = await client.get(f"/decks/{number}")
+        assert f"GET {number} 127.0.0.1" == await response.text()
+    assert {("GET", "/decks/{id}", "200"): 5.0} == responses(metrics)
+
+
+async def test_what_a_caller_invents_is_no_label(metrics: Metrics, aiohttp_client: AiohttpClient) -> None:
+    """Paths that no route matches share a template, methods that nobody knows share a name."""
+    client = await aiohttp_client(application(metrics, answer))
+    for path in ("/a", "/b/c", "/decks"):
+        await client.get(path)
+    for method in ("PROPFIND", "MKCOL", "PURGE"):
+        assert f"{method} 1 127.0.0.1" == await (await client.request(method, "/decks/1")).text()
+    assert {("GET", "__not_matched__", "404"): 3.0, ("OTHER", "/decks/{id}", "200"): 3.0} == responses(
+        metrics
+    )
+
+
+async def test_errors_are_counted_under_their_status(metrics: Metrics, aiohttp_client: AiohttpClient) -> None:
+    """An error of the domain has its own status, an HTTP exception too, anything else is a 500."""
+    failures = iter([NotFound(), web.HTTPConflict(), RuntimeError("bug")])
+
+    async def fail(_request: web.Request) -> web.Response:
+        raise next(failures)
+
+    client = await aiohttp_client(application(metrics, fail))
+    assert [404, 409, 500] == [(await client.get("/decks/1")).status for _ in range(3)]
+    assert {("GET", "/decks/{id}", status): 1.0 for status in ("404", "409", "500")} == responses(metrics)
+    text = metrics.render_text("")[0].decode()
+    for name in ("NotFound", "HTTPConflict", "RuntimeError"):
+        assert f'http_exceptions_total{{exception_type="{name}"' in text
+
+
+async def test_an_exception_passes_untouched(metrics: Metrics, aiohttp_client: AiohttpClient) -> None:
+    """Outside, an exception is the same object, with the cause and the context that it had."""
+    seen: list[BaseException] = []
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ValueError as error:
+            seen.append(error)
+            return web.Response()
+
+    async def fail(_request: web.Request) -> web.Response:
+        try:
+            int("x")
+        except ValueError as error:
+            if seen:
+                raise ValueError("without a cause")  # noqa: B904 - the context alone
+            raise ValueError("with a cause") from error
+        raise AssertionError
+
+    app = web.Application(middlewares=[observe, metrics_middleware(metrics)])
+    app.router.add_get("/", fail)
+    client = await aiohttp_client(app)
+    await client.get("/")
+    await client.get("/")
+    caused, plain = seen
+    assert isinstance(caused.__cause__, ValueError)
+    assert plain.__cause__ is None
+    assert not plain.__suppress_context__
+    assert isinstance(plain.__context__, ValueError)
+
+
+async def test_an_abandoned_request_is_counted(metrics: Metrics, aiohttp_client: AiohttpClient) -> None:
+    """A request whose client went away counts under 499, and is not in flight any more."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait(_request: web.Request) -> web.Response:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    client = await aiohttp_client(
+        application(metrics, wait)
+    )  # its server cancels when the client disconnects
+    request = asyncio.create_task(client.get("/decks/1"))
+    await begun.wait()
+    assert b"\nhttp_requests_in_flight 1.0\n" in metrics.render_text("")[0]
+    request.cancel()
+    with pytest.raises((asyncio.CancelledError, ClientConnectionError)):
+        await request
+    await eventually(lambda: cancelled.is_set() and bool(responses(metrics)), "the request is counted")
+    assert {("GET", "/decks/{id}", "499"): 1.0} == responses(metrics)
+    assert b"\nhttp_requests_in_flight 0.0\n" in metrics.render_text("")[0]
