@@ -3,8 +3,9 @@
 
   KEYS:
     1..n           the state of each charge
-    n+1..n+s       the block of each subject
-    n+s+1          the record of this request id, if there is one
+    n+1..2n        the pages of each charge
+    2n+1..2n+s     the block of each subject
+    2n+s+1         the record of this request id, if there is one
   ARGV:
     1              n, the number of charges
     2              entries of a log before it becomes a ring
@@ -45,16 +46,13 @@ for index = 1, count do
   local edition, base, at = 0, 0, 0
   if charged > 0 then
     if ARGV[arg] == '0' then
-      edition, base, at = window_charge(KEYS[index], state, charged, now, entries)
+      edition, base, at = window_charge(KEYS[index], KEYS[count + index], state, charged, now, entries)
     else
       edition, base, at = bucket_charge(KEYS[index], state, charged)
     end
   elseif state.shifted then
-    if ARGV[arg] == '0' then
-      window_store(KEYS[index], state, -1, '')
-    else
-      bucket_store(KEYS[index], state, state.used)
-    end
+    local refresh = ARGV[arg] == '0' and window_refresh or bucket_refresh
+    refresh(KEYS[index], state)
   end
   if keep_ms > 0 then
     receipts[index] = { charged, edition, base, at }

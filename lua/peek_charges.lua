@@ -3,7 +3,8 @@
 
   KEYS:
     1..n           the state of each charge
-    n+1..n+s       the block of each subject
+    n+1..2n        the pages of each charge
+    2n+1..2n+s     the block of each subject
   ARGV:
     1              n, the number of charges
     2, 3           unused, so that the rest is as in decide_charges

@@ -2,7 +2,7 @@
   The token bucket, as the generic cell rate algorithm in its leaky-bucket form (ITU-T I.371): a level that drains.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: bucket_weigh, bucket_wait, bucket_release, bucket_charge, bucket_refund
+  Gives: bucket_weigh, bucket_wait, bucket_release, bucket_charge, bucket_refresh, bucket_refund
 
   The value: level (8 bytes, a double: the units in use when it was written), at (7 bytes, microseconds since 1970: when
   that was), born (7 bytes: when the bucket was last empty). The level drains by limit / span; a cost fits
@@ -51,8 +51,13 @@ local function bucket_charge(key, bucket, cost)
   return 0, bucket.born, bucket.now
 end
 
+-- Notes that the clock has gone back.
+local function bucket_refresh(key, bucket)
+  bucket_store(key, bucket, bucket.used)
+end
+
 -- Takes back `cost` units charged at `at` to the bucket `born`: what has not drained since. Returns the whole units.
-local function bucket_refund(key, bucket, cost, _, born, at)
+local function bucket_refund(key, bucket, cost, born, at)
   if bucket.used == 0 or bucket.born ~= born then
     return 0
   end

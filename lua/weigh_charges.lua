@@ -5,7 +5,7 @@
   Gives: weigh_charges(values, count, now) -> allowed (1 or 0), the charges' states and codes
          answer_charge(reply, index, state, code, charged) writes the four integers of one charge
 
-  values holds the charges' values and then their subjects' blocks; the charges' five arguments begin at ARGV[4].
+  values holds what the KEYS of decide_charges do; the charges' five arguments begin at ARGV[4].
 ]]
 local function weigh_charges(values, count, now)
   local allowed, states, codes = 1, {}, {}
@@ -15,12 +15,12 @@ local function weigh_charges(values, count, now)
     local subject = tonumber(ARGV[arg + 4])
     local state
     if ARGV[arg] == '0' then
-      state = window_weigh(values[index], now, limit, span)
+      state = window_weigh(values[index], KEYS[count + index], now, limit, span)
     else
       state = bucket_weigh(values[index], now, limit, span)
     end
     local code = 1
-    if values[count + math.abs(subject)] then
+    if values[2 * count + math.abs(subject)] then
       code = 3
     elseif cost > limit then
       code = 2
@@ -44,7 +44,7 @@ local function answer_charge(reply, index, count, state, code, charged)
   elseif code == 2 then
     wait = -1
   elseif code == 3 then
-    wait = redis.call('PTTL', KEYS[count + math.abs(tonumber(ARGV[arg + 4]))]) * 1000
+    wait = redis.call('PTTL', KEYS[2 * count + math.abs(tonumber(ARGV[arg + 4]))]) * 1000
   end
   reply[at] = code
   reply[at + 1] = code == 3 and 0 or math.max(0, math.floor(state.limit - state.used - charged))

@@ -22,6 +22,11 @@ def state_key(charge: Charge) -> bytes:
     return subject_prefix(charge.subject) + _scope(charge.policy.name, charge.group)
 
 
+def pages_key(charge: Charge) -> bytes:
+    """Where the middle of a long log is."""
+    return state_key(charge) + b"p"
+
+
 def block_key(subject: str) -> bytes:
     """What exists while a subject is blocked."""
     return subject_prefix(subject) + b"b"

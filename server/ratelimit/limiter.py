@@ -15,7 +15,7 @@ from server.ratelimit.denial_log import DenialLog
 from server.ratelimit.deny_cache import DenyCache
 from server.ratelimit.fallback import Fallback
 from server.ratelimit.generation import Generation
-from server.ratelimit.keys import PROBE_KEY, block_key, state_key
+from server.ratelimit.keys import PROBE_KEY, block_key, pages_key, state_key
 from server.ratelimit.policies import Charge, Decision, Verdict
 from server.ratelimit.scripts import Answer, Answers, ChargeState
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
@@ -154,7 +154,8 @@ class Limiter:
         Raises:
             RedisUnavailable: Redis does not answer.
         """
-        keys = {state_key(charge) for charge in charges if charge.subject == subject}
+        mine = [charge for charge in charges if charge.subject == subject]
+        keys = {key(charge) for charge in mine for key in (state_key, pages_key)}
         deleted: int = await self._link.execute("UNLINK", block_key(subject), *sorted(keys))
         await self._generation.advance()
         log.info("rate_limit.reset", subject=subject, keys=deleted)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
-from server.ratelimit.keys import block_key, record_key, state_key
+from server.ratelimit.keys import block_key, pages_key, record_key, state_key
 from server.ratelimit.policies import Algorithm, Charge
 from server.stores.scripts import Script, load_script
 
@@ -126,7 +126,7 @@ async def charge_arrears(
     args = [log_entries]
     for charge, age_us in charges:
         args += [*_rule(charge), charge.cost, age_us]
-    keys = [state_key(charge) for charge, _ in charges]
+    keys = _state_keys([charge for charge, _ in charges])
     reply: int = await runner.run_script(load_script("charge_arrears"), keys, args, deadline_ms=deadline_ms)
     return reply
 
@@ -149,7 +149,7 @@ async def refund_charges(
     Returns:
         the units given back for each charge; empty if the request id is unknown or was refunded before.
     """
-    keys = [*map(state_key, charges), record_key(charges, request_id)]
+    keys = [*_state_keys(charges), record_key(charges, request_id)]
     args = [value for charge in charges for value in _rule(charge)]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
@@ -160,7 +160,11 @@ async def refund_charges(
 def _keys(charges: Sequence[Charge]) -> tuple[list[bytes], list[str]]:
     """The state keys and then the block keys, and the subjects in the order of their block keys."""
     subjects = list(dict.fromkeys(charge.subject for charge in charges))
-    return [*map(state_key, charges), *map(block_key, subjects)], subjects
+    return [*_state_keys(charges), *map(block_key, subjects)], subjects
+
+
+def _state_keys(charges: Sequence[Charge]) -> list[bytes]:
+    return [*map(state_key, charges), *map(pages_key, charges)]
 
 
 def _rule(charge: Charge) -> tuple[int, int, int]:

@@ -16,16 +16,19 @@ Result = TypeVar("Result")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("server_clock").source
+_REAL_PAGE = b"local PAGE = 32\n"
 _SIMULATED_CLOCK = (
     f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
 )
 
 
 @functools.cache
-def with_simulated_clock(script: Script) -> Script:
-    """The script with lua/server_clock.lua replaced by a key that the test sets."""
+def simulated(script: Script, page_entries: int = 32) -> Script:
+    """The script with lua/server_clock.lua replaced by a key that the test sets, and pages of another size."""
     assert _REAL_CLOCK in script.source
+    assert _REAL_PAGE in script.source
     source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
+    source = source.replace(_REAL_PAGE, b"local PAGE = %d\n" % page_entries)
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
@@ -38,6 +41,7 @@ class SimulatedRedis:
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url)
+        self.page_entries = 32
         self._now_us = 0
         self.now_us = START_US
 
@@ -60,11 +64,11 @@ class SimulatedRedis:
         deadline_ms: float | None = None,  # noqa: ARG002 - the interface is RedisLink's
     ) -> Any:
         """Run it at the simulated time."""
-        simulated = with_simulated_clock(script)
+        changed = simulated(script, self.page_entries)
         try:
-            return self.client.evalsha(simulated.sha1, len(keys), *keys, *args)
+            return self.client.evalsha(changed.sha1, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            return self.client.eval(simulated.source.decode(), len(keys), *keys, *args)
+            return self.client.eval(changed.source.decode(), len(keys), *keys, *args)
 
 
 def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:

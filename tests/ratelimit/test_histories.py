@@ -9,6 +9,7 @@ import itertools
 import os
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -190,12 +191,14 @@ class World:
                 window.forget(now, span)
 
 
+@pytest.mark.parametrize("page_entries", [2, 32])
 @histories
 @given(start=new_limits, history=st.lists(steps, min_size=1, max_size=60))
 def test_point_01_exact_in_random_histories(
-    simulated: SimulatedRedis, start: NewLimits, history: list[Request | Refund | NewLimits]
+    simulated: SimulatedRedis, page_entries: int, start: NewLimits, history: list[Request | Refund | NewLimits]
 ) -> None:
     """Every answer is the oracle's, whatever the limits, costs, reloads, clock steps, replays and refunds."""
+    simulated.page_entries = page_entries
     simulated.now_us = START_US
     world = World(simulated, start)
     for step in history:
@@ -205,3 +208,39 @@ def test_point_01_exact_in_random_histories(
             world.refund(step.which)
         else:
             world.reload(step)
+
+
+@pytest.mark.parametrize("page_entries", [2, 32])
+@histories
+@given(
+    limit=st.integers(1, 60),
+    window_ms=st.integers(1, 200),
+    log_entries=st.integers(1, 12),
+    history=st.lists(st.tuples(pauses_us, costs), min_size=1, max_size=80),
+)
+def test_point_01_a_ring_never_admits_more_and_is_at_most_a_slot_late(
+    simulated: SimulatedRedis,
+    page_entries: int,
+    limit: int,
+    window_ms: int,
+    log_entries: int,
+    history: list[tuple[int, int]],
+) -> None:
+    """Beyond its entries a log admits never more than the limit, and refuses only what a slot's delay explains."""
+    simulated.page_entries = page_entries
+    simulated.now_us = START_US
+    policy, subject, window = Policy("ring", limit, window_ms), f"user:ring-{next(subjects)}", OracleWindow()
+    span = window_ms * 1000
+    slot = -(-span // log_entries)
+    for pause_us, cost in history:
+        simulated.now_us += pause_us
+        now = simulated.now_us
+        charges = [Charge(policy, "g", subject, cost)]
+        answers = result_of(decide_charges(simulated, charges=charges, log_entries=log_entries))
+        window.notice_clock(now)
+        if answers.allowed:
+            assert window.used(now, span) + cost <= limit
+            window.admissions.append(Admission(now, cost))
+        elif cost <= limit:
+            assert window.used(now, span + slot) + cost > limit
+            assert 0 <= answers.charges[0].wait_us - window.wait(now, span, limit, cost) <= slot
