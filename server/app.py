@@ -16,7 +16,9 @@ from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Service
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
+from server.domain.callers import Callers
 from server.domain.catalog import Catalog
+from server.domain.external_tokens import ExternalTokens
 from server.domain.overlays import Overlays
 from server.domain.passwords import Passwords
 from server.domain.progress import Progress
@@ -36,6 +38,7 @@ from server.routes import ROUTES, add_routes
 from server.settings import Settings
 from server.stores.cache import Cache
 from server.stores.database import Database
+from server.stores.key_sets import KeySet
 from server.stores.redis_link import RedisLink
 from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.exporter import metrics_middleware
@@ -94,6 +97,13 @@ def create_app(settings: Settings) -> web.Application:
     health.register("cache", redis.ping, critical=False)
 
     tokens = AccessTokens(settings.secret_key, lifetime_seconds=settings.access_token_seconds)
+    external = None
+    if settings.auth_jwks_url is not None:
+        external = ExternalTokens(
+            KeySet(settings.auth_jwks_url),
+            issuer=settings.auth_issuer,
+            audience=settings.auth_audience,
+        )
     catalog = Catalog(database, cache)
 
     app = web.Application(
@@ -123,7 +133,7 @@ def create_app(settings: Settings) -> web.Application:
         health=health,
         limiter=limiter,
         rate_limits=rate_limits,
-        tokens=tokens,
+        callers=Callers(database, tokens, external),
         accounts=Accounts(
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),

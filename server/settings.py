@@ -50,6 +50,9 @@ class Settings:
     cors_origins: frozenset[str] = frozenset()  # CORS_ORIGINS
     hsts: bool = False  # HSTS
 
+    auth_jwks_url: str | None = None  # AUTH_JWKS_URL
+    auth_issuer: str = ""  # AUTH_ISSUER
+    auth_audience: str = ""  # AUTH_AUDIENCE
     access_token_seconds: int = 3600  # ACCESS_TOKEN_SECONDS
     refresh_token_seconds: int = 30 * 24 * 3600  # REFRESH_TOKEN_SECONDS
 
@@ -232,6 +235,15 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
         _Kind(_parse_origins, "origins such as https://app.example.com, separated by commas"),
     ),
     "hsts": ("HSTS", _Kind(_parse_switch, "on or off")),
+    "auth_jwks_url": (
+        "AUTH_JWKS_URL",
+        _url(("https", "http"), "https://issuer.example.com/.well-known/jwks.json"),
+    ),
+    "auth_issuer": (
+        "AUTH_ISSUER",
+        _Kind(str, "the `iss` of the issuer's tokens, such as https://issuer.example.com"),
+    ),
+    "auth_audience": ("AUTH_AUDIENCE", _Kind(str, "the `aud` that the issuer gives to this service")),
     "access_token_seconds": ("ACCESS_TOKEN_SECONDS", _seconds),
     "refresh_token_seconds": ("REFRESH_TOKEN_SECONDS", _seconds),
     "database_pool_size": ("DATABASE_POOL_SIZE", _whole(1, 500, "connections a worker")),

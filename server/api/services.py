@@ -14,7 +14,8 @@ from server.domain.catalog import Catalog
 from server.domain.progress import Progress
 from server.domain.reading import Reading
 from server.domain.sessions import Sessions
-from server.domain.tokens import AccessTokens, Caller
+from server.domain.callers import Callers
+from server.domain.tokens import Caller
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
@@ -35,7 +36,7 @@ class Services:
     health: Health
     limiter: Limiter
     rate_limits: RateLimitsFile
-    tokens: AccessTokens
+    callers: Callers
     accounts: Accounts
     catalog: Catalog
     reading: Reading

@@ -27,6 +27,14 @@ class Caller:
     plan: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """What a valid token of ours says."""
+
+    caller: Caller
+    expires_at: datetime
+
+
 class TokenRefused(Unauthenticated):
     """The access token is not valid."""
 
@@ -54,8 +62,8 @@ class AccessTokens:
             claims["plan"] = caller.plan
         return jwt.encode(claims, self._secret_key, algorithm=_ALGORITHM)
 
-    def verify(self, token: str) -> Caller:
-        """The caller that a token names.
+    def verify(self, token: str) -> VerifiedToken:
+        """The caller that a token names, and until when.
 
         Raises:
             TokenRefused: it is malformed, expired, or not signed by this service.
@@ -76,4 +84,5 @@ class AccessTokens:
         role, plan = claims["role"], claims.get("plan")
         if role not in ROLES or not (plan is None or isinstance(plan, str)):
             raise TokenRefused
-        return Caller(user_id, cast("Role", role), plan)
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        return VerifiedToken(Caller(user_id, cast("Role", role), plan), expires_at)

@@ -7,12 +7,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from server.api.services import CALLER, services_of
-from server.domain.tokens import TokenRefused
-from server.errors import Forbidden, Unauthenticated
+from server.errors import Forbidden, MasteryError, Unauthenticated
 from server.middleware.rules import rule_of
 
 # Why a token was refused: its bearer is a stranger, limited by address, and told the reason where a role is required.
-_REFUSAL = web.RequestKey("refusal", TokenRefused)
+_REFUSAL = web.RequestKey("refusal", MasteryError)
 
 
 @web.middleware
@@ -20,9 +19,11 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     """Verify the Bearer token, if there is one."""
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() == "bearer":
+        callers = services_of(request).callers
+        token = token.strip()
         try:
-            caller = services_of(request).tokens.verify(token.strip())
-        except TokenRefused as refusal:
+            caller = callers.recall(token) or await callers.identify(token)
+        except MasteryError as refusal:
             request[_REFUSAL] = refusal
         else:
             request[CALLER] = caller
