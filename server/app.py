@@ -119,6 +119,7 @@ def create_app(settings: Settings) -> web.Application:
         settings=settings,
         database=database,
         redis=redis,
+        cache=cache,
         metrics=metrics,
         health=health,
         limiter=limiter,
@@ -181,6 +182,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.rate_limits.close()
     await services.limiter.close()
     await services.health.close()
+    await services.cache.close()
     await services.redis.close()
     await services.database.close()
     log.info("service.stopped")
