@@ -60,6 +60,12 @@ class Unauthenticated(MasteryError):
     title = "Unauthorized"
 
 
+class AccountGone(Unauthenticated):
+    """This account no longer exists."""
+
+    code = "account_gone"
+
+
 class Forbidden(MasteryError):
     """Your role does not allow this."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ async def rate_card(request: web.Request) -> web.Response:
     """Record one rating; the answer is the card's progress."""
     flashcard_id = path_id(request, "flashcardId")
     body = await read_json(request, _RATING)
-    rating = Rating(flashcard_id=flashcard_id, rated_at=datetime.now(UTC), **body)
+    rating = Rating(flashcard_id=flashcard_id, **body)
     recorded = await services_of(request).progress.record_ratings(
         caller_of(request).user_id, [rating], zone=time_zone_of(request)
     )
@@ -38,8 +38,7 @@ async def rate_card(request: web.Request) -> web.Response:
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
-    now = datetime.now(UTC)
-    ratings = [Rating(**{**entry, "rated_at": entry["rated_at"] or now}) for entry in body["ratings"]]
+    ratings = [Rating(**entry) for entry in body["ratings"]]
     recorded = await services_of(request).progress.record_ratings(
         caller_of(request).user_id, ratings, zone=time_zone_of(request)
     )

@@ -70,6 +70,8 @@ class Cache:
         nor fills these keys.
         """
         stale = set(keys)
+        if not stale:
+            return
         for flight in [flight for flight in self._flights if flight[0] in stale]:
             del self._flights[flight]  # whoever comes now must not get what was loaded before the write
         try:
