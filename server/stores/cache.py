@@ -122,6 +122,7 @@ class Cache:
 
     def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:
         """Count a failed operation and keep its short reason for the operator."""
+        self._metrics.cache_errors.inc()
         self._metrics.record_cache_error(error.reason if isinstance(error, RedisUnavailable) else error.code)
 
     async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
