@@ -30,6 +30,7 @@ from server.middleware.client import TRUSTED_PROXIES
 from server.middleware.cors import cors
 from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
+from server.middleware.rules import UNMATCHED_GROUP
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
-        required_groups={route.limits for route in ROUTES if route.limits is not None},
+        required_groups={UNMATCHED_GROUP, *(route.limits for route in ROUTES if route.limits is not None)},
         on_change=lambda _: limiter.forget_denials(),
     )
 
@@ -129,6 +130,7 @@ def create_app(settings: Settings) -> web.Application:
         settings=settings,
         database=database,
         redis=redis,
+        cache=cache,
         metrics=metrics,
         health=health,
         limiter=limiter,
@@ -191,6 +193,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.rate_limits.close()
     await services.limiter.close()
     await services.health.close()
+    await services.cache.close()
     await services.redis.close()
     await services.database.close()
     log.info("service.stopped")

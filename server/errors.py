@@ -45,7 +45,7 @@ class UnsupportedMediaType(MasteryError):
 
 
 class BodyTooLarge(MasteryError):
-    """The body is larger than this route accepts."""
+    """The body is larger than this route accepts: 1 MiB, or 10 MiB for an import."""
 
     status = 413
     code = "body_too_large"
@@ -58,6 +58,12 @@ class Unauthenticated(MasteryError):
     status = 401
     code = "unauthenticated"
     title = "Unauthorized"
+
+
+class AccountGone(Unauthenticated):
+    """This account no longer exists."""
+
+    code = "account_gone"
 
 
 class Forbidden(MasteryError):

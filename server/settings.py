@@ -89,17 +89,20 @@ class Settings:
             value = reader.read(variable, kind, required=name in _REQUIRED)
             if value is not None:
                 values[name] = value
+        complete = {field.name: field.default for field in fields(cls)} | values
+        if complete["rating_good_ms"] >= complete["rating_poor_ms"]:
+            reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
         if reader.problems:
             raise SettingsError(reader.problems)
-        settings = cls(**values)
-        if settings.rating_good_ms >= settings.rating_poor_ms:
-            raise SettingsError(["RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)"])
-        return settings
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a variable's text becomes a value (ValueError or OSError if it can't), and what it accepts, in words."""
+    """How a variable's text becomes a value, and what it accepts, in words.
+
+    `parse` raises ValueError, OSError or RuntimeError for a text that it does not accept.
+    """
 
     parse: Callable[[str], Any]
     accepts: str
@@ -120,7 +123,7 @@ class _Reader:
             return None
         try:
             return kind.parse(text)
-        except (ValueError, OSError):
+        except (ValueError, OSError, RuntimeError):  # the last: ~ of nobody
             shown = "its value" if variable in _SECRET else repr(text)
             self.problems.append(f"{variable}: {shown} is not accepted: it takes {kind.accepts}")
             return None
@@ -171,18 +174,19 @@ def _parse_switch(text: str) -> bool:
 
 
 def _parse_origins(text: str) -> frozenset[str]:
-    origins = frozenset(origin.strip() for origin in text.split(",") if origin.strip())
-    for origin in origins:
-        parts = urlsplit(origin)
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.netloc
-            or parts.path
-            or parts.query
-            or "*" in origin
-        ):
-            raise ValueError
-    return origins
+    return frozenset(_parse_origin(origin.strip()) for origin in text.split(",") if origin.strip())
+
+
+def _parse_origin(text: str) -> str:
+    """An origin as browsers write it (RFC 6454, section 6.2): lower case, without the scheme's own port."""
+    parts = urlsplit(text)
+    host = (parts.hostname or "").lower()
+    if parts.scheme not in _WEB_PORTS or not host or "*" in host or "@" in parts.netloc:
+        raise ValueError
+    if parts.path or "?" in text or "#" in text:
+        raise ValueError
+    port = "" if parts.port in {None, _WEB_PORTS[parts.scheme]} else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def _parse_proxies(text: str) -> str:
@@ -202,6 +206,7 @@ def _parse_file(text: str) -> Path:
 
 
 _MOST_HOPS = 32
+_WEB_PORTS = {"http": 80, "https": 443}
 _SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL"})
 _REQUIRED = frozenset({"database_url", "redis_url", "secret_key"})
 _milliseconds = _whole(1, 600_000, "milliseconds")

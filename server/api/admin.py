@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from aiohttp import hdrs, web
 
-from server.api.requests import path_id, read_query
+from server.api.requests import path_id, read_query, refuse_query
 from server.api.responses import json_response
 from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
@@ -39,12 +39,15 @@ async def list_users(request: web.Request) -> web.Response:
 
 async def get_user(request: web.Request) -> web.Response:
     """One user's figures, with their progress class by class."""
-    return json_response(await services_of(request).analytics.get_user_figures(path_id(request, "userId")))
+    user_id = path_id(request, "userId")
+    refuse_query(request)
+    return json_response(await services_of(request).analytics.get_user_figures(user_id))
 
 
 async def show_rate_limits(request: web.Request) -> web.Response:
     """What a client has used of each policy; looking consumes nothing."""
     subject = _subject(request)
+    refuse_query(request)
     services = services_of(request)
     try:
         decision = await services.limiter.peek(services.rate_limits.current.policies_for_subject(subject))

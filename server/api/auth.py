@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from server.api.requests import read_json
+from server.api.requests import read_json, refuse_query
 from server.api.responses import json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
@@ -41,5 +41,6 @@ async def logout(request: web.Request) -> web.Response:
 
 async def get_me(request: web.Request) -> web.Response:
     """The caller's account."""
+    refuse_query(request)
     user = await services_of(request).accounts.find_user(caller_of(request).user_id)
     return tagged_response(request, {"user": user})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from server.api.pagination import PageSchema
-from server.api.requests import path_id, read_query
+from server.api.requests import path_id, read_query, refuse_query
 from server.api.responses import tagged_response
 from server.api.schemas import StudyQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
+from server.domain.catalog import class_position
 
 _PAGE = PageSchema()
 _STUDY = StudyQuerySchema()
@@ -23,14 +22,15 @@ async def list_classes(request: web.Request) -> web.Response:
     after = cursors.read("classes", query["cursor"])
     classes = await services_of(request).catalog.list_published_classes()
     if after is not None:
-        classes = [entry for entry in classes if _position(entry) > after]
-    page, next_cursor = cursors.page("classes", classes[: query["limit"] + 1], query["limit"], _position)
+        classes = [entry for entry in classes if class_position(entry) > after]
+    page, next_cursor = cursors.page("classes", classes[: query["limit"] + 1], query["limit"], class_position)
     return tagged_response(request, {"classes": page, "nextCursor": next_cursor})
 
 
 async def get_class(request: web.Request) -> web.Response:
     """A class with its decks and how far the caller is in each."""
     class_id = path_id(request, "classId")
+    refuse_query(request)
     return tagged_response(
         request, await services_of(request).reading.get_class(caller_of(request).user_id, class_id)
     )
@@ -53,8 +53,5 @@ async def study_class(request: web.Request) -> web.Response:
 async def list_flashcards(request: web.Request) -> web.Response:
     """A deck with its cards."""
     deck_id = path_id(request, "deckId")
+    refuse_query(request)
     return tagged_response(request, await services_of(request).catalog.get_deck(deck_id))
-
-
-def _position(entry: dict[str, Any]) -> list[Any]:
-    return [entry["order"], entry["name"], entry["id"]]

@@ -19,7 +19,9 @@ log = structlog.get_logger(__name__)
 async def health(request: web.Request) -> web.Response:
     """Whether the database and the cache answer, and how fast."""
     report = await services_of(request).health.run()
-    return json_response(report.as_json(), status=200 if report.serving else 503)
+    if report.serving:
+        return json_response(report.as_json())
+    return json_response(report.as_json(), status=503, headers={hdrs.RETRY_AFTER: "1"})
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -115,7 +117,9 @@ def _require_admin_or_metrics_token(request: web.Request) -> None:
 
 def _carries(request: web.Request, token: str) -> bool:
     scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        value.strip().encode(errors="surrogateescape"), token.encode(errors="surrogateescape")
+    )
 
 
 def _now() -> str:

@@ -12,21 +12,24 @@ from typing import Any
 import orjson
 from marshmallow import Schema, fields, validate
 
+from server.api.fields import WholeNumber
 from server.errors import InvalidInput
 
 DEFAULT_LIMIT = 50
 MAXIMUM_LIMIT = 100
+# A class's name is part of a position: 255 characters, up to 4 bytes each, then base64.
+MAXIMUM_CURSOR_LENGTH = 2000
 _SIGNATURE_BYTES = 12
 
 
 class PageSchema(Schema):
     """The two parameters that every list takes."""
 
-    limit = fields.Integer(
+    limit = WholeNumber(
         load_default=DEFAULT_LIMIT,
         validate=validate.Range(1, MAXIMUM_LIMIT, error=f"Must be from 1 to {MAXIMUM_LIMIT}."),
     )
-    cursor = fields.String(load_default=None, validate=validate.Length(max=1000))
+    cursor = fields.String(load_default=None, validate=validate.Length(max=MAXIMUM_CURSOR_LENGTH))
 
 
 class Cursors:

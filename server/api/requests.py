@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -12,13 +11,18 @@ import orjson
 from aiohttp import web
 from marshmallow import Schema, ValidationError
 
-from server.errors import BodyTooLarge, InvalidInput, MalformedBody, UnsupportedMediaType
+from server.api.fields import CANONICAL_UUID
+from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
 
 MAX_BODY_BYTES = 1 << 20
+# What the field is called when the body as a whole is wrong.
+BODY_FIELD = "body"
 TIME_ZONE_HEADER = "X-Time-Zone"
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _TIME_ZONES = frozenset(available_timezones())
+_NO_PARAMETERS = Schema()
+# Why the body could not be read: a second look must not find the rest of it.
+_BODY_FAILURE = web.RequestKey("body_failure", MasteryError)
 
 
 def path_id(request: web.Request, name: str) -> UUID:
@@ -28,7 +32,7 @@ def path_id(request: web.Request, name: str) -> UUID:
         InvalidInput: it is none.
     """
     text = request.match_info[name]
-    if _UUID.fullmatch(text) is None:
+    if CANONICAL_UUID.fullmatch(text) is None:
         raise InvalidInput(errors={name: "This is not a UUID."})
     return UUID(text)
 
@@ -46,12 +50,21 @@ def read_query(request: web.Request, schema: Schema) -> dict[str, Any]:
     return _load(schema, dict(query))
 
 
+def refuse_query(request: web.Request) -> None:
+    """For routes that take no query parameters: a client that sends one expects something of it.
+
+    Raises:
+        InvalidInput: there is one.
+    """
+    read_query(request, _NO_PARAMETERS)
+
+
 async def read_json(request: web.Request, schema: Schema) -> dict[str, Any]:
     """The JSON body, checked.
 
     Raises:
-        UnsupportedMediaType: it does not claim to be JSON.
         BodyTooLarge: it is larger than 1 MiB.
+        UnsupportedMediaType: it does not claim to be JSON.
         MalformedBody: it is not JSON.
         InvalidInput: with a message for each field that is wrong.
     """
@@ -60,15 +73,32 @@ async def read_json(request: web.Request, schema: Schema) -> dict[str, Any]:
 
 async def read_json_value(request: web.Request) -> Any:
     """The JSON body as it came; raises as read_json does, but for InvalidInput."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise BodyTooLarge
     if not _is_json(request.content_type):
         raise UnsupportedMediaType
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    body = await request.read()
+    body = await _read_body(request)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"The body is not valid JSON: {error}.") from error
+        raise MalformedBody(errors={BODY_FIELD: f"This is not valid JSON: {error}."}) from error
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """The whole body; what went wrong once goes wrong again."""
+    failure = request.get(_BODY_FAILURE)
+    if failure is None:
+        try:
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            failure = BodyTooLarge()
+        except (
+            web.RequestPayloadError,
+            ConnectionError,
+        ):  # bad chunks, bad compression, a client that hung up
+            failure = MalformedBody(errors={BODY_FIELD: "It did not arrive whole."})
+        request[_BODY_FAILURE] = failure
+    raise failure
 
 
 def time_zone_of(request: web.Request) -> ZoneInfo | None:
@@ -101,9 +131,10 @@ def _load(schema: Schema, data: Any) -> dict[str, Any]:
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Marshmallow's nested messages as dotted paths; what is wrong with the whole is the field `_schema`."""
+    """Marshmallow's nested messages as dotted paths. Under `_schema` it tells what is wrong with the whole."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
-            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
+            place = [path, "" if key == "_schema" else str(key)]
+            yield from _flatten(inner, ".".join(filter(None, place)))
     else:
-        yield path, " ".join(str(message) for message in messages)
+        yield path or BODY_FIELD, " ".join(str(message) for message in messages)

@@ -30,15 +30,13 @@ def tagged_response(request: web.Request, payload: Any) -> web.Response:
     body = orjson.dumps(payload)
     tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     headers = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.ETAG: tag, hdrs.VARY: hdrs.AUTHORIZATION}
-    if _matches(request.headers.get(hdrs.IF_NONE_MATCH), tag):
+    if _matches(",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ())), tag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, content_type=JSON, headers=headers)
 
 
-def _matches(if_none_match: str | None, tag: str) -> bool:
+def _matches(if_none_match: str, tag: str) -> bool:
     """Weak comparison, RFC 9110, section 8.8.3.2: the W/ of either side does not count."""
-    if if_none_match is None:
-        return False
     if if_none_match.strip() == "*":
         return True
     opaque = tag.removeprefix("W/")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from marshmallow import Schema, fields, validate
 
-from marshmallow import Schema, ValidationError, fields, validate
-
+from server.api.fields import Identifier, IdentifierList, PastMoment, Text, WholeNumber
 from server.api.pagination import PageSchema
 from server.domain.analytics import USER_ORDERS
 from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
@@ -20,63 +15,6 @@ MAXIMUM_RATINGS = 100
 MAXIMUM_SESSION_DECKS = 50
 # A response time longer than a day is a clock error, not a hesitation.
 MAXIMUM_RESPONSE_TIME_MS = 24 * 3600 * 1000
-# How far a client's clock may be ahead of ours.
-_CLOCK_TOLERANCE = timedelta(minutes=5)
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
-
-class Text(fields.String):
-    """A string that PostgreSQL can hold (no NUL, no lone surrogate), trimmed."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> str:
-        text: str = super()._deserialize(value, attr, data, **options).strip()
-        if "\0" in text:
-            raise ValidationError("May not contain the character U+0000.")
-        return text
-
-
-class Identifier(fields.Field[UUID]):
-    """A UUID in its canonical form."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> UUID:
-        del attr, data, options
-        if not isinstance(value, str) or _CANONICAL_UUID.fullmatch(value) is None:
-            raise ValidationError("This is not a UUID.")
-        return UUID(value)
-
-
-class IdentifierList(fields.Field[list[UUID]]):
-    """UUIDs separated by commas, in a query parameter."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> list[UUID]:
-        del attr, data, options
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(_CANONICAL_UUID.fullmatch(part) for part in parts):
-            raise ValidationError("Must be UUIDs separated by commas.")
-        return [UUID(part) for part in parts]
-
-
-class PastMoment(fields.AwareDateTime):
-    """An ISO-8601 time with a zone, not in the future."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(format="iso", **options)
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> datetime:
-        moment: datetime = super()._deserialize(value, attr, data, **options)
-        now = datetime.now(UTC)
-        if not _EARLIEST <= moment <= now + _CLOCK_TOLERANCE:
-            raise ValidationError("Must be a time between the year 2000 and now.")
-        return min(moment, now)
 
 
 class RegisterSchema(Schema):
@@ -90,7 +28,7 @@ class RegisterSchema(Schema):
 class LoginSchema(Schema):
     """POST /api/auth/login."""
 
-    email = fields.String(required=True, validate=validate.Length(min=1, max=254))
+    email = Text(required=True, validate=validate.Length(min=1, max=254))
     password = fields.String(required=True, validate=validate.Length(min=1, max=128))
 
 
@@ -110,7 +48,7 @@ class StudyQuerySchema(Schema):
         validate=validate.OneOf(STUDY_MODES, error="Must be one of {choices}."),
     )
     decks = IdentifierList(load_default=None)
-    limit = fields.Integer(
+    limit = WholeNumber(
         load_default=None,
         validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}."),
     )

@@ -19,6 +19,7 @@ from server.domain.tokens import Caller
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
+from server.stores.cache import Cache
 from server.stores.database import Database
 from server.stores.redis_link import RedisLink
 from server.telemetry.health import Health
@@ -32,6 +33,7 @@ class Services:
     settings: Settings
     database: Database
     redis: RedisLink
+    cache: Cache
     metrics: Metrics
     health: Health
     limiter: Limiter

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from aiohttp import hdrs, web
 
 from server.api.pagination import PageSchema
-from server.api.requests import path_id, read_json, read_query, time_zone_of
+from server.api.requests import path_id, read_json, read_query, refuse_query, time_zone_of
 from server.api.responses import json_response, tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
@@ -28,7 +28,7 @@ async def rate_card(request: web.Request) -> web.Response:
     """Record one rating; the answer is the card's progress."""
     flashcard_id = path_id(request, "flashcardId")
     body = await read_json(request, _RATING)
-    rating = Rating(flashcard_id=flashcard_id, rated_at=datetime.now(UTC), **body)
+    rating = Rating(flashcard_id=flashcard_id, **body)
     recorded = await services_of(request).progress.record_ratings(
         caller_of(request).user_id, [rating], zone=time_zone_of(request)
     )
@@ -38,8 +38,7 @@ async def rate_card(request: web.Request) -> web.Response:
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
-    now = datetime.now(UTC)
-    ratings = [Rating(**{**entry, "rated_at": entry["rated_at"] or now}) for entry in body["ratings"]]
+    ratings = [Rating(**entry) for entry in body["ratings"]]
     recorded = await services_of(request).progress.record_ratings(
         caller_of(request).user_id, ratings, zone=time_zone_of(request)
     )
@@ -49,6 +48,7 @@ async def rate_cards(request: web.Request) -> web.Response:
 async def get_card_progress(request: web.Request) -> web.Response:
     """The caller's progress on a card."""
     flashcard_id = path_id(request, "flashcardId")
+    refuse_query(request)
     progress = await services_of(request).progress.get_card_progress(caller_of(request).user_id, flashcard_id)
     return tagged_response(request, progress)
 
@@ -56,12 +56,14 @@ async def get_card_progress(request: web.Request) -> web.Response:
 async def get_class_progress(request: web.Request) -> web.Response:
     """The caller's progress in a class."""
     class_id = path_id(request, "classId")
+    refuse_query(request)
     progress = await services_of(request).reading.get_class_progress(caller_of(request).user_id, class_id)
     return tagged_response(request, progress)
 
 
 async def get_stats(request: web.Request) -> web.Response:
     """The caller's figures over everything."""
+    refuse_query(request)
     return tagged_response(
         request, await services_of(request).analytics.get_user_stats(caller_of(request).user_id)
     )
@@ -86,7 +88,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     query = read_query(request, _SESSIONS_QUERY)
     sessions, user_id, deck_id = services_of(request).sessions, caller_of(request).user_id, query["deck_id"]
     cursors = request.config_dict[CURSORS]
-    listing = f"sessions:{deck_id or ''}"
+    listing = f"sessions:{user_id}:{deck_id or ''}"
     before = _position(cursors.read(listing, query["cursor"]))
     size = query["limit"] + 1
     if deck_id is None:
@@ -120,13 +122,14 @@ async def delete_bookmark(request: web.Request) -> web.Response:
 async def list_bookmarks(request: web.Request) -> web.Response:
     """The caller's bookmarks, newest first."""
     query = read_query(request, _PAGE)
-    cursors = request.config_dict[CURSORS]
-    before = _position(cursors.read("bookmarks", query["cursor"]))
+    user_id, cursors = caller_of(request).user_id, request.config_dict[CURSORS]
+    listing = f"bookmarks:{user_id}"
+    before = _position(cursors.read(listing, query["cursor"]))
     rows = await services_of(request).bookmarks.list_bookmarks(
-        caller_of(request).user_id, before=before, page_size=query["limit"] + 1
+        user_id, before=before, page_size=query["limit"] + 1
     )
     page, next_cursor = cursors.page(
-        "bookmarks",
+        listing,
         rows,
         query["limit"],
         lambda row: (row["created_at"].isoformat(), str(row["flashcard_id"])),

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from server.domain.passwords import Passwords
 from server.domain.tokens import AccessTokens, Caller
 from server.domain.values import iso_timestamp
-from server.errors import Conflict, Unauthenticated
+from server.errors import AccountGone, Conflict, InvalidInput, Unauthenticated
 from server.stores.database import ConstraintViolated, Database, Transaction
 
 
@@ -48,6 +48,7 @@ class Accounts:
 
         Raises:
             EmailTaken: the address has an account.
+            InvalidInput: the address can not be stored.
         """
         password_hash = await self._passwords.hash(password)
         try:
@@ -61,6 +62,8 @@ class Accounts:
         except ConstraintViolated as error:
             if error.constraint_name == "users_email_unique":
                 raise EmailTaken from error
+            if error.constraint_name == "users_email_is_normal":  # the database knows another lower case
+                raise InvalidInput(errors={"email": "Not a valid email address."}) from error
             raise
 
     async def log_in(self, *, email: str, password: str) -> dict[str, Any]:
@@ -108,11 +111,11 @@ class Accounts:
         """The account of a caller.
 
         Raises:
-            Unauthenticated: it no longer exists.
+            AccountGone: it no longer exists.
         """
         user = await self._database.fetch_one("find_user", user_id=user_id)
         if user is None or user["deactivated_at"] is not None:
-            raise Unauthenticated("This account no longer exists.")
+            raise AccountGone
         return describe_user(user)
 
     async def _sign_in(

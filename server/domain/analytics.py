@@ -8,7 +8,7 @@ from uuid import UUID
 
 from server.domain.accounts import describe_user
 from server.domain.values import percentage
-from server.errors import NotFound
+from server.errors import AccountGone, NotFound
 from server.stores.database import Database
 
 UserOrder = Literal["recent", "studied", "streak"]
@@ -27,11 +27,11 @@ class Analytics:
         """A user's own figures.
 
         Raises:
-            NotFound: the account no longer exists.
+            AccountGone: the account no longer exists.
         """
         row = await self._database.fetch_one("get_user_stats", user_id=user_id)
         if row is None:
-            raise NotFound("This account no longer exists.")
+            raise AccountGone
         return _stats(row)
 
     async def list_users(self, order: UserOrder, *, before: tuple[str, UUID] | None, page_size: int) -> Page:

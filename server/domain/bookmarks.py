@@ -8,6 +8,7 @@ from uuid import UUID
 
 from server.domain.sessions import Position
 from server.domain.values import iso_timestamp
+from server.domain.vanished import vanished_as_not_found
 from server.errors import NotFound
 from server.stores.database import Database
 
@@ -27,7 +28,8 @@ class Bookmarks:
         cards = await self._database.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id])
         if not cards:
             raise NotFound("There is no such card.")
-        row = await self._database.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+        with vanished_as_not_found():
+            row = await self._database.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
         if row is not None:
             return True, _bookmark(flashcard_id, row["created_at"])
         row = await self._database.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)

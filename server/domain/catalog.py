@@ -23,6 +23,11 @@ def deck_key(deck_id: UUID | str) -> str:
     return f"c:deck:{deck_id}"
 
 
+def class_position(entry: dict[str, Any]) -> list[Any]:
+    """Where a listed class comes: by order, then name, by code points; the id makes it unique."""
+    return [entry["order"], entry["name"], entry["id"]]
+
+
 class Catalog:
     """Reads published content; every method answers with plain values in the form of the API."""
 
@@ -35,7 +40,7 @@ class Catalog:
 
         async def load() -> list[dict[str, Any]]:
             rows = await self._database.fetch_all("list_published_classes")
-            return [
+            listed = [
                 {
                     "id": str(row["id"]),
                     "name": row["name"],
@@ -48,6 +53,8 @@ class Catalog:
                 }
                 for row in rows
             ]
+            # Its pages are cut here, so its order is ours too: the database's may depend on a language.
+            return sorted(listed, key=class_position)
 
         classes: list[dict[str, Any]] = await self._cache.lookup(CLASSES_KEY).value(load)
         return classes

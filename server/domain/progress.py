@@ -12,20 +12,29 @@ from zoneinfo import ZoneInfo
 from server.domain.overlays import overlay_keys
 from server.domain.scheduling import continue_streak, mastery_of, next_review
 from server.domain.values import iso_timestamp
-from server.errors import Conflict, NotFound
+from server.domain.vanished import vanished_as_not_found
+from server.errors import AccountGone, Conflict, NotFound
 from server.stores.cache import Cache
 from server.stores.database import Database, Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
-    """One judgement of one card."""
+    """One judgement of one card; `rated_at` is None for one of this moment."""
 
     flashcard_id: UUID
     confidence_level: int
     session_id: UUID | None = None
     response_time_ms: int | None = None
-    rated_at: datetime
+    rated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    """A rating, and when it was made."""
+
+    rating: Rating
+    at: datetime
 
 
 class Progress:
@@ -58,26 +67,39 @@ class Progress:
 
         Raises:
             NotFound: a card can't be rated, or a session is not the user's.
+            AccountGone: the user no longer exists.
             Conflict: a session has ended.
         """
-        async with self._database.transaction() as transaction:
+        stale: set[str] = set()
+
+        async def record(transaction: Transaction) -> list[dict[str, Any]]:
             stats = await _lock_user_stats(transaction, user_id)
+            # One after another, also where two hosts' clocks differ: a rating of now is the newest.
+            now = max(datetime.now(UTC), stats["last_active_at"])
+            dated = [_Dated(rating, rating.rated_at or now) for rating in ratings]
             class_of = await _find_rateable_cards(transaction, ratings)
             await _check_sessions(transaction, user_id, ratings)
-            rows = await _upsert_progress(transaction, user_id, ratings)
-            await _add_session_cards(transaction, ratings)
-            await record_activity(transaction, user_id, stats, zone)
-        stale = {key for class_id in class_of.values() for key in overlay_keys(user_id, class_id)}
-        await self._cache.invalidate(stale)
+            rows = await _upsert_progress(transaction, user_id, dated)
+            await _add_session_cards(transaction, dated)
+            await record_activity(transaction, user_id, stats, now, zone)
+            stale.update(key for class_id in class_of.values() for key in overlay_keys(user_id, class_id))
+            return rows
+
+        try:
+            with vanished_as_not_found():
+                # Again as a whole after a deadlock: the deletion of a deck takes its cards' figures in its own order.
+                rows = await self._database.run_transaction(record)
+        finally:
+            # Also when the answer to COMMIT was lost, or nobody waits for ours any more.
+            await self._cache.invalidate(stale)
         by_card = {row["flashcard_id"]: _representation(row) for row in rows}
         return [by_card[rating.flashcard_id] for rating in ratings]
 
 
 async def record_activity(
-    transaction: Transaction, user_id: UUID, stats: dict[str, Any], zone: ZoneInfo | None
+    transaction: Transaction, user_id: UUID, stats: dict[str, Any], now: datetime, zone: ZoneInfo | None
 ) -> None:
     """The user studies at this moment: their streak goes on. `stats` is the locked row of lock_user_stats."""
-    now = datetime.now(UTC)
     streak = continue_streak(
         stats["study_streak_days"], stats["last_active_date"], now, zone or ZoneInfo(stats["time_zone"])
     )
@@ -94,7 +116,7 @@ async def record_activity(
 async def _lock_user_stats(transaction: Transaction, user_id: UUID) -> dict[str, Any]:
     stats = await transaction.fetch_one("lock_user_stats", user_id=user_id)
     if stats is None:
-        raise NotFound("This account no longer exists.")
+        raise AccountGone
     return stats
 
 
@@ -120,38 +142,40 @@ async def _check_sessions(transaction: Transaction, user_id: UUID, ratings: Sequ
 
 
 async def _upsert_progress(
-    transaction: Transaction, user_id: UUID, ratings: Sequence[Rating]
+    transaction: Transaction, user_id: UUID, ratings: Sequence[_Dated]
 ) -> list[dict[str, Any]]:
-    newest: dict[UUID, Rating] = {}
+    newest: dict[UUID, _Dated] = {}
     times: dict[UUID, int] = {}
-    for rating in ratings:
-        times[rating.flashcard_id] = times.get(rating.flashcard_id, 0) + 1
-        known = newest.get(rating.flashcard_id)
-        if known is None or rating.rated_at >= known.rated_at:
-            newest[rating.flashcard_id] = rating
+    for dated in ratings:
+        flashcard_id = dated.rating.flashcard_id
+        times[flashcard_id] = times.get(flashcard_id, 0) + 1
+        known = newest.get(flashcard_id)
+        if known is None or dated.at >= known.at:
+            newest[flashcard_id] = dated
     chosen = list(newest.values())
+    confidence_levels = [dated.rating.confidence_level for dated in chosen]
     return await transaction.fetch_all(
         "record_ratings",
         user_id=user_id,
-        flashcard_ids=[rating.flashcard_id for rating in chosen],
-        confidence_levels=[rating.confidence_level for rating in chosen],
-        mastery_statuses=[mastery_of(rating.confidence_level) for rating in chosen],
-        times=[times[rating.flashcard_id] for rating in chosen],
-        seen_ats=[rating.rated_at for rating in chosen],
-        review_ats=[next_review(rating.confidence_level, rating.rated_at) for rating in chosen],
+        flashcard_ids=[dated.rating.flashcard_id for dated in chosen],
+        confidence_levels=confidence_levels,
+        mastery_statuses=[mastery_of(confidence_level) for confidence_level in confidence_levels],
+        times=[times[dated.rating.flashcard_id] for dated in chosen],
+        seen_ats=[dated.at for dated in chosen],
+        review_ats=[next_review(dated.rating.confidence_level, dated.at) for dated in chosen],
     )
 
 
-async def _add_session_cards(transaction: Transaction, ratings: Sequence[Rating]) -> None:
-    in_session = [rating for rating in ratings if rating.session_id is not None]
+async def _add_session_cards(transaction: Transaction, ratings: Sequence[_Dated]) -> None:
+    in_session = [dated for dated in ratings if dated.rating.session_id is not None]
     if in_session:
         await transaction.execute(
             "add_session_cards",
-            session_ids=[rating.session_id for rating in in_session],
-            flashcard_ids=[rating.flashcard_id for rating in in_session],
-            confidence_levels=[rating.confidence_level for rating in in_session],
-            response_times_ms=[rating.response_time_ms for rating in in_session],
-            rated_ats=[rating.rated_at for rating in in_session],
+            session_ids=[dated.rating.session_id for dated in in_session],
+            flashcard_ids=[dated.rating.flashcard_id for dated in in_session],
+            confidence_levels=[dated.rating.confidence_level for dated in in_session],
+            response_times_ms=[dated.rating.response_time_ms for dated in in_session],
+            rated_ats=[dated.at for dated in in_session],
         )
 
 

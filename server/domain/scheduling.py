@@ -13,6 +13,7 @@ Mastery = Literal["new", "learning", "mastered"]
 MINIMUM_CONFIDENCE = 1
 MAXIMUM_CONFIDENCE = 5
 _LEARNING = 3
+_MOST_TRAVELLED = timedelta(days=2)
 _REVIEW_AFTER = {
     1: timedelta(hours=12),
     2: timedelta(hours=12),
@@ -51,12 +52,13 @@ def continue_streak(days: int, last_active_date: date | None, now: datetime, zon
         days: the streak so far.
         last_active_date: the user's local date when they last studied; None if never.
         now: the moment of studying.
-        zone: where the user's days begin. A user who travels west can meet yesterday again: that day is kept.
+        zone: where the user's days begin. A user who travels west can meet yesterday again, or even the day before
+            (zones reach from UTC-12 to UTC+14): the later day is kept.
     """
     today = now.astimezone(zone).date()
     if last_active_date is None:
         length, active = 1, today
-    elif today <= last_active_date <= today + timedelta(days=1):
+    elif today <= last_active_date <= today + _MOST_TRAVELLED:
         length, active = max(days, 1), last_active_date
     elif last_active_date == today - timedelta(days=1):
         length, active = days + 1, today

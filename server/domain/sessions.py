@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from server.domain.values import iso_timestamp, optional_timestamp
+from server.domain.vanished import vanished_as_not_found
 from server.errors import InvalidInput, NotFound
 from server.stores.database import Database
 
@@ -37,9 +38,10 @@ class Sessions:
         }
         if errors:
             raise InvalidInput(errors=errors)
-        row = await self._database.fetch_one("create_session", user_id=user_id, deck_ids=wanted)
+        with vanished_as_not_found():
+            row = await self._database.fetch_one("create_session", user_id=user_id, deck_ids=wanted)
         if row is None:
-            raise NotFound("This account no longer exists.")
+            raise RuntimeError("create_session gave no row")
         return {"sessionId": str(row["id"]), "startedAt": iso_timestamp(row["started_at"])}
 
     async def end_session(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:

@@ -17,30 +17,40 @@ _HEADERS = (
     "traceparent, tracestate"
 )
 _PREFLIGHT_SECONDS = 7200
+_FOR_PREFLIGHTS = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _HEADERS,
+    hdrs.ACCESS_CONTROL_MAX_AGE: str(_PREFLIGHT_SECONDS),
+}
+_FOR_ANSWERS = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED}
 
 
 def cors(origins: Collection[str]) -> Middleware:
-    """The middleware; `origins` are compared as they are, such as https://app.example.com."""
+    """The middleware; `origins` are compared as they are, such as https://app.example.com.
+
+    A preflight is answered here, whoever asks: it is never limited, and tells a foreign origin nothing.
+    """
 
     @web.middleware
     async def share(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None or origin not in origins:
-            response = await handler(request)
-            if origins:
-                response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-            return response
-        if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-            response = web.Response(status=204)
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = _METHODS
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = _HEADERS
-            response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(_PREFLIGHT_SECONDS)
-        else:
-            response = await handler(request)
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
-            response.headers["Timing-Allow-Origin"] = origin
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        is_shared = origin is not None and origin in origins
+        is_preflight = (
+            origin is not None
+            and request.method == hdrs.METH_OPTIONS
+            and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+        )
+        response: web.StreamResponse = web.Response(status=204) if is_preflight else await handler(request)
+        if origins:
+            vary = response.headers.get(hdrs.VARY)
+            response.headers[hdrs.VARY] = hdrs.ORIGIN if vary is None else f"{vary}, {hdrs.ORIGIN}"
+        if is_preflight:
+            response.headers[hdrs.CACHE_CONTROL] = "no-store"
+        if origin is not None and is_shared:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers.update(_FOR_PREFLIGHTS if is_preflight else _FOR_ANSWERS)
+            if not is_preflight:
+                response.headers["Timing-Allow-Origin"] = origin
         return response
 
     return share

@@ -11,8 +11,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from server.api.responses import problem_response
+from server.api.services import services_of
 from server.errors import InvalidInput, MasteryError, ServiceUnavailable, Unauthenticated
-from server.middleware.tracing import REQUEST_ID
+from server.middleware.tracing import ERROR_CODE, REQUEST_ID
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except MasteryError as error:
+        if error.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log_failure(error)
         return _answer(request, error)
     except web.HTTPException as error:
         if error.status < http.HTTPStatus.BAD_REQUEST:
@@ -41,7 +44,22 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
 
 
+def note_error_code(request: web.Request, code: str) -> None:
+    """Count an error that is answered, and keep its code for the log line."""
+    services_of(request).metrics.errors.labels(code).inc()
+    request[ERROR_CODE] = code
+
+
+def _log_failure(error: MasteryError) -> None:
+    """Tell the operator what the client is not told. A part that is away has a reason; the rest is our mistake."""
+    if isinstance(error, ServiceUnavailable):
+        log.warning("http.unavailable", reason=str(error))
+    else:
+        log.error("http.failed", exc_info=error)
+
+
 def _answer(request: web.Request, error: MasteryError) -> web.Response:
+    note_error_code(request, error.code)
     headers: dict[str, str] = {}
     problem: dict[str, Any] = {}
     if isinstance(error, Unauthenticated):
@@ -63,6 +81,8 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
 
 def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response:
     phrase = http.HTTPStatus(error.status).phrase
+    code = phrase.lower().replace(" ", "_")
+    note_error_code(request, code)
     headers: dict[str, str] = {}
     if hdrs.ALLOW in error.headers:
         headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
@@ -70,7 +90,7 @@ def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response
         status=error.status,
         title=phrase,
         detail=_DETAILS.get(error.status, f"{phrase}."),
-        code=phrase.lower().replace(" ", "_"),
+        code=code,
         request_id=request[REQUEST_ID],
         headers=headers,
     )

@@ -14,6 +14,7 @@ from server.api.services import CALLER, services_of
 from server.domain.accounts import normal_email
 from server.errors import MasteryError
 from server.middleware.client import address_of
+from server.middleware.errors import note_error_code
 from server.middleware.rules import rule_of
 from server.middleware.tracing import RATE_LIMIT_HEADERS, RATE_LIMIT_OUTCOME, REQUEST_ID
 from server.ratelimit.headers import problem_of, rate_limit_headers
@@ -44,6 +45,7 @@ async def rate_limit(request: web.Request, handler: Handler) -> web.StreamRespon
     request[RATE_LIMIT_OUTCOME] = "allowed" if decision.allowed else "denied"
     if decision.allowed:
         return await handler(request)
+    note_error_code(request, "rate_limited")
     return _refusal(problem_of(decision, jitter=request_id), request_id)
 
 

@@ -20,8 +20,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 RATE_LIMIT_HEADERS = web.RequestKey("rate_limit_headers", dict[str, str])
 # Set by the rate limit: allowed, denied or unlimited, for the log line.
 RATE_LIMIT_OUTCOME = web.RequestKey("rate_limit_outcome", str)
-
-log = structlog.get_logger(__name__)
+# Set with every problem that is answered: its stable code, for the log line and the metrics.
+ERROR_CODE = web.RequestKey("error_code", str)
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 # W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
@@ -126,4 +126,5 @@ def _log(request: web.Request, timings: Timings, total_ms: float, *, status: int
         client_ip=str(address_of(request)),
         response_bytes=size,
         rate_limit=request.get(RATE_LIMIT_OUTCOME, "unlimited"),
+        **({"error_code": request[ERROR_CODE]} if ERROR_CODE in request else {}),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -30,6 +31,9 @@ _HEAD_BYTES = 1 + _NONCE_BYTES
 _TOMBSTONE_MS = 60_000
 # Keys whose invalidation Redis has not seen yet; past this many, their time to live has to do.
 _MOST_PENDING = 10_000
+# How soon after Redis is back it hears of them, and of how many at once.
+_RETRY_SECONDS = 0.1
+_RETRIED_AT_ONCE = 500
 
 
 class Cache:
@@ -42,8 +46,18 @@ class Cache:
         self._ttl_ms = ttl_seconds * 1000
         self._deadline_ms = deadline_ms
         self._fill = load_script("fill_cache")
-        self._flights: dict[tuple[str, bytes | None], asyncio.Task[Any]] = {}
+        self._flights: dict[tuple[str, bytes | None], _Flight] = {}
         self._pending: set[str] = set()
+        self._retry: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """End what is under way; what Redis has not heard of then, its time to live has to end."""
+        tasks = [flight.task for flight in self._flights.values()]
+        if self._retry is not None:
+            tasks.append(self._retry)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def lookup(self, key: str) -> Lookup:
         """Ask for a key now, together with whatever else this tick of the loop asks for; await its value later."""
@@ -52,17 +66,24 @@ class Cache:
     async def invalidate(self, keys: Iterable[str]) -> None:
         """Make keys unusable for everybody, after the write that changed them has been committed.
 
-        While Redis is away the keys are remembered; this process neither reads nor fills them until Redis knows.
+        What Redis does not hear of now, it is told as soon as it is back; until then this process neither reads
+        nor fills these keys.
         """
-        keys = list(keys)
-        self._metrics.cache_deletes.inc(len(keys))
-        self._pending.update(keys[: max(0, _MOST_PENDING - len(self._pending))])
-        for flight in [flight for flight in self._flights if flight[0] in keys]:
+        stale = set(keys)
+        if not stale:
+            return
+        for flight in [flight for flight in self._flights if flight[0] in stale]:
             del self._flights[flight]  # whoever comes now must not get what was loaded before the write
-        await self._flush_pending()
+        try:
+            unheard = await self._entomb(stale)
+        except BaseException:
+            self._remember(stale)  # cancelled: nobody knows how far it came
+            raise
+        self._remember(unheard)
 
-    async def _flush_pending(self) -> None:
-        keys = list(self._pending)
+    async def _entomb(self, keys: Iterable[str]) -> list[str]:
+        """Put tombstones in the place of keys: those for which that failed."""
+        keys = list(keys)
         with measure("cache"):
             outcomes = await asyncio.gather(
                 *(
@@ -74,19 +95,30 @@ class Cache:
                 ),
                 return_exceptions=True,
             )  # fmt: skip
+        unheard = []
         for key, outcome in zip(keys, outcomes, strict=True):
             if isinstance(outcome, RedisUnavailable | RedisReplyError):
                 self.note_error(outcome)
+                unheard.append(key)
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
+                self._metrics.cache_deletes.inc()
                 self._pending.discard(key)
+        return unheard
 
-    async def settle(self, key: str) -> bool:
-        """Whether this process may use a key: it may not while an invalidation of it has not reached Redis."""
-        if key in self._pending:
-            await self._flush_pending()
-        return key not in self._pending
+    def _remember(self, keys: Iterable[str]) -> None:
+        room = _MOST_PENDING - len(self._pending)
+        self._pending.update(islice(keys, max(0, room)))
+        if self._pending and (self._retry is None or self._retry.done()):
+            self._retry = asyncio.create_task(self._retry_pending(), name="cache invalidations")
+
+    async def _retry_pending(self) -> None:
+        current_timings.set(None)  # no request waits for this
+        while self._pending:
+            await asyncio.sleep(_RETRY_SECONDS)
+            if self._link.status.connected:
+                await self._entomb(islice(self._pending, _RETRIED_AT_ONCE))
 
     def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:
         """Count a failed operation and keep its short reason for the operator."""
@@ -94,24 +126,33 @@ class Cache:
         self._metrics.record_cache_error(error.reason if isinstance(error, RedisUnavailable) else error.code)
 
     async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
-        """Run a loader, or wait for the one that runs already for the same key and the same version of it."""
-        flight = (key, seen)
-        task = self._flights.get(flight)
-        if task is None:
-            task = asyncio.ensure_future(self._load_and_fill(key, seen, load))
-            self._flights[flight] = task
-            task.add_done_callback(lambda done: self._land(flight, done))
-        return await asyncio.shield(task)
+        """Run a loader, or share the run of another caller who saw the same version of the key.
 
-    def _land(self, flight: tuple[str, bytes | None], task: asyncio.Task[Any]) -> None:
-        if self._flights.get(flight) is task:
-            del self._flights[flight]
-        if not task.cancelled():
-            task.exception()  # a caller that was cancelled meanwhile does not ask for it any more
+        Who could not ask Redis (`seen` is None) does not know whether a run that is under way began before the
+        last write of another process: it shares the next one.
+        """
+        place = (key, seen)
+        flight = self._flights.get(place)
+        if flight is None or (seen is None and flight.has_begun):
+            flight = _Flight(before=flight)
+            flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
+            self._flights[place] = flight
+            flight.task.add_done_callback(lambda _, done=flight: self._land(place, done))  # type: ignore[misc]
+        return await asyncio.shield(flight.task)
 
-    async def _load_and_fill(self, key: str, seen: bytes | None, load: Load) -> Any:
+    def _land(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
+        if self._flights.get(place) is flight:
+            del self._flights[place]
+        if not flight.task.cancelled():
+            flight.task.exception()  # a caller that was cancelled meanwhile does not ask for it any more
+
+    async def _fly(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
+        if flight.before is not None:
+            await asyncio.wait([flight.before.task])
+            flight.before = None
+        flight.has_begun = True
         value = await load()
-        if seen is not None and value is not None:
+        if seen is not None and value is not None and key not in self._pending:
             stored = _VALUE + secrets.token_bytes(_NONCE_BYTES) + orjson.dumps(value)
             try:
                 with measure("cache"):
@@ -130,12 +171,11 @@ class Cache:
         try:
             with measure("cache"):
                 stored = await reply
-            if not await self.settle(key):
-                return None
         except (RedisUnavailable, RedisReplyError) as error:
             self.note_error(error)
             return None
-        return stored or b""
+        # Not before the reply: it may be of a Redis that has come back and does not know of the write yet.
+        return None if key in self._pending else stored or b""
 
     def send_get(self, key: str) -> asyncio.Future[Any]:
         """Put a GET among the commands of this tick."""
@@ -150,6 +190,18 @@ class Cache:
     def note_miss(self) -> None:
         """Count a value that had to be loaded."""
         self._metrics.cache_misses.inc()
+
+
+class _Flight:
+    """One run of a loader, which several callers wait for; it begins when the one before it has ended."""
+
+    __slots__ = ("before", "has_begun", "task")
+
+    task: asyncio.Task[Any]
+
+    def __init__(self, before: _Flight | None) -> None:
+        self.before = before
+        self.has_begun = False
 
 
 class Lookup:
@@ -175,16 +227,29 @@ class Lookup:
         stored = await cache.read(self._key, self._reply)
         if stored is None:
             _note_outcome("BYPASS")
-            return await cache.load_once(self._key, None, load)
-        if stored.startswith(_VALUE):
-            value = orjson.loads(memoryview(stored)[_HEAD_BYTES:])
-            if usable is None or usable(value):
+        else:
+            value = _decode(stored)
+            if value is not None and (usable is None or usable(value)):
                 cache.note_hit()
                 _note_outcome("HIT")
                 return value
-        cache.note_miss()
-        _note_outcome("MISS")
-        return await cache.load_once(self._key, stored[:_HEAD_BYTES], load)
+            cache.note_miss()
+            _note_outcome("MISS")
+        value = await cache.load_once(self._key, None if stored is None else stored[:_HEAD_BYTES], load)
+        if value is not None and usable is not None and not usable(value):
+            return await load()  # the run was another caller's, who needed another variant
+        return value
+
+
+def _decode(stored: bytes) -> Any:
+    """The value in what Redis holds; None if there is none, or none that can be read."""
+    if not stored.startswith(_VALUE):
+        return None
+    try:
+        return orjson.loads(memoryview(stored)[_HEAD_BYTES:])
+    except orjson.JSONDecodeError:
+        log.warning("cache.unreadable_value", size=len(stored))
+        return None
 
 
 def _note_outcome(outcome: CacheOutcome) -> None:

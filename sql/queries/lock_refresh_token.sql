@@ -1,6 +1,7 @@
--- A refresh token, locked: of two that present it at once, the second sees it spent. Parameters: token_hash.
-SELECT user_id, family_id, used_at IS NOT NULL AS is_spent, revoked_at IS NOT NULL AS is_revoked,
-       expires_at <= now() AS is_expired
-  FROM refresh_tokens
- WHERE token_hash = %(token_hash)s
-   FOR UPDATE
+-- A refresh token, locked: of two that present it at once, the second sees it spent. It is revoked if any of its family
+-- is: its reuse may have ended the family at the moment in which this one was made. Parameters: token_hash.
+SELECT t.user_id, t.family_id, t.used_at IS NOT NULL AS is_spent, t.expires_at <= now() AS is_expired,
+       EXISTS (SELECT FROM refresh_tokens AS f WHERE f.family_id = t.family_id AND f.revoked_at IS NOT NULL) AS is_revoked
+  FROM refresh_tokens AS t
+ WHERE t.token_hash = %(token_hash)s
+   FOR UPDATE OF t

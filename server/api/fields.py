@@ -1,0 +1,84 @@
+"""The kinds of values that clients send, stricter than what Python or marshmallow would take for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from marshmallow import ValidationError, fields
+
+# RFC 9562, section 4: the only form of a UUID that we take, in either case.
+CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+_DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
+# How far a client's clock may be ahead of ours.
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Text(fields.String):
+    """A string that PostgreSQL can hold (no NUL, no lone surrogate), trimmed."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> str:
+        text: str = super()._deserialize(value, attr, data, **options).strip()
+        if "\0" in text:
+            raise ValidationError("May not contain the character U+0000.")
+        return text
+
+
+class WholeNumber(fields.Integer):
+    """A whole number in a query parameter: decimal digits, nothing else that Python would take for one."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> int:
+        if not isinstance(value, str) or _DIGITS.fullmatch(value) is None:
+            raise self.make_error("invalid", input=value)
+        number: int = super()._deserialize(value, attr, data, **options)
+        return number
+
+
+class Identifier(fields.Field[UUID]):
+    """A UUID in its canonical form."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> UUID:
+        del attr, data, options
+        if not isinstance(value, str) or CANONICAL_UUID.fullmatch(value) is None:
+            raise ValidationError("This is not a UUID.")
+        return UUID(value)
+
+
+class IdentifierList(fields.Field[list[UUID]]):
+    """UUIDs separated by commas, in a query parameter."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> list[UUID]:
+        del attr, data, options
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(CANONICAL_UUID.fullmatch(part) for part in parts):
+            raise ValidationError("Must be UUIDs separated by commas.")
+        return [UUID(part) for part in parts]
+
+
+class PastMoment(fields.AwareDateTime):
+    """An ISO-8601 time with a zone, not in the future."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso", **options)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> datetime:
+        moment: datetime = super()._deserialize(value, attr, data, **options)
+        now = datetime.now(UTC)
+        if not _EARLIEST <= moment <= now + _CLOCK_TOLERANCE:
+            raise ValidationError("Must be a time between the year 2000 and now.")
+        return min(moment, now)
