@@ -193,6 +193,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.rate_limits.close()
     await services.limiter.close()
     await services.health.close()
+    await services.callers.close()
     await services.cache.close()
     await services.redis.close()
     await services.database.close()

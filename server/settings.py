@@ -89,9 +89,15 @@ class Settings:
             value = reader.read(variable, kind, required=name in _REQUIRED)
             if value is not None:
                 values[name] = value
-        complete = {field.name: field.default for field in fields(cls)} | values
+        complete: dict[str, Any] = {field.name: field.default for field in fields(cls)} | values
         if complete["rating_good_ms"] >= complete["rating_poor_ms"]:
             reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
+        together = {name: _VARIABLES[name][0] for name in ("auth_jwks_url", "auth_issuer", "auth_audience")}
+        missing = [variable for name, variable in together.items() if name not in values]
+        if 0 < len(missing) < len(together):
+            reader.problems.append(
+                f"{', '.join(together.values())} are set together; missing: {', '.join(missing)}"
+            )
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls(**values)

@@ -10,11 +10,11 @@ from server.api.pagination import Cursors
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
+from server.domain.callers import Callers
 from server.domain.catalog import Catalog
 from server.domain.progress import Progress
 from server.domain.reading import Reading
 from server.domain.sessions import Sessions
-from server.domain.callers import Callers
 from server.domain.tokens import Caller
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile

@@ -48,6 +48,11 @@ class Callers:
         self._recheck_seconds = recheck_seconds
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._external is not None:
+            await self._external.close()
+
     def recall(self, token: str) -> Caller | None:
         """The caller of a token that was verified a moment ago; None if it has to be identified."""
         known = self._known.get(token)

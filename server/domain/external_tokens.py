@@ -10,7 +10,7 @@ import jwt
 
 from server.domain.tokens import TokenRefused
 from server.errors import ServiceUnavailable
-from server.stores.key_sets import KeysUnavailable, KeySet
+from server.stores.key_sets import KeySet, KeysUnavailable
 
 # Asymmetric only: with a public key, HS256 would let anybody sign (RFC 8725, section 2.1).
 _ALGORITHMS = ("RS256", "ES256")
@@ -35,6 +35,10 @@ class ExternalTokens:
         self.issuer = issuer
         self._keys = keys
         self._audience = audience
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._keys.close()
 
     async def verify(self, token: str) -> ExternalIdentity:
         """The identity in a token.

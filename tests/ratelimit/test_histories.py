@@ -195,7 +195,10 @@ class World:
 @histories
 @given(start=new_limits, history=st.lists(steps, min_size=1, max_size=60))
 def test_point_01_exact_in_random_histories(
-    simulated: SimulatedRedis, page_entries: int, start: NewLimits, history: list[Request | Refund | NewLimits]
+    simulated: SimulatedRedis,
+    page_entries: int,
+    start: NewLimits,
+    history: list[Request | Refund | NewLimits],
 ) -> None:
     """Every answer is the oracle's, whatever the limits, costs, reloads, clock steps, replays and refunds."""
     simulated.page_entries = page_entries
