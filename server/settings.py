@@ -269,5 +269,5 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "rating_good_ms": ("RATING_GOOD_MS", _milliseconds),
     "rating_poor_ms": ("RATING_POOR_MS", _milliseconds),
     "health_timeout_ms": ("HEALTH_TIMEOUT_MS", _whole(1, 1000, "milliseconds")),
-    "shutdown_seconds": ("SHUTDOWN_SECONDS", _whole(1, 60, "seconds")),
+    "shutdown_seconds": ("SHUTDOWN_SECONDS", _whole(1, 10, "seconds")),
 }
