@@ -52,6 +52,8 @@ class Metrics:
             "1 if every worker process is connected to Redis, else 0.",
             multiprocess_mode="livemin",
         )
+        # A worker that starts has not looked yet: the others' word counts until it does, before it serves.
+        self.cache_connection_status.set(1)
         self.redis_round_trip_seconds = histogram(
             "redis_round_trip_seconds",
             "Time from sending commands to Redis to their replies.",

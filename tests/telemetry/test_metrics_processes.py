@@ -112,6 +112,14 @@ def test_gauges_are_those_of_the_living(workers: list[Worker], forget: None) -> 
     assert "2" == workers[0].evaluate('metrics.render_text("")[0].count(b"process_memory_rss_bytes{pid=")')
 
 
+def test_a_starting_worker_reports_no_lost_connection(workers: list[Worker]) -> None:
+    """A worker that has not looked at Redis yet does not contradict those that have."""
+    workers[0].evaluate("metrics.cache_connection_status.set(1)")
+    assert [1.0] * 3 == [worker.sample("cache_connection_status") for worker in workers]
+    workers[0].evaluate("metrics.cache_connection_status.set(0)")
+    assert [0.0] * 3 == [worker.sample("cache_connection_status") for worker in workers]
+
+
 def test_a_reset_holds_for_all(workers: list[Worker]) -> None:
     """One worker resets; the others show zero, and every counter is as it was."""
     workers[0].evaluate("metrics.cache_hits.inc(5)")
