@@ -46,6 +46,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     """All metrics as Prometheus text, or OpenMetrics where that is asked for."""
     _require_metrics_token(request)
     metrics, accept = services_of(request).metrics, request.headers.get(hdrs.ACCEPT, "")
+    await metrics.settle()
     # In a thread: reading all workers' files takes tens of milliseconds, and nobody else should wait for it.
     body, content_type = await asyncio.to_thread(metrics.render_text, accept)
     response = web.Response(
@@ -58,13 +59,16 @@ async def show_metrics(request: web.Request) -> web.Response:
 async def show_metrics_json(request: web.Request) -> web.Response:
     """All metrics as JSON."""
     _require_metrics_token(request)
-    return json_response(await asyncio.to_thread(services_of(request).metrics.render_json))
+    metrics = services_of(request).metrics
+    await metrics.settle()
+    return json_response(await asyncio.to_thread(metrics.render_json))
 
 
 async def show_cache_metrics(request: web.Request) -> web.Response:
     """The cache's numbers since the last reset, over all workers, and whether Redis answers now."""
     _require_admin_or_metrics_token(request)
     services = services_of(request)
+    await services.metrics.settle()
     totals = services.metrics.cache_totals()
     report = await services.health.run()
     cache = report.services["cache"]
@@ -95,7 +99,9 @@ async def show_cache_metrics(request: web.Request) -> web.Response:
 
 async def reset_cache_metrics(request: web.Request) -> web.Response:
     """Zero the numbers of GET /api/metrics/cache; the Prometheus counters stay monotonic."""
-    services_of(request).metrics.reset_cache_totals()
+    metrics = services_of(request).metrics
+    await metrics.settle()
+    metrics.reset_cache_totals()
     log.info("audit.cache_metrics_reset", admin_id=str(caller_of(request).user_id))
     return json_response({"message": "The cache metrics have been reset.", "timestamp": _now()})
 

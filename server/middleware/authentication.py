@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from server.api.services import CALLER, services_of
 from server.errors import Forbidden, MasteryError, Unauthenticated
 from server.middleware.rules import rule_of
+from server.telemetry.request_context import current_request
 
 # Why a token was refused: its bearer is a stranger, limited by address, and told the reason where a role is required.
 _REFUSAL = web.RequestKey("refusal", MasteryError)
@@ -27,7 +27,9 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
             request[_REFUSAL] = refusal
         else:
             request[CALLER] = caller
-            structlog.contextvars.bind_contextvars(user_id=str(caller.user_id))
+            context = current_request.get()
+            if context is not None:
+                context.user_id = str(caller.user_id)
     return await handler(request)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from datetime import timedelta
 
-import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.api.services import CALLER
 from server.middleware.client import address_of
-from server.telemetry.log import access_line
+from server.telemetry.access_log import AccessLog
+from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -29,6 +28,8 @@ _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?",
     re.ASCII,
 )
+# Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
+_random_bits = random.Random().getrandbits  # noqa: S311
 _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
 
 
@@ -42,40 +43,64 @@ def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Midd
     }
     if hsts:
         fixed["Strict-Transport-Security"] = _HSTS
+    access_log = AccessLog()
 
     def rating_of(total_ms: float) -> str:
         if total_ms < rating_good_ms:
             return "Good"
         return "Needs Improvement" if total_ms < rating_poor_ms else "Poor"
 
+    def write_line(
+        request: web.Request,
+        context: RequestContext,
+        timings: Timings,
+        total_ms: float,
+        status: int,
+        size: int,
+    ) -> None:
+        access_log.write(
+            context,
+            method=request.method,
+            route=route_template(request),
+            status=status,
+            duration_ms=total_ms,
+            timings=timings,
+            client_ip=str(address_of(request)),
+            response_bytes=size,
+            rate_limit=request.get(RATE_LIMIT_OUTCOME, "unlimited"),
+            error_code=request.get(ERROR_CODE),
+        )
+
     @web.middleware
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         timings = Timings()
         request_id = request_id_of(request)
-        trace_id = trace_id_of(request) or request_id
+        context = RequestContext(request_id, trace_id_of(request) or request_id)
         request[REQUEST_ID] = request_id
-        # One connection is one task: what the request before has left here must go.
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
+        # One connection is one task: what the request before has left here is replaced.
+        current_request.set(context)
         current_timings.set(timings)
         try:
             response = await handler(request)
         except BaseException:
-            _log(request, timings, timings.total_ms(), status=499, size=0)
+            write_line(request, context, timings, timings.total_ms(), 499, 0)
             raise
         total_ms = timings.total_ms()
         headers = response.headers
         headers["X-Request-ID"] = request_id
-        headers["X-Trace-ID"] = trace_id
+        headers["X-Trace-ID"] = context.trace_id
         headers["Server-Timing"] = server_timing(timings, total_ms)
         headers["X-Response-Time"] = f"{total_ms:.2f}ms"
         headers["X-Performance-Rating"] = rating_of(total_ms)
         if timings.cache_outcome is not None:
             headers["X-Cache"] = timings.cache_outcome
-        headers.update(request.get(RATE_LIMIT_HEADERS, {}))
+        limits = request.get(RATE_LIMIT_HEADERS)
+        if limits is not None:
+            headers.update(limits)
         headers.update(fixed)
-        size = response.content_length if response.body is not None else 0  # type: ignore[attr-defined]
-        _log(request, timings, total_ms, status=response.status, size=size or 0)
+        body = response.body if isinstance(response, web.Response) else None
+        size = len(body) if isinstance(body, bytes) else 0
+        write_line(request, context, timings, total_ms, response.status, size)
         return response
 
     return trace
@@ -86,12 +111,15 @@ def request_id_of(request: web.Request) -> str:
     offered = request.headers.get("X-Request-ID")
     if offered is not None and _ACCEPTED_ID.fullmatch(offered):
         return offered
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{_random_bits(128):032x}"
 
 
 def trace_id_of(request: web.Request) -> str | None:
     """The trace-id of a valid W3C traceparent header."""
-    match = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    offered = request.headers.get("traceparent")
+    if offered is None:
+        return None
+    match = _TRACEPARENT.fullmatch(offered)
     if match is None or (match["version"] == "00" and match["more"] is not None):
         return None
     return match["trace_id"]
@@ -112,19 +140,3 @@ def route_template(request: web.Request) -> str:
     """The template of the route that a request matched, such as /api/classes/{classId}."""
     resource = request.match_info.route.resource
     return "unmatched" if resource is None else resource.canonical
-
-
-def _log(request: web.Request, timings: Timings, total_ms: float, *, status: int, size: int) -> None:
-    caller = request.get(CALLER)
-    access_line(
-        method=request.method,
-        route=route_template(request),
-        status=status,
-        duration_ms=total_ms,
-        timings=timings,
-        user_id=None if caller is None else str(caller.user_id),
-        client_ip=str(address_of(request)),
-        response_bytes=size,
-        rate_limit=request.get(RATE_LIMIT_OUTCOME, "unlimited"),
-        **({"error_code": request[ERROR_CODE]} if ERROR_CODE in request else {}),
-    )

@@ -15,6 +15,7 @@ from psycopg2.extras import Json
 
 from server.stores.database_errors import translate_query_error
 from server.stores.queries import Query
+from server.telemetry.request_context import current_request
 
 log = structlog.get_logger(__name__)
 
@@ -110,8 +111,8 @@ def _adapt(value: Any) -> Any:
 
 def _comment(name: str) -> str:
     """What joins a line of PostgreSQL's log with ours; nothing in it can end it or be a parameter."""
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
-    if request_id is None:
+    request = current_request.get()
+    if request is None:
         return f"/* query={name} */"
-    safe = _UNSAFE_IN_COMMENT.sub("", str(request_id))[:_LONGEST_REQUEST_ID]
+    safe = _UNSAFE_IN_COMMENT.sub("", request.request_id)[:_LONGEST_REQUEST_ID]
     return f"/* query={name} request_id={safe} */"

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_prometheus_exporter.middleware import prometheus_middleware_factory
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from server.errors import MasteryError
@@ -83,9 +85,47 @@ class _WithoutGauges(CollectorRegistry):
         self._registry = registry
 
     def register(self, collector: Collector) -> None:
-        """Declare a metric of the exporter's."""
-        if not isinstance(collector, Gauge):
+        """Declare a metric of the exporter's, and make finding its children cheap."""
+        if isinstance(collector, Gauge):
+            collector.labels = _no_gauge  # type: ignore[method-assign, assignment]
+        else:
             self._registry.register(collector)
+            if isinstance(collector, MetricWrapperBase):
+                collector.labels = _Children(collector)  # type: ignore[method-assign, assignment]
+
+
+class _Children:
+    """A metric's `labels` with a memory: the exporter looks five children up for every request."""
+
+    __slots__ = ("_find", "_known")
+
+    def __init__(self, metric: MetricWrapperBase) -> None:
+        self._find = metric.labels
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    def __call__(self, **labels: object) -> Any:
+        key = tuple(labels.values())
+        child = self._known.get(key)
+        if child is None:
+            child = self._known[key] = self._find(**labels)
+        return child
+
+
+class _NoGauge:
+    """What a gauge that nobody sees does: nothing."""
+
+    def inc(self) -> None:
+        """Count nothing."""
+
+    def dec(self) -> None:
+        """Count nothing."""
+
+
+_NO_GAUGE = _NoGauge()
+
+
+def _no_gauge(**_labels: object) -> Any:
+    return _NO_GAUGE
 
 
 class _StandIn(web.HTTPException):

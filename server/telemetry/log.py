@@ -28,13 +28,12 @@ from structlog.typing import EventDict, Processor
 
 from server.telemetry.log_lines import ConsoleLines, JsonLines
 from server.telemetry.log_output import LineOutput
-from server.telemetry.timings import Timings
+from server.telemetry.request_context import current_request
 
 Format = Literal["json", "console", "ecs", "gcp"]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 log = structlog.get_logger(__name__)
-access_log = structlog.get_logger("server.access")
 
 
 def configure_logging(
@@ -90,45 +89,6 @@ def configure_logging(
     sys.unraisablehook = _log_unraisable
 
 
-def access_line(
-    *,
-    method: str,
-    route: str,
-    status: int,
-    duration_ms: float,
-    timings: Timings,
-    user_id: str | None = None,
-    client_ip: str | None = None,
-    **more: Any,
-) -> None:
-    """Write the one line of a request, `http.request`, with where its time went.
-
-    Args:
-        method: the request's method.
-        route: its route template, never its path.
-        status: the status of the answer; 499 for a client that went away. From 500 on the level is error.
-        duration_ms: the total that the response headers named.
-        timings: gives `db_ms`, `cache_ms` and `limit_ms`, each where it happened.
-        user_id: who asked, if known.
-        client_ip: from where.
-        more: further fields, such as `error_code`.
-    """
-    fields: dict[str, Any] = {
-        "http.method": method,
-        "http.route": route,
-        "http.status": status,
-        "duration_ms": round(duration_ms, 2),
-    }
-    for part, seconds in timings.seconds.items():
-        fields[f"{part}_ms"] = round(seconds * 1000.0, 2)
-    if user_id is not None:
-        fields["user_id"] = user_id
-    if client_ip is not None:
-        fields["client_ip"] = client_ip
-    write = access_log.info if status < 500 else access_log.error
-    write("http.request", **fields, **more)
-
-
 def handle_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An event loop's exception handler: `loop.set_exception_handler(handle_loop_exception)`."""
     del loop
@@ -153,7 +113,7 @@ class LineHandler(logging.Handler):
     def __init__(self, output: LineOutput, render: Processor) -> None:
         super().__init__()
         self.output = output
-        self._render = render
+        self.render = render
         self.setFormatter(
             ProcessorFormatter(
                 foreign_pre_chain=[add_logger_name, ExtraAdder(), _context_first],
@@ -172,7 +132,7 @@ class LineHandler(logging.Handler):
                 "args": record.args,
                 "exc_info": record.exc_info,
             }
-            line = _rendered(self._render, record.levelname.lower(), event)
+            line = _rendered(self.render, record.levelname.lower(), event)
         self.output.write(line)
 
 
@@ -199,7 +159,10 @@ def _take_over_records(level: str, handler: LineHandler) -> None:
 
 def _context_first(_logger: object, _method: str, event: EventDict) -> EventDict:
     """The bound context variables, then the event's own fields: what identifies a request is cut last."""
-    return {**get_contextvars(), **event}
+    request = current_request.get()
+    if request is None:
+        return {**get_contextvars(), **event}
+    return {**request.fields(), **get_contextvars(), **event}
 
 
 def _rendered(render: Processor, level: str, event: EventDict) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
@@ -49,10 +50,25 @@ class LineOutput:
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
         self._dropped = 0
+        self._gathered: list[bytes] = []
+
+    def write_soon(self, line: bytes) -> None:
+        """Write a line with the others of this turn of the event loop: one system call for all of them."""
+        if self._gathered:
+            self._gathered.append(line)
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._write_gathered)
+        except RuntimeError:
+            self.write(line)
+        else:
+            self._gathered.append(line)
 
     def write(self, line: bytes) -> None:
         """Write a line, which ends in a line break, or keep it for later."""
         with self._lock:
+            if self._gathered:
+                self._write_gathered()
             if self._backlog and not self._drain():
                 self._keep(line)
                 return
@@ -60,8 +76,15 @@ class LineOutput:
             if rest:
                 self._keep(rest)
 
+    def _write_gathered(self) -> None:
+        with self._lock:
+            lines, self._gathered = self._gathered, []
+            if lines:
+                self.write(b"".join(lines))
+
     def flush(self, deadline_seconds: float = 1.0) -> None:
         """Wait for a stalled reader to take the backlog; what it does not take by the deadline is lost."""
+        self._write_gathered()
         until = monotonic() + deadline_seconds
         with self._lock:
             while self._backlog and not self._drain() and (left := until - monotonic()) > 0:
@@ -85,7 +108,7 @@ class LineOutput:
     def _keep(self, line: bytes) -> None:
         # A line of which a part is out already must be kept, or the next one would continue it.
         if self._backlog and self._backlog_bytes + len(line) > BACKLOG_BYTES:
-            self._dropped += 1
+            self._dropped += line.count(b"\n")
             return
         self._backlog.append(line)
         self._backlog_bytes += len(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
 from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
 from server.telemetry.memory import read_memory
-from server.telemetry.multiprocess import multiprocess_directory
+from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
 
 _REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -36,6 +38,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = Declarations()
         self._directory = multiprocess_directory()
+        self._buffer = Buffer()
+        if self._directory is not None:
+            install(self._buffer)
         self._cache_reset = ResetPoint(self._directory)
         counter: Callable[..., Counter] = partial(Counter, registry=self.registry)
         gauge: Callable[..., Gauge] = partial(Gauge, registry=self.registry)
@@ -128,6 +133,12 @@ class Metrics:
         self.process_memory_heap_used_bytes.set(memory.heap_used_bytes)
         self.process_memory_heap_total_bytes.set(memory.heap_total_bytes)
         self.process_memory_external_bytes.set(memory.external_bytes)
+
+    async def settle(self) -> None:
+        """Wait until what every worker has counted up to now can be read: before a scrape, on the event loop."""
+        self._buffer.flush()
+        if self._directory is not None and has_other_workers(self._directory):
+            await asyncio.sleep(2 * FLUSH_SECONDS)
 
     def record_cache_error(self, reason: str) -> None:
         """Remember why a cache operation, counted in `cache_errors`, failed: a short word."""

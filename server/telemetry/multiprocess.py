@@ -62,6 +62,12 @@ def remove_directory() -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def has_other_workers(directory: Path) -> bool:
+    """Whether another living worker writes its metrics there."""
+    ours = f"_{os.getpid()}.db"
+    return any(not path.name.endswith(ours) for path in directory.glob("gauge_live*_*.db"))
+
+
 def forget_worker(pid: int) -> None:
     """Drop what only a living process has, such as its requests in flight; what it counted stays."""
     directory = multiprocess_directory()

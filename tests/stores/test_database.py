@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from server.stores.database import ConstraintViolated, Database, QueryFailed, ValueRefused
 from server.stores.queries import load_queries
+from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
 from tests.stores.databases import open_database
 
@@ -99,8 +99,8 @@ def test_a_doubled_percent_sign_begins_no_parameter(tmp_path: Path) -> None:
 async def test_the_statement_carries_its_name_and_the_request(database_url: str) -> None:
     """PostgreSQL's log can be joined with ours: the statement ends in its name and the request id."""
     async with open_database(database_url, {"get_statement": CURRENT_STATEMENT}) as database:
-        with structlog.contextvars.bound_contextvars(request_id="req_0123456789abcdef0123"):
-            row = await database.fetch_one("get_statement")
+        current_request.set(RequestContext("req_0123456789abcdef0123", "trace"))
+        row = await database.fetch_one("get_statement")
     assert row is not None
     assert (
         f"{CURRENT_STATEMENT} /* query=get_statement request_id=req_0123456789abcdef0123 */" == row["query"]
@@ -111,8 +111,8 @@ async def test_a_request_id_can_not_end_its_comment(database_url: str) -> None:
     """Whatever a request id holds, it adds no SQL, no parameter and no line to the statement."""
     hostile = "*/ ; DROP TABLE classes; --\n%(x)s %s /*" + "a" * 400
     async with open_database(database_url, {"get_statement": CURRENT_STATEMENT}) as database:
-        with structlog.contextvars.bound_contextvars(request_id=hostile):
-            row = await database.fetch_one("get_statement")
+        current_request.set(RequestContext(hostile, "trace"))
+        row = await database.fetch_one("get_statement")
     assert row is not None
     comment = row["query"].removeprefix(CURRENT_STATEMENT)
     assert comment.startswith(" /* query=get_statement request_id=/DROPTABLEclasses--xss/aaa")

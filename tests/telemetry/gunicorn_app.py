@@ -47,6 +47,7 @@ async def show_pid(_request: web.Request) -> web.Response:
 
 async def show_metrics(request: web.Request) -> web.Response:
     """The metrics of all workers, and the cache's numbers as a line at the end."""
+    await request.app[METRICS].settle()
     body, content_type = request.app[METRICS].render_text("")
     totals = request.app[METRICS].cache_totals()
     return web.Response(
