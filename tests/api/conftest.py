@@ -170,7 +170,13 @@ async def api(settings: Settings, start_api: StartApi) -> Api:
 
 
 @pytest.fixture
-def strict_limits(tmp_path: Path) -> Path:
+def shipped_limits() -> Path:
     """The rate limits that the service ships with."""
-    del tmp_path
     return ROOT / "config" / "ratelimits.toml"
+
+
+def run_statement(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement beside the service, committed, and give its rows if it has any."""
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
