@@ -16,6 +16,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
+from server.api.services import SERVICES, Services
 from server.app import create_app
 from server.domain.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
@@ -50,6 +51,11 @@ class Api:
         self.client = client
         self.people = people
         self.tokens = AccessTokens(SECRET_KEY, lifetime_seconds=3600)
+
+    @property
+    def services(self) -> Services:
+        """What the application under test has wired."""
+        return self.client.app[SERVICES]
 
     async def request(
         self, method: str, path: str, *, by: str | None = "user", **options: Any

@@ -117,7 +117,7 @@ def refused_tokens(api: Api) -> dict[str, str]:
         "not yet": sign(iat=now + timedelta(hours=1)),
         "other key": sign("another key that is long enough for HS256"),
         "other algorithm": sign(SECRET_KEY * 2, "HS512"),
-        "algorithm none": jwt.encode(claims, None, algorithm="none"),
+        "algorithm none": jwt.encode(claims, "", algorithm="none"),
         "other issuer": sign(iss="https://example.com"),
         "no issuer": sign(iss=None),
         "no expiry": sign(exp=None),

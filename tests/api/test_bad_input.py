@@ -394,8 +394,9 @@ async def test_a_client_that_hangs_up_is_no_error_of_ours(api: Api) -> None:
         writer.write(head + b'{"email": ')
         await writer.drain()
         in_flight = api.services.metrics.http_requests_in_flight
-        await wait_until(lambda: in_flight._value.get() == 1, "the request arrives")  # type: ignore[attr-defined]
+        await wait_until(lambda: in_flight._value.get() == 1, "the request arrives")
         writer.close()
-        await wait_until(lambda: in_flight._value.get() == 0, "the request ends")  # type: ignore[attr-defined]
+        await writer.wait_closed()
+        await wait_until(lambda: in_flight._value.get() == 0, "the request ends")
     assert [] == [event for event in events if event["log_level"] == "error"]
     assert "http.request" in [event["event"] for event in events]
