@@ -16,6 +16,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
+from server.api.services import SERVICES, Services
 from server.app import create_app
 from server.domain.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
@@ -50,6 +51,11 @@ class Api:
         self.client = client
         self.people = people
         self.tokens = AccessTokens(SECRET_KEY, lifetime_seconds=3600)
+
+    @property
+    def services(self) -> Services:
+        """What the application under test has wired."""
+        return self.client.app[SERVICES]
 
     async def request(
         self, method: str, path: str, *, by: str | None = "user", **options: Any
@@ -170,7 +176,13 @@ async def api(settings: Settings, start_api: StartApi) -> Api:
 
 
 @pytest.fixture
-def strict_limits(tmp_path: Path) -> Path:
+def shipped_limits() -> Path:
     """The rate limits that the service ships with."""
-    del tmp_path
     return ROOT / "config" / "ratelimits.toml"
+
+
+def run_statement(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement beside the service, committed, and give its rows if it has any."""
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
