@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import structlog
 
+from server.stores.decoded_values import DecodedValues
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from server.stores.scripts import load_script
 from server.telemetry.metrics import Metrics
@@ -46,6 +47,7 @@ class Cache:
         self._ttl_ms = ttl_seconds * 1000
         self._deadline_ms = deadline_ms
         self._fill = load_script("fill_cache")
+        self._decoded = DecodedValues()
         self._flights: dict[tuple[str, bytes | None], _Flight] = {}
         self._pending: set[str] = set()
         self._retry: asyncio.Task[None] | None = None
@@ -61,7 +63,19 @@ class Cache:
 
     def lookup(self, key: str) -> Lookup:
         """Ask for a key now, together with whatever else this tick of the loop asks for; await its value later."""
-        return Lookup(self, key)
+        return Lookup(self, key, self._submit("GET", key))
+
+    def lookups(self, *keys: str) -> list[Lookup]:
+        """Ask for several keys now, in one command where they live on one server; await their values later."""
+        if self._link.is_cluster:
+            return [self.lookup(key) for key in keys]
+        reply = self._submit("MGET", *keys)
+        return [Lookup(self, key, reply, index) for index, key in enumerate(keys)]
+
+    def _submit(self, *command: str) -> asyncio.Future[Any]:
+        reply = self._link.submit(*command)
+        reply.add_done_callback(_retrieve)
+        return reply
 
     async def invalidate(self, keys: Iterable[str]) -> None:
         """Make keys unusable for everybody, after the write that changed them has been committed.
@@ -166,7 +180,7 @@ class Cache:
                     self._metrics.cache_sets.inc()
         return value
 
-    async def read(self, key: str, reply: asyncio.Future[Any]) -> bytes | None:
+    async def read(self, key: str, reply: asyncio.Future[Any], index: int | None) -> bytes | None:
         """What Redis answered to a lookup: the stored bytes, empty if there are none; None if it can't be asked."""
         try:
             with measure("cache"):
@@ -174,14 +188,25 @@ class Cache:
         except (RedisUnavailable, RedisReplyError) as error:
             self.note_error(error)
             return None
+        if index is not None:
+            stored = stored[index]
         # Not before the reply: it may be of a Redis that has come back and does not know of the write yet.
         return None if key in self._pending else stored or b""
 
-    def send_get(self, key: str) -> asyncio.Future[Any]:
-        """Put a GET among the commands of this tick."""
-        reply = self._link.submit("GET", key)
-        reply.add_done_callback(_retrieve)
-        return reply
+    def decode(self, key: str, stored: bytes) -> Any:
+        """The value in what Redis holds; None if there is none, or none that can be read."""
+        if not stored.startswith(_VALUE):
+            return None
+        head = stored[:_HEAD_BYTES]
+        value = self._decoded.find(key, head)
+        if value is None:
+            try:
+                value = orjson.loads(memoryview(stored)[_HEAD_BYTES:])
+            except orjson.JSONDecodeError:
+                log.warning("cache.unreadable_value", size=len(stored))
+                return None
+            self._decoded.remember(key, head, len(stored), value)
+        return value
 
     def note_hit(self) -> None:
         """Count a value that was used."""
@@ -207,12 +232,13 @@ class _Flight:
 class Lookup:
     """A key that Redis has been asked for, on its way."""
 
-    __slots__ = ("_cache", "_key", "_reply")
+    __slots__ = ("_cache", "_index", "_key", "_reply")
 
-    def __init__(self, cache: Cache, key: str) -> None:
+    def __init__(self, cache: Cache, key: str, reply: asyncio.Future[Any], index: int | None = None) -> None:
         self._cache = cache
         self._key = key
-        self._reply = cache.send_get(key)
+        self._reply = reply
+        self._index = index
 
     async def value(self, load: Load, *, usable: Callable[[Any], bool] | None = None) -> Any:
         """The cached value, else the loaded one, which is then stored for the next reader.
@@ -224,11 +250,11 @@ class Lookup:
         Raises: what `load` raises.
         """
         cache = self._cache
-        stored = await cache.read(self._key, self._reply)
+        stored = await cache.read(self._key, self._reply, self._index)
         if stored is None:
             _note_outcome("BYPASS")
         else:
-            value = _decode(stored)
+            value = cache.decode(self._key, stored)
             if value is not None and (usable is None or usable(value)):
                 cache.note_hit()
                 _note_outcome("HIT")
@@ -239,17 +265,6 @@ class Lookup:
         if value is not None and usable is not None and not usable(value):
             return await load()  # the run was another caller's, who needed another variant
         return value
-
-
-def _decode(stored: bytes) -> Any:
-    """The value in what Redis holds; None if there is none, or none that can be read."""
-    if not stored.startswith(_VALUE):
-        return None
-    try:
-        return orjson.loads(memoryview(stored)[_HEAD_BYTES:])
-    except orjson.JSONDecodeError:
-        log.warning("cache.unreadable_value", size=len(stored))
-        return None
 
 
 def _note_outcome(outcome: CacheOutcome) -> None:
