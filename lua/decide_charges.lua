@@ -13,7 +13,7 @@
     then five for each charge:
       algorithm    0 sliding window, 1 token bucket
       limit        units
-      span         the window in microseconds
+      window       milliseconds
       cost         units
       subject      index of its block: 1..s; negative for a shadow charge, which is never enforced
   Returns:
@@ -36,29 +36,25 @@ if keep_ms > 0 and values[#KEYS] then
   return cmsgpack.unpack(values[#KEYS])[1]
 end
 
-local now = server_now()
-local allowed, states, codes = weigh_charges(values, count, now)
-local reply, receipts = { allowed, 0, 0, 0, 0 }, {}
+local reply, states, now, charges, refreshes = weigh_charges(values, count)
+local receipts = {}
 for index = 1, count do
-  local state, code, arg = states[index], codes[index], index * 5 - 1
-  local charged = allowed == 1 and code == 1 and tonumber(ARGV[arg + 3]) or 0
-  answer_charge(reply, index, count, state, code, charged)
-  local edition, base, at = 0, 0, 0
-  if charged > 0 then
-    if ARGV[arg] == '0' then
-      edition, base, at = window_charge(KEYS[index], KEYS[count + index], state, charged, now, entries)
-    else
-      edition, base, at = bucket_charge(KEYS[index], state, charged)
-    end
-  elseif state.shifted then
-    local refresh = ARGV[arg] == '0' and window_refresh or bucket_refresh
-    refresh(KEYS[index], state)
-  end
-  if keep_ms > 0 then
-    receipts[index] = { charged, edition, base, at }
+  local arg, at, state = index * 5 - 1, index * 4 - 2, states[index]
+  local key, pages_key, limit, window_ms = KEYS[index], KEYS[count + index], tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  if reply[1] == 1 and reply[at] == 1 then
+    local cost = tonumber(ARGV[arg + 3])
+    local release, tag, base, time = charges[index](key, pages_key, state, now, limit, window_ms, cost, entries)
+    reply[at + 1] = reply[at + 1] - cost
+    reply[at + 2] = release or reply[at + 2]
+    receipts[index] = { cost, tag, base, time }
+  elseif state and state.shifted then
+    refreshes[index](key, pages_key, state, window_ms, limit)
   end
 end
 if keep_ms > 0 then
+  for index = 1, count do
+    receipts[index] = receipts[index] or { 0 }
+  end
   redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ reply, receipts }), 'PX', keep_ms)
 end
 return reply

@@ -8,7 +8,7 @@
   ARGV:
     1              n, the number of charges
     2, 3           unused, so that the rest is as in decide_charges
-    then five for each charge, as in decide_charges: algorithm, limit, span (microseconds), cost, subject
+    then five for each charge, as in decide_charges: algorithm, limit, window (milliseconds), cost, subject
   Returns:
     as decide_charges: 1 or 0, then state, remaining, release and wait for each charge
 ]]
@@ -19,9 +19,4 @@ local count = tonumber(ARGV[1])
 -- @include token_bucket
 -- @include weigh_charges
 
-local allowed, states, codes = weigh_charges(redis.call('MGET', unpack(KEYS)), count, server_now())
-local reply = { allowed }
-for index = 1, count do
-  answer_charge(reply, index, count, states[index], codes[index], 0)
-end
-return reply
+return (weigh_charges(redis.call('MGET', unpack(KEYS)), count))

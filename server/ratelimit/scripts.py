@@ -169,7 +169,7 @@ def _state_keys(charges: Sequence[Charge]) -> list[bytes]:
 
 def _rule(charge: Charge) -> tuple[int, int, int]:
     policy = charge.policy
-    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms * 1000
+    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms
 
 
 def _add_charges(args: list[int], charges: Iterable[Charge], subjects: list[str]) -> None:
