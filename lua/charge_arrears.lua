@@ -41,7 +41,7 @@ for index = 1, count do
   end
   cost = math.min(cost, 2 * limit - used)
   if cost > 0 then
-    charge(key, pages_key, state, at, limit, window_ms, cost, tonumber(ARGV[1]))
+    charge(key, pages_key, state or nil, at, limit, span, cost, tonumber(ARGV[1]), window_ms + 1000)
     charged = charged + 1
   end
 end

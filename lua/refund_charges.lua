@@ -18,14 +18,17 @@
 -- Exactly the units that were charged at `time` after `base` leave the window's log; none if they have left already, or
 -- if the log is another one since (a reset, a clock that went back).
 local function refund_window(key, pages_key, now, limit, window_ms, cost, tag, base, time)
-  local weigh, _, _, body, store_all, search = sliding_window()
+  local rewriting = sliding_window_rewriting()
+  local weigh = sliding_window()
   local log, used = weigh(redis.call('GET', key), pages_key, now, limit, window_ms * 1000, 1)
   if used == 0 or log.tag ~= tag or log.base ~= base or time < log.first_at then
     return 0
   end
-  local entries, entry, bytes = body(pages_key, log)
-  local count = #entries / bytes
-  local index = search(entries, 0, tag % 2, 1, count, time - 1)
+  local entries, entry, bytes = rewriting.body(pages_key, log)
+  local count, index = #entries / bytes, 1
+  while index < count and struct.unpack(entry, entries, 1 + (index - 1) * bytes) < time do
+    index = index + 1
+  end
   local before, modulus = log.start, tag % 2 == 1 and 4294967296 or 65536
   if index > 1 then
     local _
@@ -42,21 +45,21 @@ local function refund_window(key, pages_key, now, limit, window_ms, cost, tag, b
   if used == cost then
     redis.call('UNLINK', key)
   else
-    store_all(key, pages_key, log, table.concat(parts), window_ms)
+    rewriting.store_all(key, pages_key, log, table.concat(parts), window_ms + 1000)
   end
   return cost
 end
 
 -- What has not drained since it was charged leaves the bucket.
 local function refund_bucket(key, now, limit, window_ms, cost, born, at)
-  local weigh, _, _, store = token_bucket()
+  local weigh, _, store = token_bucket()
   local bucket, level = weigh(redis.call('GET', key), nil, now, limit, window_ms * 1000, 1)
   if level == 0 or bucket.born ~= born then
     return 0
   end
   local credit = math.min(level, math.max(0, cost - (now - at) * limit / (window_ms * 1000)))
   bucket.level, bucket.at = level - credit, now
-  store(key, bucket, limit, window_ms)
+  store(key, bucket, limit, window_ms * 1000)
   return math.floor(credit)
 end
 

@@ -2,7 +2,7 @@
   The sliding window: an exact log of admissions, packed; a ring of slots when it is long.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: sliding_window() -> weigh, charge, refresh, body, store_all, search: made when a charge needs them
+  Gives: sliding_window() -> weigh, charge: made when a charge needs them
 
   The state is a string: a head of 22 or 25 bytes with the newest admission in it, then the others, oldest first.
     head    kind + 2 * edition (1 byte), base (7 bytes, microseconds since 1970), start (4), front (1), pages (2), entry
@@ -23,8 +23,11 @@
   The clock never goes back for a key: when the server's does (a failover), the whole log is shifted back by moving its
   base, so that its newest entry happened just now. The edition changes whenever the base does: a refund is void then.
 ]]
+local PAGE = 32
+
+-- @include sliding_window_rewriting
+
 local function sliding_window()
-  local PAGE = 32
 
   -- The first of the entries low..count, after `skip` bytes of `text`, whose time (before nil) or whose units since
   -- `before` exceed `bound`; count + 1 if none does. Gallops, then bisects: few entries leave between two decisions.
@@ -149,55 +152,11 @@ local function sliding_window()
     return log, used, release, wait
   end
 
-  -- Writes a state: `older` holds all its entries but the newest, `front` of them before the pages. It lives until its
-  -- newest entry has left, and a second more: Redis expires by a coarser clock.
-  local function store(key, log, front, older, window_ms)
-    local format = log.tag % 2 == 0 and '>BI7I4BI2I5I2' or '>BI7I4BI2I6I4'
-    local head = struct.pack(format, log.tag, log.base, log.start, front, log.pages, log.last, log.total)
-    redis.call('SET', key, head .. older, 'PX', window_ms + 1000)
-  end
-
-  -- All live entries as one string (the pages leave their list), their format and the bytes of one.
-  local function body(pages_key, log)
-    local entry, bytes = '>I5I2', 7
-    if log.tag % 2 == 1 then
-      entry, bytes = '>I6I4', 10
-    end
-    local pages = ''
-    if log.pages + log.gone > 0 then
-      pages = table.concat(redis.call('LRANGE', pages_key, log.gone, -1))
-      redis.call('UNLINK', pages_key)
-    end
-    local back = log.back > 0 and string.sub(log.value, -log.back * bytes) or ''
-    local front = string.sub(log.text, log.skip + 1 + (log.first - 1) * bytes, log.skip + log.count * bytes)
-    return front .. pages .. back .. struct.pack(entry, log.last, log.total), entry, bytes
-  end
-
-  -- Writes `entries`, as packed as the log's kind wants them, as a state and its pages.
-  local function store_all(key, pages_key, log, entries, window_ms)
-    local entry, bytes = '>I5I2', 7
-    if log.tag % 2 == 1 then
-      entry, bytes = '>I6I4', 10
-    end
-    log.last, log.total = struct.unpack(entry, entries, #entries - bytes + 1)
-    local older, page, front = string.sub(entries, 1, -bytes - 1), PAGE * bytes, 0
-    log.pages = 0
-    if #older >= 2 * page then
-      local from = page + 1
-      while #older - from + 1 >= page do
-        redis.call('RPUSH', pages_key, string.sub(older, from, from + page - 1))
-        log.pages, from = log.pages + 1, from + page
-      end
-      redis.call('PEXPIRE', pages_key, window_ms + 1000)
-      front, older = PAGE, string.sub(older, 1, page) .. string.sub(older, from)
-    end
-    store(key, log, front, older, window_ms)
-  end
-
   -- Charges `cost` units at `at`, which is not before the newest entry. Returns the microseconds until more units are
-  -- free, from `at`, if that has changed, and what a refund needs: tag, base and the time after it.
-  local function charge(key, pages_key, log, at, limit, window_ms, cost, entries)
-    local wide = limit > 32767 or window_ms > 549755813
+  -- free, from `at`, if that has changed, and what a refund needs: tag, base and the time after it. The state lives for
+  -- `keep_ms`: until its newest entry has left, and a second more, because Redis expires by a coarser clock.
+  local function charge(key, pages_key, log, at, limit, span, cost, entries, keep_ms)
+    local wide = limit > 32767 or span > 549755813888
     if not log or not log.base then
       if log and log.gone > 0 then
         redis.call('UNLINK', pages_key)
@@ -206,8 +165,8 @@ local function sliding_window()
       if wide then
         tag, format = tag + 1, '>BI7I4BI2I6I4'
       end
-      redis.call('SET', key, struct.pack(format, tag, at, 0, 0, 0, 0, cost), 'PX', window_ms + 1000)
-      return window_ms * 1000, tag, at, 0
+      redis.call('SET', key, struct.pack(format, tag, at, 0, 0, 0, 0, cost), 'PX', keep_ms)
+      return span, tag, at, 0
     end
 
     local entry, bytes, modulus, reach = '>I5I2', 7, 65536, 549755813888
@@ -215,28 +174,18 @@ local function sliding_window()
       entry, bytes, modulus, reach, wide = '>I6I4', 10, 4294967296, 140737488355328, false
     end
     if wide or at - log.base > reach then
-      -- All entries anew: after the first one as the base, in the kind that the policy needs.
-      local old = body(pages_key, log)
-      local new_entry, parts = wide and '>I6I4' or entry, {}
-      for offset = 1, #old, bytes do
-        local time, total = struct.unpack(entry, old, offset)
-        parts[#parts + 1] = struct.pack(new_entry, time - log.first_at, (total - log.start) % modulus)
-      end
-      log.tag = (log.tag + (wide and 3 or 2)) % 256
-      log.base, log.start = log.base + log.first_at, 0
-      store_all(key, pages_key, log, table.concat(parts), window_ms)
-      local again = weigh(redis.call('GET', key), pages_key, at, limit, window_ms * 1000, cost)
-      return charge(key, pages_key, again, at, limit, window_ms, cost, entries)
+      sliding_window_rewriting().rebase(key, pages_key, log, wide, keep_ms)
+      local again = weigh(redis.call('GET', key), pages_key, at, limit, span, cost)
+      return charge(key, pages_key, again, at, limit, span, cost, entries, keep_ms)
     end
 
     local offset = at - log.base
     local merged = offset == log.last
     if not merged and log.count - log.first + 2 + log.pages * PAGE + log.back >= entries then
-      local slot = math.ceil(window_ms * 1000 / entries)
+      local slot = math.ceil(span / entries)
       merged = math.floor(offset / slot) == math.floor(log.last / slot)
     end
     local newest = merged and '' or struct.pack(entry, log.last, log.total)
-    log.last, log.total = offset, (log.total + cost) % modulus
     if log.gone > 0 then
       redis.call('LTRIM', pages_key, log.gone, -1)
     end
@@ -250,7 +199,7 @@ local function sliding_window()
       local page = PAGE * bytes
       if #older >= 2 * page then
         redis.call('RPUSH', pages_key, string.sub(older, page + 1, 2 * page))
-        redis.call('PEXPIRE', pages_key, window_ms + 1000)
+        redis.call('PEXPIRE', pages_key, keep_ms)
         older, front, log.pages = string.sub(older, 1, page) .. string.sub(older, 2 * page + 1), PAGE, 1
       end
     else
@@ -260,20 +209,17 @@ local function sliding_window()
         front = log.count - log.first + 1
         if #back == PAGE * bytes then
           redis.call('RPUSH', pages_key, back)
-          redis.call('PEXPIRE', pages_key, window_ms + 1000)
+          redis.call('PEXPIRE', pages_key, keep_ms)
           back, log.pages = '', log.pages + 1
         end
       end
       older = older .. back
     end
-    store(key, log, front, older, window_ms)
+    local format = entry == '>I5I2' and '>BI7I4BI2I5I2' or '>BI7I4BI2I6I4'
+    local head = struct.pack(format, log.tag, log.base, log.start, front, log.pages, offset, (log.total + cost) % modulus)
+    redis.call('SET', key, head .. older, 'PX', keep_ms)
     return nil, log.tag, log.base, offset
   end
 
-  -- Notes that the clock has gone back.
-  local function refresh(key, pages_key, log, window_ms)
-    store_all(key, pages_key, log, (body(pages_key, log)), window_ms)
-  end
-
-  return weigh, charge, refresh, body, store_all, search
+  return weigh, charge
 end

@@ -2,7 +2,7 @@
   The token bucket, as the generic cell rate algorithm in its leaky-bucket form (ITU-T I.371): a level that drains.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: token_bucket() -> weigh, charge, refresh, store: made when a charge needs them
+  Gives: token_bucket() -> weigh, charge, store: made when a charge needs them
 
   The state: level (8 bytes, a double: the units in use when it was written), at (7 bytes, microseconds since 1970: when
   that was), born (7 bytes: when the bucket was last empty). The level drains by limit / span; a cost fits
@@ -38,22 +38,17 @@ local function token_bucket()
   end
 
   -- A bucket lives until it is empty, and a second more: Redis expires by a coarser clock.
-  local function store(key, bucket, limit, window_ms)
-    local empty_ms = math.ceil(bucket.level * window_ms / limit)
+  local function store(key, bucket, limit, span)
+    local empty_ms = math.ceil(bucket.level * span / limit / 1000)
     redis.call('SET', key, struct.pack(FORMAT, bucket.level, bucket.at, bucket.born), 'PX', empty_ms + 1000)
   end
 
   -- Charges `cost` units. Returns the microseconds until more units are free, and what a refund needs: 0, born and at.
-  local function charge(key, _, bucket, _, limit, window_ms, cost)
+  local function charge(key, _, bucket, _, limit, span, cost)
     bucket.level = bucket.level + cost
-    store(key, bucket, limit, window_ms)
-    return release_of(bucket.level, limit, window_ms * 1000), 0, bucket.born, bucket.at
+    store(key, bucket, limit, span)
+    return release_of(bucket.level, limit, span), 0, bucket.born, bucket.at
   end
 
-  -- Notes that the clock has gone back.
-  local function refresh(key, _, bucket, window_ms, limit)
-    store(key, bucket, limit, window_ms)
-  end
-
-  return weigh, charge, refresh, store
+  return weigh, charge, store
 end

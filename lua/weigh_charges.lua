@@ -2,45 +2,41 @@
   Weighs every charge of a request at one instant.
 
   Part of: decide_charges, peek_charges
-  Gives: weigh_charges(count) -> reply, states, now, charge and refresh of each charge
+  Gives: weigh_charges(count, values) -> reply, plans, now
 
-  KEYS and, from ARGV[4] on, the five arguments of each charge are those of decide_charges; the reply is what it returns
-  if nothing is charged.
+  KEYS and ARGV are those of decide_charges, values what is in KEYS. The reply is the answer if nothing is charged; a plan
+  is a list: state, limit, span, cost, and the functions of its algorithm.
 ]]
-local function weigh_charges(values, count)
-  local now = server_now()
-  local reply, states, charges, refreshes = { 1, 0, 0, 0, 0 }, {}, {}, {}
-  local weigh_window, charge_window, refresh_window
+local function weigh_charges(count, values)
+  local now, reply, plans = server_now(), { 1, 0, 0, 0, 0 }, {}
+  local window_weigh, window_charge
   for index = 1, count do
-    local arg, at = index * 5 - 1, index * 4 - 2
-    local limit, span, cost = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000, tonumber(ARGV[arg + 3])
-    local subject = tonumber(ARGV[arg + 4])
-    local weigh
-    if ARGV[arg] == '0' then
-      if not weigh_window then
-        weigh_window, charge_window, refresh_window = sliding_window()
-      end
-      weigh, charges[index], refreshes[index] = weigh_window, charge_window, refresh_window
-    else
-      weigh, charges[index], refreshes[index] = token_bucket()
+    local at = index * 4 - 2
+    local algorithm, limit, window_ms, cost, subject, enforced = struct.unpack('>BI4I6I4BB', ARGV[index * 2 + 1])
+    local span, weigh, charge, store = window_ms * 1000, window_weigh, window_charge, nil
+    if algorithm == 1 then
+      weigh, charge, store = token_bucket()
+    elseif not weigh then
+      weigh, charge = sliding_window()
+      window_weigh, window_charge = weigh, charge
     end
-    local state, used, release, wait = weigh(values[index], KEYS[count + index], now, limit, span, cost)
+    local state, used, release, wait = weigh(values[index], KEYS[#KEYS - count + index], now, limit, span, cost)
     local code, remaining = 1, limit - used
-    if values[2 * count + math.abs(subject)] then
-      code, remaining, wait = 3, 0, redis.call('PTTL', KEYS[2 * count + math.abs(subject)]) * 1000
+    if values[count + subject] then
+      code, remaining, wait = 3, 0, redis.call('PTTL', KEYS[count + subject]) * 1000
     elseif cost > limit then
       code, wait = 2, -1
     elseif wait > 0 then
       code = 0
     end
-    if code ~= 1 and subject > 0 then
+    if code ~= 1 and enforced == 1 then
       reply[1] = 0
     end
-    states[index] = state or false
     reply[at] = code
     reply[at + 1] = remaining > 0 and remaining or 0
     reply[at + 2] = release
     reply[at + 3] = wait
+    plans[index] = { state or false, limit, span, cost, charge, store }
   end
-  return reply, states, now, charges, refreshes
+  return reply, plans, now
 end

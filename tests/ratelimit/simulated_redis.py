@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("server_clock").source
-_REAL_PAGE = b"  local PAGE = 32\n"
+_REAL_PAGE = b"local PAGE = 32\n"
 _SIMULATED_CLOCK = (
     f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
 )
@@ -28,7 +28,7 @@ def simulated(script: Script, page_entries: int = 32) -> Script:
     assert _REAL_CLOCK in script.source
     assert _REAL_PAGE in script.source
     source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
-    source = source.replace(_REAL_PAGE, b"  local PAGE = %d\n" % page_entries)
+    source = source.replace(_REAL_PAGE, b"local PAGE = %d\n" % page_entries)
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
