@@ -35,7 +35,7 @@ if record_key and values[#KEYS - count] then
 end
 
 local reply, plans, now = weigh_charges(count, values)
-local receipts = {}
+local receipts = record_key and {}
 for index = 1, count do
   local at, key, pages_key = index * 4 - 2, KEYS[index], KEYS[#KEYS - count + index]
   local state, limit, span, cost, charge, store = unpack(plans[index], 1, 6)

@@ -12,9 +12,9 @@
   `start` is the running total before the first entry, so units in use = newest total - total before the first live
   entry: one search, whatever the costs. An entry is live while now - at < span.
 
-  Beyond 64 entries the middle moves out, 32 entries a page, to a list beside the state: the string keeps the `front`
-  entries before the `pages` and the entries after them. A decision then reads and writes some 250 bytes however long
-  the log is, and touches the list once in 32 times. (Lua hashes each string that it gets: long ones cost.)
+  Beyond 32 entries the middle moves out, 16 entries a page, to a list beside the state: the string keeps the `front`
+  entries before the `pages` and the entries after them. A decision then reads and writes some 150 bytes however long
+  the log is, and touches the list once in 16 times. (Lua hashes each string that it gets: long ones cost.)
 
   The ring: once `entries` entries are live, an admission in the same slot (span / entries long) as the newest is merged
   into it, at the later time. Units therefore leave at most one slot late and never early, and there are never more than
@@ -23,7 +23,7 @@
   The clock never goes back for a key: when the server's does (a failover), the whole log is shifted back by moving its
   base, so that its newest entry happened just now. The edition changes whenever the base does: a refund is void then.
 ]]
-local PAGE = 32
+local PAGE = 16
 
 -- @include sliding_window_rewriting
 
@@ -137,7 +137,7 @@ local function sliding_window()
     local log = {
       tag = tag, base = base, start = start, last = last, total = total, value = value, text = text, skip = skip,
       first = first, first_at = first_at, count = count, pages = pages - gone, gone = gone, back = back,
-      shifted = shifted, used = used,
+      shifted = shifted,
     }
     local release = base + first_at + span - now
     if used + 1 - limit > 1 then
@@ -157,68 +157,69 @@ local function sliding_window()
   -- `keep_ms`: until its newest entry has left, and a second more, because Redis expires by a coarser clock.
   local function charge(key, pages_key, log, at, limit, span, cost, entries, keep_ms)
     local wide = limit > 32767 or span > 549755813888
-    if not log or not log.base then
+    local base = log and log.base
+    if not base then
+      local tag = log and log.tag - log.tag % 2 or 0
       if log and log.gone > 0 then
         redis.call('UNLINK', pages_key)
       end
-      local tag, format = log and log.tag - log.tag % 2 or 0, '>BI7I4BI2I5I2'
-      if wide then
-        tag, format = tag + 1, '>BI7I4BI2I6I4'
-      end
-      redis.call('SET', key, struct.pack(format, tag, at, 0, 0, 0, 0, cost), 'PX', keep_ms)
-      return span, tag, at, 0
+      local state = wide and struct.pack('>BI7I4BI2I6I4', tag + 1, at, 0, 0, 0, 0, cost)
+        or struct.pack('>BI7I4BI2I5I2', tag, at, 0, 0, 0, 0, cost)
+      redis.call('SET', key, state, 'PX', keep_ms)
+      return span, tag + (wide and 1 or 0), at, 0
     end
 
-    local entry, bytes, modulus, reach = '>I5I2', 7, 65536, 549755813888
-    if log.tag % 2 == 1 then
-      entry, bytes, modulus, reach, wide = '>I6I4', 10, 4294967296, 140737488355328, false
+    local tag, last, total, pages, offset = log.tag, log.last, log.total, log.pages, at - base
+    local head, entry, bytes, modulus, reach = '>BI7I4BI2I5I2', '>I5I2', 7, 65536, 549755813888
+    if tag % 2 == 1 then
+      head, entry, bytes, modulus, reach = '>BI7I4BI2I6I4', '>I6I4', 10, 4294967296, 140737488355328
+      wide = false
     end
-    if wide or at - log.base > reach then
+    if wide or offset > reach then
       sliding_window_rewriting().rebase(key, pages_key, log, wide, keep_ms)
-      local again = weigh(redis.call('GET', key), pages_key, at, limit, span, cost)
-      return charge(key, pages_key, again, at, limit, span, cost, entries, keep_ms)
+      log = weigh(redis.call('GET', key), pages_key, at, limit, span, cost)
+      return charge(key, pages_key, log, at, limit, span, cost, entries, keep_ms)
     end
 
-    local offset = at - log.base
-    local merged = offset == log.last
-    if not merged and log.count - log.first + 2 + log.pages * PAGE + log.back >= entries then
+    local first, count, back, text, from = log.first, log.count, log.back, log.text, log.skip + 1
+    from = from + (log.first - 1) * bytes
+    local merged = offset == last
+    if not merged and count - first + 2 + pages * PAGE + back >= entries then
       local slot = math.ceil(span / entries)
-      merged = math.floor(offset / slot) == math.floor(log.last / slot)
+      merged = math.floor(offset / slot) == math.floor(last / slot)
     end
-    local newest = merged and '' or struct.pack(entry, log.last, log.total)
+    local newest = merged and '' or struct.pack(entry, last, total)
     if log.gone > 0 then
       redis.call('LTRIM', pages_key, log.gone, -1)
     end
-    local from, front = log.skip + 1 + (log.first - 1) * bytes, 0
-    local older
-    if log.pages == 0 and log.back == 0 then
-      older = string.sub(log.text, from) .. newest
-      if log.count == 0 then
-        older = newest
+
+    -- The front entries, the page that leaves the string if it has become long enough, and what comes behind.
+    local front, page, rest = 0, nil, nil
+    if pages > 0 or back > 0 then
+      front = count - first + 1
+      rest = (back > 0 and string.sub(log.value, -back * bytes) or '') .. newest
+      if pages > 0 and #rest == PAGE * bytes then
+        page, rest = rest, ''
       end
-      local page = PAGE * bytes
-      if #older >= 2 * page then
-        redis.call('RPUSH', pages_key, string.sub(older, page + 1, 2 * page))
-        redis.call('PEXPIRE', pages_key, keep_ms)
-        older, front, log.pages = string.sub(older, 1, page) .. string.sub(older, 2 * page + 1), PAGE, 1
+      rest = string.sub(text, from, from + front * bytes - 1) .. rest
+    elseif count > 0 then
+      rest = string.sub(text, from) .. newest
+      if #rest >= 2 * PAGE * bytes then
+        local middle = PAGE * bytes
+        front, page = PAGE, string.sub(rest, middle + 1, 2 * middle)
+        rest = string.sub(rest, 1, middle) .. string.sub(rest, 2 * middle + 1)
       end
     else
-      older = string.sub(log.text, from, log.skip + log.count * bytes)
-      local back = (log.back > 0 and string.sub(log.value, -log.back * bytes) or '') .. newest
-      if log.pages > 0 then
-        front = log.count - log.first + 1
-        if #back == PAGE * bytes then
-          redis.call('RPUSH', pages_key, back)
-          redis.call('PEXPIRE', pages_key, keep_ms)
-          back, log.pages = '', log.pages + 1
-        end
-      end
-      older = older .. back
+      rest = newest
     end
-    local format = entry == '>I5I2' and '>BI7I4BI2I5I2' or '>BI7I4BI2I6I4'
-    local head = struct.pack(format, log.tag, log.base, log.start, front, log.pages, offset, (log.total + cost) % modulus)
-    redis.call('SET', key, head .. older, 'PX', keep_ms)
-    return nil, log.tag, log.base, offset
+    if page then
+      redis.call('RPUSH', pages_key, page)
+      redis.call('PEXPIRE', pages_key, keep_ms)
+      pages = pages + 1
+    end
+    head = struct.pack(head, tag, base, log.start, pages > 0 and front or 0, pages, offset, (total + cost) % modulus)
+    redis.call('SET', key, head .. rest, 'PX', keep_ms)
+    return nil, tag, base, offset
   end
 
   return weigh, charge
