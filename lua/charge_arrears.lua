@@ -11,41 +11,37 @@
     then five for each charge:
       algorithm    0 sliding window, 1 token bucket
       limit        units
-      span         the window in microseconds
+      window       milliseconds
       cost         units
       age          microseconds since it was admitted
   Returns:
     the number of charges of which something was charged
 ]]
-local entries = tonumber(ARGV[1])
-
 -- @include server_clock
 -- @include sliding_window
 -- @include token_bucket
 
-local now, charged = server_now(), 0
-for index = 1, #KEYS / 2 do
-  local arg = index * 5 - 3
-  local limit, span = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
-  local cost, age = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4])
-  local key, pages_key, window = KEYS[index], KEYS[#KEYS / 2 + index], ARGV[arg] == '0'
-  local state
+local now, charged, count = server_now(), 0, #KEYS / 2
+for index = 1, count do
+  local arg, key, pages_key = index * 5 - 3, KEYS[index], KEYS[count + index]
+  local limit, window_ms = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  local cost, age, span = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), window_ms * 1000
+  local window = ARGV[arg] == '0'
+  local weigh, charge = (window and sliding_window or token_bucket)()
+  local state, used = weigh(redis.call('GET', key), pages_key, now, limit, span, cost)
+  local at = now - age
   if window then
-    state = window_weigh(redis.call('GET', key), pages_key, now, limit, span)
-  else
-    state = bucket_weigh(redis.call('GET', key), now, limit, span)
-  end
-  if state.used == 0 and not window then
-    cost = math.max(0, cost - age * limit / span)
-  end
-  cost = math.min(cost, 2 * limit - state.used)
-  if cost > 0 and (age < span or not window) then
-    if window then
-      local newest = state.live > 0 and state.base + state.last or 0
-      window_charge(key, pages_key, state, cost, math.max(now - age, newest), entries)
-    else
-      bucket_charge(key, state, cost)
+    if age >= span then
+      cost = 0
+    elseif state and state.base then
+      at = math.max(at, state.base + state.last)
     end
+  elseif used == 0 then
+    cost = cost - age * limit / span
+  end
+  cost = math.min(cost, 2 * limit - used)
+  if cost > 0 then
+    charge(key, pages_key, state or nil, at, limit, span, cost, tonumber(ARGV[1]), window_ms + 1000)
     charged = charged + 1
   end
 end

@@ -3,25 +3,19 @@
 
   KEYS:
     1..n           the state of each charge
-    n+1..2n        the pages of each charge
-    2n+1..2n+s     the block of each subject
+    n+1..n+s       the block of each subject
+    the last n     the pages of each charge
   ARGV:
-    1              n, the number of charges
-    2, 3           unused, so that the rest is as in decide_charges
-    then five for each charge, as in decide_charges: algorithm, limit, span (microseconds), cost, subject
+    1, 2           unused, so that the rest is as in decide_charges
+    then two for each charge, as in decide_charges: charge, keep (unused)
   Returns:
-    as decide_charges: 1 or 0, then state, remaining, release and wait for each charge
+    as decide_charges: 1 or 0, then state, remaining, release and wait (both microseconds) for each charge
 ]]
-local count = tonumber(ARGV[1])
+local count = (#ARGV - 2) / 2
 
 -- @include server_clock
 -- @include sliding_window
 -- @include token_bucket
 -- @include weigh_charges
 
-local allowed, states, codes = weigh_charges(redis.call('MGET', unpack(KEYS)), count, server_now())
-local reply = { allowed }
-for index = 1, count do
-  answer_charge(reply, index, count, states[index], codes[index], 0)
-end
-return reply
+return (weigh_charges(count, redis.call('MGET', unpack(KEYS, 1, #KEYS - count))))

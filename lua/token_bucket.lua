@@ -2,66 +2,53 @@
   The token bucket, as the generic cell rate algorithm in its leaky-bucket form (ITU-T I.371): a level that drains.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: bucket_weigh, bucket_wait, bucket_release, bucket_charge, bucket_refresh, bucket_refund
+  Gives: token_bucket() -> weigh, charge, store: made when a charge needs them
 
-  The value: level (8 bytes, a double: the units in use when it was written), at (7 bytes, microseconds since 1970: when
+  The state: level (8 bytes, a double: the units in use when it was written), at (7 bytes, microseconds since 1970: when
   that was), born (7 bytes: when the bucket was last empty). The level drains by limit / span; a cost fits
   while level + cost <= limit. Being in units, it means the same under another limit or window.
 ]]
-local BUCKET = '>dI7I7'
+local function token_bucket()
+  local FORMAT = '>dI7I7'
 
-local function bucket_weigh(value, now, limit, span)
-  local bucket = { now = now, limit = limit, span = span, used = 0, born = now }
-  if value then
-    local level, at, born = struct.unpack(BUCKET, value)
-    local elapsed = now - at
-    if elapsed < 0 then
-      born = born + elapsed
-      elapsed = 0
-      bucket.shifted = true
-    end
-    level = level - elapsed * limit / span
-    if level > 0 then
-      bucket.used, bucket.born = level, born
-    end
+  -- Microseconds until more whole units are free than now.
+  local function release_of(level, limit, span)
+    local goal = math.min(math.ceil(level), limit + 1) - 1
+    return level > 0 and math.ceil((level - goal) * span / limit) or 0
   end
-  return bucket
-end
 
--- Microseconds until `cost` units fit; the cost is not above the limit.
-local function bucket_wait(bucket, cost)
-  return math.max(0, math.ceil((bucket.used + cost - bucket.limit) * bucket.span / bucket.limit))
-end
-
--- Microseconds until more whole units are free than now, after `cost` units were charged now (0: none were).
-local function bucket_release(bucket, cost)
-  local level = bucket.used + cost
-  local goal = math.min(math.ceil(level), bucket.limit + 1) - 1
-  return level > 0 and math.ceil((level - goal) * bucket.span / bucket.limit) or 0
-end
-
-local function bucket_store(key, bucket, level)
-  local empty_ms = math.ceil(level * bucket.span / bucket.limit / 1000)
-  redis.call('SET', key, struct.pack(BUCKET, level, bucket.now, bucket.born), 'PX', empty_ms + 1000)
-end
-
--- Charges `cost` units and writes the bucket. Returns what a refund needs: 0, born, now.
-local function bucket_charge(key, bucket, cost)
-  bucket_store(key, bucket, bucket.used + cost)
-  return 0, bucket.born, bucket.now
-end
-
--- Notes that the clock has gone back.
-local function bucket_refresh(key, bucket)
-  bucket_store(key, bucket, bucket.used)
-end
-
--- Takes back `cost` units charged at `at` to the bucket `born`: what has not drained since. Returns the whole units.
-local function bucket_refund(key, bucket, cost, born, at)
-  if bucket.used == 0 or bucket.born ~= born then
-    return 0
+  -- What a state says at `now`. Returns a table for the other functions, the units in use, the microseconds until more
+  -- units are free (0: all are), and until `cost` units fit.
+  local function weigh(value, _, now, limit, span, cost)
+    local bucket = { level = 0, at = now, born = now, shifted = false }
+    if value then
+      local level, at, born = struct.unpack(FORMAT, value)
+      if at > now then
+        born, at = born - (at - now), now
+        bucket.shifted = true
+      end
+      level = level - (now - at) * limit / span
+      if level > 0 then
+        bucket.level, bucket.born = level, born
+      end
+    end
+    local level = bucket.level
+    local wait = math.max(0, math.ceil((level + cost - limit) * span / limit))
+    return bucket, level, release_of(level, limit, span), wait
   end
-  local credit = math.min(bucket.used, math.max(0, cost - (bucket.now - at) * bucket.limit / bucket.span))
-  bucket_store(key, bucket, bucket.used - credit)
-  return math.floor(credit)
+
+  -- A bucket lives until it is empty, and a second more: Redis expires by a coarser clock.
+  local function store(key, bucket, limit, span)
+    local empty_ms = math.ceil(bucket.level * span / limit / 1000)
+    redis.call('SET', key, struct.pack(FORMAT, bucket.level, bucket.at, bucket.born), 'PX', empty_ms + 1000)
+  end
+
+  -- Charges `cost` units. Returns the microseconds until more units are free, and what a refund needs: 0, born and at.
+  local function charge(key, _, bucket, _, limit, span, cost)
+    bucket.level = bucket.level + cost
+    store(key, bucket, limit, span)
+    return release_of(bucket.level, limit, span), 0, bucket.born, bucket.at
+  end
+
+  return weigh, charge, store
 end

@@ -2,52 +2,41 @@
   Weighs every charge of a request at one instant.
 
   Part of: decide_charges, peek_charges
-  Gives: weigh_charges(values, count, now) -> allowed (1 or 0), the charges' states and codes
-         answer_charge(reply, index, state, code, charged) writes the four integers of one charge
+  Gives: weigh_charges(count, values) -> reply, plans, now
 
-  values holds what the KEYS of decide_charges do; the charges' five arguments begin at ARGV[4].
+  KEYS and ARGV are those of decide_charges, values what is in KEYS. The reply is the answer if nothing is charged; a plan
+  is a list: state, limit, span, cost, and the functions of its algorithm.
 ]]
-local function weigh_charges(values, count, now)
-  local allowed, states, codes = 1, {}, {}
+local function weigh_charges(count, values)
+  local now, reply, plans = server_now(), { 1, 0, 0, 0, 0 }, {}
+  local window_weigh, window_charge
   for index = 1, count do
-    local arg = index * 5 - 1
-    local limit, span, cost = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
-    local subject = tonumber(ARGV[arg + 4])
-    local state
-    if ARGV[arg] == '0' then
-      state = window_weigh(values[index], KEYS[count + index], now, limit, span)
-    else
-      state = bucket_weigh(values[index], now, limit, span)
+    local at = index * 4 - 2
+    local algorithm, limit, window_ms, cost, subject, enforced = struct.unpack('>BI4I6I4BB', ARGV[index * 2 + 1])
+    local span, weigh, charge, store = window_ms * 1000, window_weigh, window_charge, nil
+    if algorithm == 1 then
+      weigh, charge, store = token_bucket()
+    elseif not weigh then
+      weigh, charge = sliding_window()
+      window_weigh, window_charge = weigh, charge
     end
-    local code = 1
-    if values[2 * count + math.abs(subject)] then
-      code = 3
+    local state, used, release, wait = weigh(values[index], KEYS[#KEYS - count + index], now, limit, span, cost)
+    local code, remaining = 1, limit - used
+    if values[count + subject] then
+      code, remaining, wait = 3, 0, redis.call('PTTL', KEYS[count + subject]) * 1000
     elseif cost > limit then
-      code = 2
-    elseif state.used + cost > limit then
+      code, wait = 2, -1
+    elseif wait > 0 then
       code = 0
     end
-    if code ~= 1 and subject > 0 then
-      allowed = 0
+    if code ~= 1 and enforced == 1 then
+      reply[1] = 0
     end
-    states[index], codes[index] = state, code
+    reply[at] = code
+    reply[at + 1] = remaining > 0 and remaining or 0
+    reply[at + 2] = release
+    reply[at + 3] = wait
+    plans[index] = { state or false, limit, span, cost, charge, store }
   end
-  return allowed, states, codes
-end
-
-local function answer_charge(reply, index, count, state, code, charged)
-  local arg, at = index * 5 - 1, index * 4 - 2
-  local window = ARGV[arg] == '0'
-  local wait = 0
-  if code == 0 then
-    wait = (window and window_wait or bucket_wait)(state, tonumber(ARGV[arg + 3]))
-  elseif code == 2 then
-    wait = -1
-  elseif code == 3 then
-    wait = redis.call('PTTL', KEYS[2 * count + math.abs(tonumber(ARGV[arg + 4]))]) * 1000
-  end
-  reply[at] = code
-  reply[at + 1] = code == 3 and 0 or math.max(0, math.floor(state.limit - state.used - charged))
-  reply[at + 2] = (window and window_release or bucket_release)(state, charged)
-  reply[at + 3] = wait
+  return reply, plans, now
 end

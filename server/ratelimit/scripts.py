@@ -5,7 +5,8 @@ The order of KEYS and ARGV is known here and in the scripts' headers, and nowher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
@@ -16,6 +17,12 @@ from server.stores.scripts import Script, load_script
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
 _FIELDS_PER_CHARGE: Final = 4
+
+# '>BI4I6I4BB' in Lua; six bytes are two and four here.
+_CHARGE: Final = struct.Struct(">BIHIIB?")
+
+# Redis expires keys by a coarser clock than the scripts': a state must not go before its newest entry has.
+KEPT_LONGER_MS: Final = 1000
 
 
 class ScriptRunner(Protocol):
@@ -85,11 +92,12 @@ async def decide_charges(
         keep_ms: how long the answer to a request id is kept, in milliseconds.
         deadline_ms: of the call.
     """
-    keys, subjects = _keys(charges)
+    keys, args = _operands(charges)
     if request_id is not None:
         keys.append(record_key(charges, request_id))
-    args = [len(charges), log_entries, keep_ms if request_id is not None else 0]
-    _add_charges(args, charges, subjects)
+        args[1] = keep_ms
+    args[0] = log_entries
+    keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("decide_charges"), keys, args, deadline_ms=deadline_ms)
     return _answers(reply)
 
@@ -98,9 +106,8 @@ async def peek_charges(
     runner: ScriptRunner, *, charges: Sequence[Charge], deadline_ms: float | None = None
 ) -> Answers:
     """What `decide_charges` would say, without charging; the arguments mean the same."""
-    keys, subjects = _keys(charges)
-    args = [len(charges), 0, 0]
-    _add_charges(args, charges, subjects)
+    keys, args = _operands(charges)
+    keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
     return _answers(reply)
 
@@ -126,7 +133,7 @@ async def charge_arrears(
     args = [log_entries]
     for charge, age_us in charges:
         args += [*_rule(charge), charge.cost, age_us]
-    keys = _state_keys([charge for charge, _ in charges])
+    keys = [key_of(charge) for key_of in (state_key, pages_key) for charge, _ in charges]
     reply: int = await runner.run_script(load_script("charge_arrears"), keys, args, deadline_ms=deadline_ms)
     return reply
 
@@ -149,7 +156,7 @@ async def refund_charges(
     Returns:
         the units given back for each charge; empty if the request id is unknown or was refunded before.
     """
-    keys = [*_state_keys(charges), record_key(charges, request_id)]
+    keys = [*map(state_key, charges), *map(pages_key, charges), record_key(charges, request_id)]
     args = [value for charge in charges for value in _rule(charge)]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
@@ -157,25 +164,32 @@ async def refund_charges(
     return tuple(reply)
 
 
-def _keys(charges: Sequence[Charge]) -> tuple[list[bytes], list[str]]:
-    """The state keys and then the block keys, and the subjects in the order of their block keys."""
-    subjects = list(dict.fromkeys(charge.subject for charge in charges))
-    return [*_state_keys(charges), *map(block_key, subjects)], subjects
-
-
-def _state_keys(charges: Sequence[Charge]) -> list[bytes]:
-    return [*map(state_key, charges), *map(pages_key, charges)]
+def _operands(charges: Sequence[Charge]) -> tuple[list[bytes], list[bytes | int]]:
+    """The state keys and the block keys; the arguments, with zeros for the first two."""
+    keys = [state_key(charge) for charge in charges]
+    args: list[bytes | int] = [0, 0]
+    subjects: dict[str, int] = {}
+    for charge in charges:
+        policy = charge.policy
+        number = subjects.setdefault(charge.subject, len(subjects) + 1)
+        if number > len(keys) - len(charges):
+            keys.append(block_key(charge.subject))
+        packed = _CHARGE.pack(
+            _ALGORITHM_CODES[policy.algorithm],
+            policy.limit,
+            policy.window_ms >> 32,
+            policy.window_ms & 0xFFFF_FFFF,
+            min(charge.cost, 0xFFFF_FFFF),
+            number,
+            not policy.shadow,
+        )
+        args += (packed, policy.window_ms + KEPT_LONGER_MS)
+    return keys, args
 
 
 def _rule(charge: Charge) -> tuple[int, int, int]:
     policy = charge.policy
-    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms * 1000
-
-
-def _add_charges(args: list[int], charges: Iterable[Charge], subjects: list[str]) -> None:
-    for charge in charges:
-        subject = subjects.index(charge.subject) + 1
-        args += [*_rule(charge), charge.cost, -subject if charge.policy.shadow else subject]
+    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms
 
 
 def _answers(reply: Sequence[int]) -> Answers:

@@ -16,14 +16,14 @@ Result = TypeVar("Result")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("server_clock").source
-_REAL_PAGE = b"local PAGE = 32\n"
+_REAL_PAGE = b"local PAGE = 16\n"
 _SIMULATED_CLOCK = (
     f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
 )
 
 
 @functools.cache
-def simulated(script: Script, page_entries: int = 32) -> Script:
+def simulated(script: Script, page_entries: int = 16) -> Script:
     """The script with lua/server_clock.lua replaced by a key that the test sets, and pages of another size."""
     assert _REAL_CLOCK in script.source
     assert _REAL_PAGE in script.source
@@ -41,7 +41,7 @@ class SimulatedRedis:
 
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url)
-        self.page_entries = 32
+        self.page_entries = 16
         self._now_us = 0
         self.now_us = START_US
 

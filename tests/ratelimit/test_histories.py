@@ -191,7 +191,7 @@ class World:
                 window.forget(now, span)
 
 
-@pytest.mark.parametrize("page_entries", [2, 32])
+@pytest.mark.parametrize("page_entries", [2, 16])
 @histories
 @given(start=new_limits, history=st.lists(steps, min_size=1, max_size=60))
 def test_point_01_exact_in_random_histories(
@@ -213,7 +213,7 @@ def test_point_01_exact_in_random_histories(
             world.reload(step)
 
 
-@pytest.mark.parametrize("page_entries", [2, 32])
+@pytest.mark.parametrize("page_entries", [2, 16])
 @histories
 @given(
     limit=st.integers(1, 60),
