@@ -10,7 +10,6 @@ the simulated time stands for TIME. Time is what Redis itself counts for EVALSHA
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import random
 import sys
@@ -55,7 +54,9 @@ class Row:
 def simulated(source: str) -> str:
     """The script with the server's time replaced by the simulated one."""
     clock = load_script("server_clock").source.decode()
-    source = source.replace(clock, "local function server_now()\n  return tonumber(redis.call('GET', '{clock}'))\nend\n")
+    source = source.replace(
+        clock, "local function server_now()\n  return tonumber(redis.call('GET', '{clock}'))\nend\n"
+    )
     return source.replace(
         "local time = redis.call('TIME')\n",
         "local clock = redis.call('GET', '{clock}')\nlocal time = { string.sub(clock, 1, -7), string.sub(clock, -6) }\n",
@@ -68,7 +69,9 @@ class Recorder:
     def __init__(self) -> None:
         self.call: Call = ()
 
-    async def run_script(self, _script: Script, keys: Any, args: Any, *, deadline_ms: float | None = None) -> list[int]:
+    async def run_script(
+        self, _script: Script, keys: Any, args: Any, *, deadline_ms: float | None = None
+    ) -> list[int]:
         """Keep the call's keys and arguments."""
         assert deadline_ms is None
         self.call = (len(keys), *keys, *args)
@@ -147,7 +150,11 @@ def measure(client: redis.Redis, source: str, ask: Ask, limit: int, window: int)
             spent += statistics["usec"]
             asked += len(replies)
             admitted += sum(bool(reply[0] if isinstance(reply, list) else reply) for reply in replies)
-    memory = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(count=1000) if key != CLOCK.encode())
+    memory = sum(
+        client.memory_usage(key, samples=0) or 0
+        for key in client.scan_iter(count=1000)
+        if key != CLOCK.encode()
+    )
     return Row(spent / asked, memory / clients, admitted / asked)
 
 
@@ -185,15 +192,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--redis", type=Path, help="a redis-server; the embedded one by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=len(CASES), help="how many of the limits, from the least")
+    parser.add_argument(
+        "--cases", type=int, default=len(CASES), help="how many of the limits, from the least"
+    )
     options = parser.parse_args()
     for name in missing_peers():
         print(f"not installed, left out: {name}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder), binary=options.redis, options=('save ""',)) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_server(Path(folder), binary=options.redis, options=('save ""',)) as server,
+    ):
         client = redis.Redis.from_url(server.url)
         version = client.info("server")["redis_version"]
         print(f"Redis {version}: server time per decision · bytes per client · share admitted\n")
-        print("| limiter | " + " | ".join(f"L={limit} / {window} s" for limit, window in CASES[: options.cases]) + " |")
+        print(
+            "| limiter | "
+            + " | ".join(f"L={limit} / {window} s" for limit, window in CASES[: options.cases])
+            + " |"
+        )
         print("|---" * (1 + options.cases) + "|")
         table: dict[str, list[str]] = {"exact answer": []}
         for limit, window in CASES[: options.cases]:

@@ -140,7 +140,7 @@ def create_app(settings: Settings) -> web.Application:
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),
         catalog=catalog,
-        reading=Reading(catalog, Overlays(database, cache)),
+        reading=Reading(catalog, Overlays(database)),
         progress=Progress(database, cache),
         sessions=Sessions(database),
         bookmarks=Bookmarks(database),

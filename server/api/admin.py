@@ -26,7 +26,7 @@ _USERS = UsersQuerySchema()
 async def list_users(request: web.Request) -> web.Response:
     """A page of users with their figures."""
     query = read_query(request, _USERS)
-    cursors = request.config_dict[CURSORS]
+    cursors = request.app[CURSORS]
     listing = f"users:{query['sort']}"
     position = cursors.read(listing, query["cursor"])
     before = None if position is None else (position[0], UUID(position[1]))

@@ -6,10 +6,11 @@ from aiohttp import web
 
 from server.api.pagination import PageSchema
 from server.api.requests import path_id, read_query, refuse_query
-from server.api.responses import tagged_response
+from server.api.responses import page_response, tagged_response
 from server.api.schemas import StudyQuerySchema
-from server.api.services import CURSORS, caller_of, services_of
+from server.api.services import CURSORS, LOOKED_UP, caller_of, services_of
 from server.domain.catalog import class_position
+from server.domain.reading import ClassPageLookup
 
 _PAGE = PageSchema()
 _STUDY = StudyQuerySchema()
@@ -18,7 +19,7 @@ _STUDY = StudyQuerySchema()
 async def list_classes(request: web.Request) -> web.Response:
     """The published classes, by order, then name."""
     query = read_query(request, _PAGE)
-    cursors = request.config_dict[CURSORS]
+    cursors = request.app[CURSORS]
     after = cursors.read("classes", query["cursor"])
     classes = await services_of(request).catalog.list_published_classes()
     if after is not None:
@@ -27,13 +28,17 @@ async def list_classes(request: web.Request) -> web.Response:
     return tagged_response(request, {"classes": page, "nextCursor": next_cursor})
 
 
+def look_up_class(request: web.Request) -> ClassPageLookup:
+    """Ask for what get_class will need, together with the limiter's decision."""
+    class_id = path_id(request, "classId")
+    return services_of(request).reading.look_up_class(caller_of(request).user_id, class_id)
+
+
 async def get_class(request: web.Request) -> web.Response:
     """A class with its decks and how far the caller is in each."""
-    class_id = path_id(request, "classId")
     refuse_query(request)
-    return tagged_response(
-        request, await services_of(request).reading.get_class(caller_of(request).user_id, class_id)
-    )
+    lookup: ClassPageLookup = request.get(LOOKED_UP) or look_up_class(request)
+    return page_response(request, await lookup.page())
 
 
 async def study_class(request: web.Request) -> web.Response:

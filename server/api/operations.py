@@ -33,7 +33,7 @@ async def livez(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """200 while requests are welcome: not while starting, draining, or without a database."""
-    if not request.config_dict[READINESS].is_ready:
+    if not request.app[READINESS].is_ready:
         raise ServiceUnavailable("The service is starting or shutting down.")
     try:
         await services_of(request).database.ping()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -31,10 +32,15 @@ def path_id(request: web.Request, name: str) -> UUID:
     Raises:
         InvalidInput: it is none.
     """
-    text = request.match_info[name]
-    if CANONICAL_UUID.fullmatch(text) is None:
+    identifier = _uuid_of(request.match_info[name])
+    if identifier is None:
         raise InvalidInput(errors={name: "This is not a UUID."})
-    return UUID(text)
+    return identifier
+
+
+@functools.lru_cache(maxsize=10_000)  # the same few classes and decks, again and again
+def _uuid_of(text: str) -> UUID | None:
+    return UUID(text) if CANONICAL_UUID.fullmatch(text) else None
 
 
 def read_query(request: web.Request, schema: Schema) -> dict[str, Any]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from server.domain.pages import Page
 
 JSON = "application/json"
+_TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -25,14 +30,42 @@ def json_response(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A body with its weak entity tag."""
+
+    body: bytes
+    tag: str
+
+
+def render(payload: Any) -> Rendering:
+    """JSON, and a tag that is the same for the same bytes."""
+    body = orjson.dumps(payload)
+    return Rendering(body, f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
+
+
 def tagged_response(request: web.Request, payload: Any) -> web.Response:
     """The answer to a read, for this reader's own cache: with a weak ETag; 304 where the reader has it already."""
-    body = orjson.dumps(payload)
-    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.ETAG: tag, hdrs.VARY: hdrs.AUTHORIZATION}
-    if _matches(",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ())), tag):
+    return _tagged(request, render(payload))
+
+
+def page_response(request: web.Request, page: Page) -> web.Response:
+    """The same for a page, which is rendered once."""
+    rendering: Rendering | None = page.rendering
+    if rendering is None:
+        rendering = page.rendering = render(page.content)
+    return _tagged(request, rendering)
+
+
+def _tagged(request: web.Request, rendering: Rendering) -> web.Response:
+    headers = CIMultiDict(_TAGGED_HEADERS)
+    headers[hdrs.ETAG] = rendering.tag
+    if hdrs.IF_NONE_MATCH in request.headers and _matches(
+        ",".join(request.headers.getall(hdrs.IF_NONE_MATCH)), rendering.tag
+    ):
         return web.Response(status=304, headers=headers)
-    return web.Response(body=body, content_type=JSON, headers=headers)
+    headers[hdrs.CONTENT_TYPE] = JSON
+    return web.Response(body=rendering.body, headers=headers)
 
 
 def _matches(if_none_match: str, tag: str) -> bool:

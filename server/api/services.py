@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -58,13 +59,15 @@ class Readiness:
 SERVICES = web.AppKey("services", Services)
 CURSORS = web.AppKey("cursors", Cursors)
 READINESS = web.AppKey("readiness", Readiness)
+# Set by the rate limit, for routes that look up their data while the limiter decides.
+LOOKED_UP: web.RequestKey[Any] = web.RequestKey("looked_up", object)
 # Set by authentication: who is calling; not there for a stranger.
 CALLER = web.RequestKey("caller", Caller)
 
 
 def services_of(request: web.Request) -> Services:
     """The services of the application that a request came to."""
-    return request.config_dict[SERVICES]
+    return request.app[SERVICES]
 
 
 def caller_of(request: web.Request) -> Caller:

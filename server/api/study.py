@@ -87,7 +87,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     """The caller's sessions, newest first; of one deck where `deckId` is given."""
     query = read_query(request, _SESSIONS_QUERY)
     sessions, user_id, deck_id = services_of(request).sessions, caller_of(request).user_id, query["deck_id"]
-    cursors = request.config_dict[CURSORS]
+    cursors = request.app[CURSORS]
     listing = f"sessions:{user_id}:{deck_id or ''}"
     before = _position(cursors.read(listing, query["cursor"]))
     size = query["limit"] + 1
@@ -122,7 +122,7 @@ async def delete_bookmark(request: web.Request) -> web.Response:
 async def list_bookmarks(request: web.Request) -> web.Response:
     """The caller's bookmarks, newest first."""
     query = read_query(request, _PAGE)
-    user_id, cursors = caller_of(request).user_id, request.config_dict[CURSORS]
+    user_id, cursors = caller_of(request).user_id, request.app[CURSORS]
     listing = f"bookmarks:{user_id}"
     before = _position(cursors.read(listing, query["cursor"]))
     rows = await services_of(request).bookmarks.list_bookmarks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from server.stores.database import Database
 CLASSES_KEY = "c:classes"
 
 
+@functools.lru_cache(maxsize=10_000)
 def class_key(class_id: UUID) -> str:
     """Where a class with its decks is cached."""
     return f"c:class:{class_id}"
@@ -33,7 +35,7 @@ class Catalog:
 
     def __init__(self, database: Database, cache: Cache) -> None:
         self._database = database
-        self._cache = cache
+        self.cache = cache
 
     async def list_published_classes(self) -> list[dict[str, Any]]:
         """All published classes with their counts, by order, then name."""
@@ -56,12 +58,12 @@ class Catalog:
             # Its pages are cut here, so its order is ours too: the database's may depend on a language.
             return sorted(listed, key=class_position)
 
-        classes: list[dict[str, Any]] = await self._cache.lookup(CLASSES_KEY).value(load)
+        classes: list[dict[str, Any]] = await self.cache.lookup(CLASSES_KEY).value(load)
         return classes
 
-    def look_up_class(self, class_id: UUID) -> ClassLookup:
-        """A class with its decks, asked for now and read later, so that its reader's overlay can travel along."""
-        return ClassLookup(self._database, self._cache.lookup(class_key(class_id)), class_id)
+    def read_class(self, lookup: Lookup, class_id: UUID) -> ClassLookup:
+        """A class with its decks, from a lookup of its key that travels with the lookup of its reader's overlay."""
+        return ClassLookup(self._database, lookup, class_id)
 
     async def get_deck(self, deck_id: UUID) -> dict[str, Any]:
         """A published deck and its published cards.
@@ -69,11 +71,11 @@ class Catalog:
         Raises:
             NotFound: it is unknown or not published.
         """
-        return await self._read_deck(deck_id, self._cache.lookup(deck_key(deck_id)))
+        return await self._read_deck(deck_id, self.cache.lookup(deck_key(deck_id)))
 
     async def get_decks(self, deck_ids: Iterable[UUID]) -> list[dict[str, Any]]:
         """Several decks with their cards, asked for in one go; one that has vanished meanwhile is left out."""
-        lookups = [(deck_id, self._cache.lookup(deck_key(deck_id))) for deck_id in deck_ids]
+        lookups = [(deck_id, self.cache.lookup(deck_key(deck_id))) for deck_id in deck_ids]
         decks = []
         for deck_id, lookup in lookups:
             try:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 from uuid import UUID
 
 from server.domain.values import iso_timestamp
-from server.stores.cache import Cache, Lookup
+from server.stores.cache import Lookup
 from server.stores.database import Database
 
 
 def overlay_keys(user_id: UUID, class_id: UUID) -> tuple[str, str]:
     """The keys that a rating of one of the class's cards by the user makes stale."""
-    return (_counts_key(user_id, class_id), _cards_key(user_id, class_id))
+    return (counts_key(user_id, class_id), cards_key(user_id, class_id))
 
 
-def _counts_key(user_id: UUID, class_id: UUID) -> str:
+@functools.lru_cache(maxsize=10_000)
+def counts_key(user_id: UUID, class_id: UUID) -> str:
+    """Where a user's counts by deck and mastery are cached, for one class."""
     return f"o:{user_id}:{class_id}:counts"
 
 
-def _cards_key(user_id: UUID, class_id: UUID) -> str:
+def cards_key(user_id: UUID, class_id: UUID) -> str:
+    """Where a user's progress card by card is cached, for one class."""
     return f"o:{user_id}:{class_id}:cards"
 
 
 class Overlays:
     """Reads a user's part of a class. An overlay made for another set of published cards is made anew."""
 
-    def __init__(self, database: Database, cache: Cache) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._cache = cache
 
-    def look_up_counts(self, user_id: UUID, class_id: UUID) -> CountsLookup:
-        """The number of studied cards by deck and mastery, asked for now and read later."""
-        lookup = self._cache.lookup(_counts_key(user_id, class_id))
+    def read_counts(self, lookup: Lookup, user_id: UUID, class_id: UUID) -> CountsLookup:
+        """The number of studied cards by deck and mastery, from a lookup of `counts_key`."""
         return CountsLookup(self._database, lookup, user_id, class_id)
 
-    def look_up_cards(self, user_id: UUID, class_id: UUID) -> CardsLookup:
-        """The progress card by card, asked for now and read later."""
-        lookup = self._cache.lookup(_cards_key(user_id, class_id))
+    def read_cards(self, lookup: Lookup, user_id: UUID, class_id: UUID) -> CardsLookup:
+        """The progress card by card, from a lookup of `cards_key`."""
         return CardsLookup(self._database, lookup, user_id, class_id)
 
 

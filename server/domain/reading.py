@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from server.domain.catalog import Catalog
-from server.domain.overlays import Overlays
+from server.domain.catalog import Catalog, class_key
+from server.domain.overlays import Overlays, cards_key, counts_key
+from server.domain.pages import Page, Pages
 from server.domain.study_order import StudyMode, choose_cards
 from server.domain.values import iso_timestamp, percentage
 from server.errors import InvalidInput
@@ -21,31 +22,12 @@ class Reading:
     def __init__(self, catalog: Catalog, overlays: Overlays) -> None:
         self._catalog = catalog
         self._overlays = overlays
+        self._pages = Pages()
         self._generator = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
 
-    async def get_class(self, user_id: UUID, class_id: UUID) -> dict[str, Any]:
-        """A class with its decks and how far the reader is in each.
-
-        Raises:
-            NotFound: it is unknown or not published.
-        """
-        content, counts = await self._content_and_counts(user_id, class_id)
-        decks = []
-        for deck in content["decks"]:
-            studied = sum(counts.get(deck["id"], {}).values())
-            decks.append(
-                {
-                    "id": deck["id"],
-                    "name": deck["name"],
-                    "description": deck["description"],
-                    "cardCount": deck["cardCount"],
-                    "studiedCount": studied,
-                    "progress": percentage(studied, deck["cardCount"]),
-                    "order": deck["order"],
-                }
-            )
-        shared = ("id", "name", "description", "icon", "color")
-        return {**{key: content[key] for key in shared}, "decks": decks}
+    def look_up_class(self, user_id: UUID, class_id: UUID) -> ClassPageLookup:
+        """A class as a reader sees it, asked for now and read later."""
+        return ClassPageLookup(self._pages, self._catalog, self._overlays, user_id, class_id)
 
     async def get_class_progress(self, user_id: UUID, class_id: UUID) -> dict[str, Any]:
         """How many of a class's cards the reader has seen, by mastery.
@@ -53,7 +35,7 @@ class Reading:
         Raises:
             NotFound: it is unknown or not published.
         """
-        content, counts = await self._content_and_counts(user_id, class_id)
+        content, counts = await self.look_up_class(user_id, class_id).parts()
         total = sum(deck["cardCount"] for deck in content["decks"])
         by_status = {
             status: sum(deck.get(status, 0) for deck in counts.values())
@@ -85,8 +67,11 @@ class Reading:
             NotFound: the class is unknown or not published.
             InvalidInput: one of the decks is not a published deck of the class.
         """
-        class_lookup = self._catalog.look_up_class(class_id)
-        cards_lookup = self._overlays.look_up_cards(user_id, class_id)
+        class_reply, cards_reply = self._catalog.cache.lookups(
+            class_key(class_id), cards_key(user_id, class_id)
+        )
+        class_lookup = self._catalog.read_class(class_reply, class_id)
+        cards_lookup = self._overlays.read_cards(cards_reply, user_id, class_id)
         content = await class_lookup.value()
         known = {deck["id"]: deck for deck in content["decks"]}
         wanted = (
@@ -117,13 +102,57 @@ class Reading:
             "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
         }
 
-    async def _content_and_counts(
-        self, user_id: UUID, class_id: UUID
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        class_lookup = self._catalog.look_up_class(class_id)
-        counts_lookup = self._overlays.look_up_counts(user_id, class_id)
-        content = await class_lookup.value()
-        return content, await counts_lookup.value(content["fingerprint"])
+
+class ClassPageLookup:
+    """A class and the reader's counts, on their way from the cache in one command."""
+
+    __slots__ = ("_class_lookup", "_counts_lookup", "_key", "_pages")
+
+    def __init__(
+        self, pages: Pages, catalog: Catalog, overlays: Overlays, user_id: UUID, class_id: UUID
+    ) -> None:
+        self._pages = pages
+        self._key = (user_id, class_id)
+        content, counts = catalog.cache.lookups(class_key(class_id), counts_key(user_id, class_id))
+        self._class_lookup = catalog.read_class(content, class_id)
+        self._counts_lookup = overlays.read_counts(counts, user_id, class_id)
+
+    async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The class as everybody sees it, and the reader's counts.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content = await self._class_lookup.value()
+        return content, await self._counts_lookup.value(content["fingerprint"])
+
+    async def page(self) -> Page:
+        """The class with its decks and how far the reader is in each.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content, counts = await self.parts()
+        return self._pages.get(self._key, content, counts, lambda: _lay_over(content, counts))
+
+
+def _lay_over(content: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    decks = []
+    for deck in content["decks"]:
+        studied = sum(counts.get(deck["id"], {}).values())
+        decks.append(
+            {
+                "id": deck["id"],
+                "name": deck["name"],
+                "description": deck["description"],
+                "cardCount": deck["cardCount"],
+                "studiedCount": studied,
+                "progress": percentage(studied, deck["cardCount"]),
+                "order": deck["order"],
+            }
+        )
+    shared = ("id", "name", "description", "icon", "color")
+    return {**{key: content[key] for key in shared}, "decks": decks}
 
 
 def _with_progress(card: dict[str, Any], seen: dict[str, Any] | None) -> dict[str, Any]:

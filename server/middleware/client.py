@@ -19,7 +19,7 @@ def address_of(request: web.Request) -> Address:
             request.remote,
             request.headers.getall("Forwarded", ()),
             request.headers.getall("X-Forwarded-For", ()),
-            request.config_dict[TRUSTED_PROXIES],
+            request.app[TRUSTED_PROXIES],
         )
         request[_ADDRESS] = known
     return known

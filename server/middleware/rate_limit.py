@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from server.api.requests import read_json_value
 from server.api.responses import problem_response
-from server.api.services import CALLER, services_of
+from server.api.services import CALLER, LOOKED_UP, services_of
 from server.domain.accounts import normal_email
 from server.errors import MasteryError
 from server.middleware.client import address_of
@@ -24,7 +24,8 @@ from server.telemetry.timings import measure
 @web.middleware
 async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Charge the request, or refuse it. Whatever comes out in the end carries the limiter's headers."""
-    group = rule_of(request).limits
+    rule = rule_of(request)
+    group = rule.limits
     if group is None:
         return await handler(request)
     services = services_of(request)
@@ -37,6 +38,11 @@ async def rate_limit(request: web.Request, handler: Handler) -> web.StreamRespon
         email=await _email_of(request) if limits.counts_email(group) else None,
         plan=None if caller is None else caller.plan,
     )
+    if rule.look_up is not None and caller is not None and not services.limiter.is_refusing(charges):
+        try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
+            request[LOOKED_UP] = rule.look_up(request)
+        except MasteryError:
+            pass  # the handler will say what is wrong, once the request is charged
     with measure("limit"):
         # Without a request id of the client's: who repeats it must not get the first verdict again for free.
         decision = await services.limiter.decide(charges)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -13,6 +14,9 @@ from server.domain.tokens import Role
 UNMATCHED_GROUP = "unmatched"
 
 
+LookUp = Callable[[web.Request], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Who may use a route, and how often.
@@ -20,10 +24,12 @@ class Rule:
     Args:
         role: what the caller must be; None for everybody.
         limits: the route group in config/ratelimits.toml; None for routes that are never limited.
+        look_up: asks the cache for what the handler will need, so that it travels with the limiter's question.
     """
 
     role: Role | None
     limits: str | None
+    look_up: LookUp | None = None
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)
@@ -32,4 +38,4 @@ RULES = web.AppKey("rules", Mapping[web.AbstractRoute, Rule])
 
 def rule_of(request: web.Request) -> Rule:
     """The rule of the route that a request matched."""
-    return request.config_dict[RULES].get(request.match_info.route, UNMATCHED)
+    return request.app[RULES].get(request.match_info.route, UNMATCHED)

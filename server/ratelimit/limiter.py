@@ -113,6 +113,10 @@ class Limiter:
         self._report(decision, now)
         return decision
 
+    def is_refusing(self, charges: Sequence[Charge]) -> bool:
+        """Whether a decision on these charges would be a refusal from memory: nothing else need be asked for them."""
+        return len(self._denials) > 0 and self._denials.find(charges, monotonic()) is not None
+
     async def peek(self, charges: Sequence[Charge]) -> Decision:
         """What a decision would say now, without charging anything.
 

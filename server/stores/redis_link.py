@@ -80,7 +80,8 @@ class RedisLink:
         connect_seconds = connect_timeout_ms / 1000.0
         dialler = Dialler(address, connect_seconds)
         settings = NodeSettings(backlog, connect_seconds, stall_limit_ms / 1000.0)
-        if address.kind == "cluster":
+        self.is_cluster = address.kind == "cluster"
+        if self.is_cluster:
             self._route: Route = RedisCluster(address, dialler, settings, self._keeper)
         else:
             only_masters = address.kind == "sentinel"
