@@ -62,7 +62,8 @@ def refuse_query(request: web.Request) -> None:
     Raises:
         InvalidInput: there is one.
     """
-    read_query(request, _NO_PARAMETERS)
+    if request.query_string:
+        read_query(request, _NO_PARAMETERS)
 
 
 async def read_json(request: web.Request, schema: Schema) -> dict[str, Any]:
