@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from server.api.catalog_schemas import DecksQuerySchema, DeckSchema
+from server.api.catalog_schemas import DeckSchema, DecksQuerySchema
 from server.api.listing import read_listing
 from server.api.requests import path_id, read_json
 from server.api.responses import created_response, json_response, no_content, tagged_response

@@ -1,5 +1,5 @@
 -- Merges a file's cards into a deck by their questions: new ones are made, published; changed ones are updated; what
--- the file leaves empty or does not have stays as it is. Two imports into one deck must not run at once.
+-- the file leaves empty or does not have stays as it is. The deck is locked before: by lock_deck.
 -- Parameters: deck_id; and one entry a card, in the file's order: questions, answers, explanations, categories.
 WITH given AS (
     SELECT *

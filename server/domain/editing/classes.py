@@ -26,11 +26,13 @@ class ClassEditing:
     async def list_classes(
         self, *, published: bool | None, text: str | None, after: tuple[int, str, UUID] | None, page_size: int
     ) -> list[dict[str, Any]]:
-        """Rows by order, name and id, after a position in that order.
+        """Rows by order, name and id.
 
         Args:
             published: only those that are, or only drafts.
             text: only those with this in their name, in capitals or not.
+            after: `sort_order`, `name` and `id` of the last row before the page; None for the first one.
+            page_size: how many at most.
         """
         order, name, class_id = after or (None, None, None)
         return await self._database.fetch_all(

@@ -32,12 +32,14 @@ class DeckEditing:
         after: tuple[UUID, int, str, UUID] | None,
         page_size: int,
     ) -> list[dict[str, Any]]:
-        """Rows by class id, order, name and id, after a position in that order.
+        """Rows by class id, order, name and id.
 
         Args:
             class_id: only the decks of this class; an unknown one has none.
             published: only those that are, or only drafts.
             text: only those with this in their name, in capitals or not.
+            after: `class_id`, `sort_order`, `name` and `id` of the last row before the page; None for the first one.
+            page_size: how many at most.
         """
         after_class, order, name, deck_id = after or (None, None, None, None)
         return await self._database.fetch_all(

@@ -37,13 +37,15 @@ class FlashcardEditing:
         after: tuple[UUID, int, UUID] | None,
         page_size: int,
     ) -> list[dict[str, Any]]:
-        """Rows by deck id, order and id, after a position in that order.
+        """Rows by deck id, order and id.
 
         Args:
             class_id: only the cards of this class's decks; an unknown one has none.
             deck_id: only the cards of this deck; an unknown one has none.
             published: only those that are, or only drafts.
             text: only those with this in their question or answer, in capitals or not.
+            after: `deck_id`, `sort_order` and `id` of the last row before the page; None for the first one.
+            page_size: how many at most.
         """
         after_deck, order, flashcard_id = after or (None, None, None)
         return await self._database.fetch_all(

@@ -1,10 +1,10 @@
 """Which cached pages a change of the course makes stale: the one place that knows what is shown where.
 
-| page                      | shows                                                                             |
-|---------------------------|-----------------------------------------------------------------------------------|
-| the list of classes       | of a class: all its fields, and how many decks and cards are published            |
-| a class (`c:class:<id>`)  | of the class: all but its order; of its decks: all fields, and their cards' number |
-| a deck (`c:deck:<id>`)    | of the deck: all but its order, and its class's name; of its cards: all but their category |
+| page                        | shows                                                                          |
+|-----------------------------|--------------------------------------------------------------------------------|
+| the classes (`c:classes`)   | all of each class, and how many of its decks and cards are published           |
+| a class (`c:class:<id>`)    | all but its order; all of its decks, and which of their cards are published    |
+| a deck (`c:deck:<id>`)      | all but its order, and its class's name; all of its cards but their category   |
 
 Drafts are on no page: for readers, a row that is not published is not there. The overlays of readers need no
 invalidation: they are versioned by the fingerprint on the page of their class.
@@ -82,9 +82,19 @@ def stale_after_card(before: Row | None, after: Row | None, class_of: Mapping[UU
     return keys
 
 
-def stale_after_import(class_id: UUID, deck_id: UUID, *, created: int, updated: int) -> set[str]:
-    """The cache keys that an import into a deck makes stale, by the number of cards that it made and changed."""
-    if created:
+def stale_after_import(
+    class_id: UUID, deck_id: UUID, *, created: int, updated: int, is_frame_changed: bool = False
+) -> set[str]:
+    """The cache keys that an import into a deck makes stale.
+
+    Args:
+        class_id: of the deck.
+        deck_id: where the cards are.
+        created: how many cards are new.
+        updated: how many cards were changed.
+        is_frame_changed: whether the class or the deck itself is new or changed.
+    """
+    if created or is_frame_changed:
         return {CLASSES_KEY, class_key(class_id), deck_key(deck_id)}
     return {deck_key(deck_id)} if updated else set()
 
