@@ -21,7 +21,7 @@ from server.domain.deck_files import (
     DeckCard,
     DeckFileError,
     DeckFormat,
-    as_columns,
+    as_json,
     parse_deck,
 )
 from server.domain.editing.staleness import stale_after_import
@@ -139,7 +139,7 @@ def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[_D
         )
         deck_id = known_deck["id"]
         run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
-        counts = run("import_cards", deck_id=deck_id, **as_columns(deck.cards))
+        counts = run("import_cards", deck_id=deck_id, cards=as_json(deck.cards))
         stale |= stale_after_import(
             class_id,
             deck_id,

@@ -94,7 +94,9 @@ async def refusal(response: Any, status: int) -> dict[str, str]:
 
 
 @every_kind
-async def test_what_is_made_is_answered_and_found_at_its_location(api: Api, course: Course, kind: Kind) -> None:
+async def test_what_is_made_is_answered_and_found_at_its_location(
+    api: Api, course: Course, kind: Kind
+) -> None:
     """POST answers 201 with every field and the path, where GET answers the same."""
     body = kind.of(course, kind.complete)
 
@@ -104,15 +106,20 @@ async def test_what_is_made_is_answered_and_found_at_its_location(api: Api, cour
     answer = await made.json()
     UUID(answer["id"])
     assert f"{kind.path}/{answer['id']}" == made.headers["Location"]
-    assert body == {key: value for key, value in answer.items() if key not in {"id", "createdAt", "updatedAt"}}
+    assert body == {
+        key: value for key, value in answer.items() if key not in {"id", "createdAt", "updatedAt"}
+    }
     assert answer["createdAt"] == answer["updatedAt"]
     found = await api.get(made.headers["Location"], by="admin")
     assert (200, answer) == (found.status, await found.json())
-    assert 304 == (
-        await api.get(
-            made.headers["Location"], by="admin", headers={"If-None-Match": found.headers["ETag"]}
-        )
-    ).status
+    assert (
+        304
+        == (
+            await api.get(
+                made.headers["Location"], by="admin", headers={"If-None-Match": found.headers["ETag"]}
+            )
+        ).status
+    )
 
 
 @every_kind

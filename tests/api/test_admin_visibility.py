@@ -46,7 +46,11 @@ class Reader:
     async def questions(self, deck_name: str) -> Any:
         """The questions of a deck; 404 if students can't see it."""
         page = await self.read(f"/api/decks/{self.course.decks[deck_name]}/flashcards")
-        return page if page == 404 else [card["question"].removeprefix("question ") for card in page["flashcards"]]
+        return (
+            page
+            if page == 404
+            else [card["question"].removeprefix("question ") for card in page["flashcards"]]
+        )
 
     async def everything(self) -> list[Any]:
         """All of it: afterwards it is in the cache."""
@@ -164,9 +168,7 @@ async def test_an_import_is_seen_at_once(api: Api, course: Course, reader: Reade
     assert {"other", "card", "answer l1"} == {card["answer"] for card in page["flashcards"]}
 
 
-async def test_progress_made_elsewhere_comes_back_with_the_deck(
-    api: Api, course: Course, other: Api
-) -> None:
+async def test_progress_made_elsewhere_comes_back_with_the_deck(api: Api, course: Course, other: Api) -> None:
     """A deck that moves away, is studied there, and comes back shows what was studied: no overlay is too old."""
     home = f"/api/classes/{course.classes['Risk']}"
     path = f"/api/admin/decks/{course.decks['Law']}"

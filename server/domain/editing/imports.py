@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
-from server.domain.deck_files import DeckFormat, as_columns, parse_deck
+from server.domain.deck_files import DeckFormat, as_json, parse_deck
 from server.domain.editing.staleness import stale_after_import
 from server.domain.editing.writer import CatalogWriter
 from server.errors import NotFound
@@ -41,14 +41,14 @@ class DeckImports:
             DeckFileError: a row can't be imported; nothing was.
         """
         # Some hundred milliseconds for the largest files: not in the thread that answers everybody else.
-        columns = await asyncio.to_thread(lambda: as_columns(parse_deck(content, deck_format)))
+        cards = await asyncio.to_thread(lambda: as_json(parse_deck(content, deck_format)))
 
         async def work(transaction: Transaction, stale: set[str]) -> Imported:
             # Two imports into one deck, one after the other: the second one knows the cards of the first.
             deck = await transaction.fetch_one("lock_deck", deck_id=deck_id)
             if deck is None:
                 raise NotFound("There is no such deck.")
-            counts = await transaction.fetch_one("import_cards", deck_id=deck_id, **columns)
+            counts = await transaction.fetch_one("import_cards", deck_id=deck_id, cards=cards)
             imported = Imported(**(counts or {}))
             stale |= stale_after_import(
                 deck["class_id"], deck_id, created=imported.created, updated=imported.updated
