@@ -12,7 +12,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from server.api.pagination import PageSchema
-from server.api.schemas import Identifier, Text
+from server.api.fields import Identifier, Text
 
 LONGEST_NAME = 255
 LONGEST_NOTE = 2000

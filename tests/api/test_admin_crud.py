@@ -11,8 +11,6 @@ import pytest
 
 from tests.api.conftest import Api, Course
 
-PARENTS = {"deck": "Risk", "flashcard": "Analysis"}
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -27,6 +25,7 @@ class Kind:
 
     @property
     def path(self) -> str:
+        """Where they are listed and made."""
         return f"/api/admin/{self.plural}"
 
     def of(self, course: Course, body: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +41,8 @@ CLASSES = Kind(
     parent=None,
     minimal={"name": "Cryptography"},
     complete={
-        "name": "Cryptography", "description": "Ciphers", "icon": "🔑", "color": "#aabbcc", "order": 7, "isPublished": True,
+        "name": "Cryptography", "description": "Ciphers", "icon": "🔑", "color": "#aabbcc", "order": 7,
+        "isPublished": True,
     },
     defaults={"description": None, "icon": None, "color": None, "order": 0, "isPublished": False},
 )  # fmt: skip
@@ -60,8 +60,8 @@ CARDS = Kind(
     parent="deckId",
     minimal={"question": "What is a nonce?", "answer": "A number used once."},
     complete={
-        "question": "What is a nonce?", "answer": "A number used once.", "explanation": "Line\nbreak", "category": "a, b",
-        "order": 7, "isPublished": True,
+        "question": "What is a nonce?", "answer": "A number used once.", "explanation": "Line\nbreak",
+        "category": "a, b", "order": 7, "isPublished": True,
     },
     defaults={"explanation": None, "category": None, "order": 0, "isPublished": False},
 )  # fmt: skip
@@ -229,7 +229,8 @@ async def test_required_fields_are_required(api: Api, kind: Kind) -> None:
     required = {*kind.minimal, *([kind.parent] if kind.parent else [])}
 
     assert required == set(await refusal(await api.post(kind.path, by="admin", json={}), 400))
-    for body in ([], "text", 5, False):
+    no_objects: tuple[Any, ...] = ([], "text", 5, False)
+    for body in no_objects:
         assert 400 == (await api.post(kind.path, by="admin", json=body)).status
 
 
@@ -254,7 +255,7 @@ async def test_bodies_that_are_not_json_are_refused(api: Api, course: Course, ki
 async def test_unknown_and_malformed_ids(api: Api, kind: Kind) -> None:
     """What is not there is 404; what is not a UUID is 400 with the parameter's name."""
     for method in ("GET", "PATCH", "DELETE"):
-        body = {} if method == "PATCH" else None
+        body: dict[str, Any] | None = {} if method == "PATCH" else None
         response = await api.request(method, f"{kind.path}/{uuid4()}", by="admin", json=body)
         assert 404 == response.status
         malformed = await api.request(method, f"{kind.path}/none", by="admin", json=body)

@@ -53,15 +53,11 @@ class CatalogWriter:
             result = await self._database.run_transaction(attempt)
         except DatabaseUnavailable as error:
             if error.outcome_unknown:
-                await self._invalidate(stale)
+                await self._cache.invalidate(stale)
             raise
         except ConstraintViolated as error:
             if error.constraint_name in _FIELD_ERRORS:
                 raise InvalidInput(errors=_FIELD_ERRORS[error.constraint_name]) from error
             raise
-        await self._invalidate(stale)
+        await self._cache.invalidate(stale)
         return result
-
-    async def _invalidate(self, stale: set[str]) -> None:
-        if stale:
-            await self._cache.invalidate(stale)
