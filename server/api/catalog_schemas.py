@@ -6,13 +6,10 @@ be null. Texts are trimmed; their lengths count characters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from marshmallow import Schema, fields, validate
 
-from marshmallow import Schema, ValidationError, fields, validate
-
+from server.api.fields import Flag, FlagWord, Identifier, Text
 from server.api.pagination import PageSchema
-from server.api.fields import Identifier, Text
 
 LONGEST_NAME = 255
 LONGEST_NOTE = 2000
@@ -21,30 +18,6 @@ LONGEST_ICON = 64
 LONGEST_COLOR = 32
 LONGEST_FILTER = 200
 HIGHEST_ORDER = 2**31 - 1
-
-
-class Flag(fields.Field[bool]):
-    """JSON's true or false; no word and no number for it."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> bool:
-        del attr, data, options
-        if not isinstance(value, bool):
-            raise ValidationError("Must be true or false.")
-        return value
-
-
-class FlagWord(fields.Field[bool]):
-    """`true` or `false` in a query parameter."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
-    ) -> bool:
-        del attr, data, options
-        if value not in {"true", "false"}:
-            raise ValidationError("Must be true or false.")
-        return bool(value == "true")
 
 
 def _text(shortest: int, longest: int) -> Text:

@@ -168,21 +168,26 @@ async def test_an_import_is_seen_at_once(api: Api, course: Course, reader: Reade
     assert {"other", "card", "answer l1"} == {card["answer"] for card in page["flashcards"]}
 
 
-async def test_progress_made_elsewhere_comes_back_with_the_deck(api: Api, course: Course, other: Api) -> None:
-    """A deck that moves away, is studied there, and comes back shows what was studied: no overlay is too old."""
+@pytest.mark.parametrize("moved", ["deck", "card"])
+async def test_progress_made_elsewhere_comes_back(api: Api, course: Course, other: Api, moved: str) -> None:
+    """A deck or card that moves away, is studied there, and comes back shows that: no overlay is too old."""
     home = f"/api/classes/{course.classes['Risk']}"
-    path = f"/api/admin/decks/{course.decks['Law']}"
+    if moved == "deck":
+        path, parent = f"/api/admin/decks/{course.decks['Law']}", "classId"
+        away, back = course.classes["Assets"], course.classes["Risk"]
+    else:
+        path, parent = f"/api/admin/flashcards/{course.cards['l1']}", "deckId"
+        away, back = course.decks["Data"], course.decks["Law"]
 
     async def studied() -> int:
         page = await (await other.get(home)).json()
         return sum(deck["studiedCount"] for deck in page["decks"])
 
     assert 0 == await studied()
-    await patch(api, path, classId=str(course.classes["Assets"]))
-    assert 0 == await studied()
+    await patch(api, path, **{parent: str(away)})
     rated = await api.put(f"/api/progress/cards/{course.cards['l1']}", json={"confidenceLevel": 5})
     assert 200 == rated.status
-    await patch(api, path, classId=str(course.classes["Risk"]))
+    await patch(api, path, **{parent: str(back)})
 
     assert 1 == await studied()
 
