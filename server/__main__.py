@@ -132,14 +132,20 @@ def _migrate(_options: argparse.Namespace) -> None:
 
 def _import(options: argparse.Namespace) -> None:
     from server.tools.importing import import_path
+    from server.tools.invalidation import tell_readers
 
-    report = import_path(_settings("DATABASE_URL").database_url, options.path)
+    settings = _settings("DATABASE_URL")
+    report = import_path(settings.database_url, options.path)
     sys.stdout.write(
         f"{report.classes} classes, {report.decks} decks; cards: {report.created} created, "
         f"{report.updated} updated, {report.unchanged} unchanged\n"
     )
     for name in report.skipped:
         sys.stdout.write(f"skipped, not a deck file: {name}\n")
+    if not tell_readers(settings, report.stale):
+        _complain(
+            f"Redis does not answer: readers may see the course as it was for {settings.cache_ttl_seconds} s"
+        )
 
 
 def _limits(options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
 from server.domain.callers import Callers
 from server.domain.catalog import Catalog
+from server.domain.editing import Editing
 from server.domain.external_tokens import ExternalTokens
 from server.domain.overlays import Overlays
 from server.domain.passwords import Passwords
@@ -140,6 +141,7 @@ def create_app(settings: Settings) -> web.Application:
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),
         catalog=catalog,
+        editing=Editing(database, cache),
         reading=Reading(catalog, Overlays(database)),
         progress=Progress(database, cache),
         sessions=Sessions(database),

@@ -8,7 +8,17 @@ from typing import Literal
 
 from aiohttp import hdrs, web
 
-from server.api import admin, auth, classes, operations, study
+from server.api import (
+    admin,
+    admin_classes,
+    admin_decks,
+    admin_flashcards,
+    admin_import,
+    auth,
+    classes,
+    operations,
+    study,
+)
 from server.middleware.rules import RULES, LookUp, Rule
 
 HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
@@ -64,6 +74,36 @@ ROUTES = (
     Route("PUT", "/api/bookmarks/{flashcardId}", study.add_bookmark, "user", "writes"),
     Route("DELETE", "/api/bookmarks/{flashcardId}", study.delete_bookmark, "user", "writes"),
     # Administration
+    Route("GET", "/api/admin/classes", admin_classes.list_classes, "admin", "admin-reads"),
+    Route("POST", "/api/admin/classes", admin_classes.create_class, "admin", "admin-writes"),
+    Route("GET", "/api/admin/classes/{classId}", admin_classes.get_class, "admin", "admin-reads"),
+    Route("PATCH", "/api/admin/classes/{classId}", admin_classes.update_class, "admin", "admin-writes"),
+    Route("DELETE", "/api/admin/classes/{classId}", admin_classes.delete_class, "admin", "admin-destructive"),
+    Route("GET", "/api/admin/decks", admin_decks.list_decks, "admin", "admin-reads"),
+    Route("POST", "/api/admin/decks", admin_decks.create_deck, "admin", "admin-writes"),
+    Route("GET", "/api/admin/decks/{deckId}", admin_decks.get_deck, "admin", "admin-reads"),
+    Route("PATCH", "/api/admin/decks/{deckId}", admin_decks.update_deck, "admin", "admin-writes"),
+    Route("DELETE", "/api/admin/decks/{deckId}", admin_decks.delete_deck, "admin", "admin-destructive"),
+    Route("POST", "/api/admin/decks/{deckId}/import", admin_import.import_deck, "admin", "admin-destructive"),
+    Route("GET", "/api/admin/flashcards", admin_flashcards.list_flashcards, "admin", "admin-reads"),
+    Route("POST", "/api/admin/flashcards", admin_flashcards.create_flashcard, "admin", "admin-writes"),
+    Route(
+        "GET", "/api/admin/flashcards/{flashcardId}", admin_flashcards.get_flashcard, "admin", "admin-reads"
+    ),
+    Route(
+        "PATCH",
+        "/api/admin/flashcards/{flashcardId}",
+        admin_flashcards.update_flashcard,
+        "admin",
+        "admin-writes",
+    ),
+    Route(
+        "DELETE",
+        "/api/admin/flashcards/{flashcardId}",
+        admin_flashcards.delete_flashcard,
+        "admin",
+        "admin-destructive",
+    ),
     Route("GET", "/api/admin/analytics/users", admin.list_users, "admin", "admin-reads"),
     Route("GET", "/api/admin/analytics/users/{userId}", admin.get_user, "admin", "admin-reads"),
     Route("GET", "/api/admin/rate-limits/{subject}", admin.show_rate_limits, "admin", "admin-reads"),

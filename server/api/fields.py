@@ -43,6 +43,30 @@ class WholeNumber(fields.Integer):
         return number
 
 
+class Flag(fields.Field[bool]):
+    """JSON's true or false; no word and no number for it."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> bool:
+        del attr, data, options
+        if not isinstance(value, bool):
+            raise ValidationError("Must be true or false.")
+        return value
+
+
+class FlagWord(fields.Field[bool]):
+    """`true` or `false` in a query parameter."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> bool:
+        del attr, data, options
+        if value not in {"true", "false"}:
+            raise ValidationError("Must be true or false.")
+        return bool(value == "true")
+
+
 class Identifier(fields.Field[UUID]):
     """A UUID in its canonical form."""
 

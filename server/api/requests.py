@@ -108,6 +108,23 @@ async def _read_body(request: web.Request) -> bytes:
     raise failure
 
 
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """The body as it came, whatever it is; for routes with a limit of their own, in bytes.
+
+    Raises:
+        BodyTooLarge: it is larger; no more of it than that is read.
+    """
+    too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
 def time_zone_of(request: web.Request) -> ZoneInfo | None:
     """The zone of the X-Time-Zone header, an IANA name; None where there is none.
 

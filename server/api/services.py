@@ -13,6 +13,7 @@ from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
 from server.domain.callers import Callers
 from server.domain.catalog import Catalog
+from server.domain.editing import Editing
 from server.domain.progress import Progress
 from server.domain.reading import Reading
 from server.domain.sessions import Sessions
@@ -42,6 +43,7 @@ class Services:
     callers: Callers
     accounts: Accounts
     catalog: Catalog
+    editing: Editing
     reading: Reading
     progress: Progress
     sessions: Sessions

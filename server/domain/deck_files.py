@@ -104,14 +104,11 @@ def parse_deck(content: bytes, format_: DeckFormat) -> list[DeckCard]:
     return cards
 
 
-def as_columns(cards: Sequence[DeckCard]) -> dict[str, list[str | None]]:
-    """Cards as the parameters of the query import_cards: one list a column."""
-    return {
-        "questions": [card.question for card in cards],
-        "answers": [card.answer for card in cards],
-        "explanations": [card.explanation for card in cards],
-        "categories": [card.category for card in cards],
-    }
+def as_json(cards: Sequence[DeckCard]) -> str:
+    """Cards as the query import_cards takes them."""
+    return orjson.dumps(
+        [{name: text for name in _COLUMNS if (text := getattr(card, name)) is not None} for card in cards]
+    ).decode()
 
 
 class _Problems:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import islice
 from typing import Any
 
@@ -35,6 +35,33 @@ _MOST_PENDING = 10_000
 # How soon after Redis is back it hears of them, and of how many at once.
 _RETRY_SECONDS = 0.1
 _RETRIED_AT_ONCE = 500
+
+
+async def bury(
+    link: RedisLink, keys: Collection[str], *, deadline_ms: float
+) -> dict[str, RedisUnavailable | RedisReplyError]:
+    """Put a tombstone at each key, so that no reader finds an old value there, nor brings one back.
+
+    Returns:
+        What went wrong, by key; empty once Redis knows them all.
+    """
+    outcomes = await asyncio.gather(
+        *(
+            link.execute(
+                "SET", key, _TOMBSTONE + secrets.token_bytes(_NONCE_BYTES), "PX", _TOMBSTONE_MS,
+                deadline_ms=deadline_ms,
+            )
+            for key in keys
+        ),
+        return_exceptions=True,
+    )  # fmt: skip
+    failures: dict[str, RedisUnavailable | RedisReplyError] = {}
+    for key, outcome in zip(keys, outcomes, strict=True):
+        if isinstance(outcome, RedisUnavailable | RedisReplyError):
+            failures[key] = outcome
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return failures
 
 
 class Cache:
@@ -99,27 +126,13 @@ class Cache:
         """Put tombstones in the place of keys: those for which that failed."""
         keys = list(keys)
         with measure("cache"):
-            outcomes = await asyncio.gather(
-                *(
-                    self._link.execute(
-                        "SET", key, _TOMBSTONE + secrets.token_bytes(_NONCE_BYTES), "PX", _TOMBSTONE_MS,
-                        deadline_ms=self._deadline_ms,
-                    )
-                    for key in keys
-                ),
-                return_exceptions=True,
-            )  # fmt: skip
-        unheard = []
-        for key, outcome in zip(keys, outcomes, strict=True):
-            if isinstance(outcome, RedisUnavailable | RedisReplyError):
-                self.note_error(outcome)
-                unheard.append(key)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                self._metrics.cache_deletes.inc()
-                self._pending.discard(key)
-        return unheard
+            failures = await bury(self._link, keys, deadline_ms=self._deadline_ms)
+        for failure in failures.values():
+            self.note_error(failure)
+        heard = [key for key in keys if key not in failures]
+        self._metrics.cache_deletes.inc(len(heard))
+        self._pending.difference_update(heard)
+        return list(failures)
 
     def _remember(self, keys: Iterable[str]) -> None:
         room = _MOST_PENDING - len(self._pending)

@@ -20,6 +20,7 @@ from server.tools.embedded import postgres_server, redis_server
 from server.tools.environment import completed
 from server.tools.failures import CommandError
 from server.tools.importing import import_path
+from server.tools.invalidation import tell_readers
 from server.tools.migrations import migrate
 from server.tools.processes import Process, child_process, wait_until_ready
 from server.tools.signals import run_interruptibly
@@ -105,7 +106,9 @@ def _servers(
 
 def _prepare_data(settings: Settings, root: Path) -> None:
     migrate(settings.database_url, root / "sql" / "migrations")
-    import_path(settings.database_url, root / "config" / "sample-course")
+    report = import_path(settings.database_url, root / "config" / "sample-course")
+    if not tell_readers(settings, report.stale):
+        log.warning("cache.not_invalidated", stale_at_most_seconds=settings.cache_ttl_seconds)
     ensure_demo_accounts(settings.database_url)
 
 

@@ -21,9 +21,10 @@ from server.domain.deck_files import (
     DeckCard,
     DeckFileError,
     DeckFormat,
-    as_columns,
+    as_json,
     parse_deck,
 )
+from server.domain.editing.staleness import stale_after_import
 from server.stores.queries import load_queries
 from server.tools.deck_names import read_name
 from server.tools.failures import CommandError
@@ -51,6 +52,8 @@ class ImportReport:
     updated: int
     unchanged: int
     skipped: tuple[str, ...]
+    # The cache keys of the pages that it changed, for `invalidation.tell_readers`.
+    stale: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
     cards = sum(len(deck.cards) for class_ in classes for deck in class_.decks)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
+    stale: set[str] = set()
     try:
         with (
             contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
@@ -99,7 +103,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
             # No other import meanwhile: what is known by its name must not come to exist twice.
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
             for class_ in classes:
-                for deck, result in _write(cursor, class_):
+                for deck, result in _write(cursor, class_, stale):
                     for name in counts:
                         counts[name] += result[name]
                     bar.update(len(deck.cards))
@@ -107,7 +111,11 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
         first_line = str(error).strip().partition("\n")[0]
         raise ImportFailed(f"nothing was imported: {first_line}") from None
     report = ImportReport(
-        classes=len(classes), decks=sum(len(class_.decks) for class_ in classes), **counts, skipped=skipped
+        classes=len(classes),
+        decks=sum(len(class_.decks) for class_ in classes),
+        **counts,
+        skipped=skipped,
+        stale=frozenset(stale),
     )
     log.info(
         "import.finished", classes=report.classes, decks=report.decks, **counts, skipped_files=len(skipped)
@@ -115,7 +123,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
     return report
 
 
-def _write(cursor: Cursor, class_: _Class) -> Iterator[tuple[_Deck, Mapping[str, int]]]:
+def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[_Deck, Mapping[str, int]]]:
     queries = load_queries()
 
     def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
@@ -123,13 +131,23 @@ def _write(cursor: Cursor, class_: _Class) -> Iterator[tuple[_Deck, Mapping[str,
         return dict(cursor.fetchone() or {})
 
     about = {name: class_.about.get(name) for name in ("description", "icon", "color")}
-    found = run("import_class", name=class_.name, sort_order=class_.sort_order, **about)
-    class_id = found["id"]
+    known_class = run("import_class", name=class_.name, sort_order=class_.sort_order, **about)
+    class_id = known_class["id"]
     for deck in class_.decks:
-        found = run(
+        known_deck = run(
             "import_deck", class_id=class_id, name=deck.name, description=None, sort_order=deck.sort_order
         )
-        yield deck, run("import_cards", deck_id=found["id"], **as_columns(deck.cards))
+        deck_id = known_deck["id"]
+        run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
+        counts = run("import_cards", deck_id=deck_id, cards=as_json(deck.cards))
+        stale |= stale_after_import(
+            class_id,
+            deck_id,
+            created=counts["created"],
+            updated=counts["updated"],
+            is_frame_changed=known_class["is_changed"] or known_deck["is_changed"],
+        )
+        yield deck, counts
 
 
 def _read(path: Path) -> tuple[list[_Class], tuple[str, ...]]:

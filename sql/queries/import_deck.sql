@@ -1,5 +1,5 @@
 -- Finds a deck of a class by its name, or makes it, published; what is not null replaces what was there.
--- Parameters: class_id, name, description, sort_order.
+-- `is_changed` says whether that made a difference. Parameters: class_id, name, description, sort_order.
 WITH known AS (
     SELECT id FROM decks WHERE class_id = %(class_id)s AND name = %(name)s ORDER BY created_at, id LIMIT 1
 ), updated AS (
@@ -10,10 +10,11 @@ WITH known AS (
      WHERE d.id = known.id
        AND (d.description, d.sort_order) IS DISTINCT FROM
            (coalesce(%(description)s, d.description), coalesce(%(sort_order)s, d.sort_order))
+    RETURNING d.id
 ), created AS (
     INSERT INTO decks (class_id, name, description, sort_order, is_published)
     SELECT %(class_id)s, %(name)s, %(description)s, coalesce(%(sort_order)s, 0), true
      WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id
 )
-SELECT id FROM known UNION ALL SELECT id FROM created
+SELECT id, EXISTS (SELECT FROM updated) AS is_changed FROM known UNION ALL SELECT id, true FROM created

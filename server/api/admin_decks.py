@@ -1,0 +1,75 @@
+"""/api/admin/decks: the decks of the course, drafts included."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from server.api.catalog_schemas import DeckSchema, DecksQuerySchema
+from server.api.listing import read_listing
+from server.api.requests import path_id, read_json
+from server.api.responses import created_response, json_response, no_content, tagged_response
+from server.api.services import caller_of, services_of
+from server.domain.editing.decks import describe_deck
+
+log = structlog.get_logger(__name__)
+
+_QUERY = DecksQuerySchema()
+_NEW = DeckSchema()
+_CHANGES = DeckSchema(partial=True)
+
+
+async def list_decks(request: web.Request) -> web.Response:
+    """A page of decks; those of a class by order, then name."""
+    listing = read_listing(request, "admin-decks", _QUERY)
+    after = listing.position
+    rows = await services_of(request).editing.decks.list_decks(
+        **listing.filters,
+        after=None if after is None else (UUID(after[0]), after[1], after[2], UUID(after[3])),
+        page_size=listing.limit + 1,
+    )
+    page, next_cursor = listing.page(rows, _position)
+    return tagged_response(
+        request, {"decks": [describe_deck(row) for row in page], "nextCursor": next_cursor}
+    )
+
+
+async def create_deck(request: web.Request) -> web.Response:
+    """Make a deck."""
+    row = await services_of(request).editing.decks.create_deck(await read_json(request, _NEW))
+    log.info("audit.deck_created", **_subject(request, row["id"]))
+    return created_response(f"/api/admin/decks/{row['id']}", describe_deck(row))
+
+
+async def get_deck(request: web.Request) -> web.Response:
+    """A deck."""
+    row = await services_of(request).editing.decks.get_deck(path_id(request, "deckId"))
+    return tagged_response(request, describe_deck(row))
+
+
+async def update_deck(request: web.Request) -> web.Response:
+    """Change some fields of a deck."""
+    deck_id = path_id(request, "deckId")
+    changes = await read_json(request, _CHANGES)
+    edited = await services_of(request).editing.decks.update_deck(deck_id, changes)
+    log.info("audit.deck_updated", **_subject(request, deck_id), changed=sorted(edited.changed))
+    return json_response(describe_deck(edited.row))
+
+
+async def delete_deck(request: web.Request) -> web.Response:
+    """Delete a deck with its cards."""
+    deck_id = path_id(request, "deckId")
+    await services_of(request).editing.decks.delete_deck(deck_id)
+    log.info("audit.deck_deleted", **_subject(request, deck_id))
+    return no_content()
+
+
+def _position(row: dict[str, Any]) -> tuple[str, int, str, str]:
+    return str(row["class_id"]), row["sort_order"], row["name"], str(row["id"])
+
+
+def _subject(request: web.Request, deck_id: UUID) -> dict[str, Any]:
+    return {"admin_id": str(caller_of(request).user_id), "deck_id": str(deck_id)}

@@ -1,0 +1,70 @@
+"""POST /api/admin/decks/{deckId}/import: a file's cards into a deck."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import asdict
+
+import structlog
+from aiohttp import web
+
+from server.api.requests import path_id, read_body
+from server.api.responses import json_response
+from server.api.services import caller_of, services_of
+from server.domain.deck_files import FORMAT_BY_MEDIA_TYPE
+from server.errors import InvalidInput, UnsupportedMediaType
+
+log = structlog.get_logger(__name__)
+
+MAX_FILE_BYTES = 10 << 20
+# By the names that Python knows them under. Others are rare in files, or are no encodings of text at all.
+_ENCODINGS = frozenset(
+    {"utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "iso8859-1", "iso8859-15", "cp1252"}
+)
+
+
+async def import_deck(request: web.Request) -> web.Response:
+    """Merge the cards of a TSV, CSV or JSON file into a deck; the Content-Type says which it is."""
+    deck_id = path_id(request, "deckId")
+    deck_format = FORMAT_BY_MEDIA_TYPE.get(request.content_type)
+    if deck_format is None:
+        raise UnsupportedMediaType(f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}.")
+    encoding = _encoding(request.charset)
+    editing = services_of(request).editing
+    await editing.decks.get_deck(deck_id)  # who errs in the deck learns it before sending megabytes
+    content = _as_utf8(await read_body(request, MAX_FILE_BYTES), encoding)
+    imported = await editing.imports.import_deck_file(deck_id, content, deck_format)
+    counts = asdict(imported)
+    log.info("audit.deck_imported", admin_id=str(caller_of(request).user_id), deck_id=str(deck_id), **counts)
+    return json_response(counts)
+
+
+def _encoding(charset: str | None) -> str:
+    """The encoding that the Content-Type names; UTF-8 if it names none.
+
+    Raises:
+        UnsupportedMediaType: it is not one that we read.
+    """
+    try:
+        encoding = codecs.lookup(charset or "utf-8").name
+    except (LookupError, ValueError):
+        encoding = ""
+    if encoding not in _ENCODINGS:
+        raise UnsupportedMediaType(
+            "The charset must be utf-8, utf-16, iso-8859-1, iso-8859-15 or windows-1252."
+        )
+    return encoding
+
+
+def _as_utf8(content: bytes, encoding: str) -> bytes:
+    """The file in UTF-8; what is wrong with UTF-8 itself the parser tells by row.
+
+    Raises:
+        InvalidInput: it is not in its encoding.
+    """
+    if encoding == "utf-8":
+        return content
+    try:
+        return content.decode(encoding).encode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"The file is not in {encoding}: see byte {error.start + 1}.") from error
