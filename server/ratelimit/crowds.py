@@ -1,0 +1,69 @@
+"""A crowd: many decisions about one client at once, of which Redis need not see more than can be admitted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+# So many of a client's decisions may be in flight before anything is known about it.
+FIRST = 8
+
+
+@dataclass(slots=True)
+class _Crowd:
+    in_flight: int = 0
+    room: int = FIRST
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class Crowds:
+    """Lets decisions about one client through as far as it is known to have room, and holds the others.
+
+    A client that is refused is refused from memory from then on: its flood is over after the first few. One that
+    has room loses a round trip at most.
+    """
+
+    def __init__(self) -> None:
+        self._crowds: dict[bytes, _Crowd] = {}
+
+    async def enter(self, key: bytes, *, patience_seconds: float) -> bool:
+        """Wait for the turn; whether it came in time. After a turn, `leave` must be called."""
+        crowd = self._crowds.setdefault(key, _Crowd())
+        if crowd.in_flight < crowd.room:
+            crowd.in_flight += 1
+            return True
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        crowd.waiting.append(turn)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await turn
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if turn.done() and not turn.cancelled():  # it came at the same moment
+                self.leave(key)
+            else:
+                crowd.waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                return False
+            raise
+        return True
+
+    def leave(self, key: bytes, *, room: int | None = None, refused: bool = False) -> None:
+        """A decision is made.
+
+        Args:
+            key: as for `enter`.
+            room: how many more of its kind could be admitted, if that is known.
+            refused: everyone who waits will be refused from memory.
+        """
+        crowd = self._crowds[key]
+        crowd.in_flight -= 1
+        if room is not None:
+            crowd.room = max(FIRST, room)
+        while crowd.waiting and (refused or crowd.in_flight < crowd.room):
+            turn = crowd.waiting.popleft()
+            if not turn.done():
+                crowd.in_flight += 1
+                turn.set_result(None)
+        if not crowd.in_flight and not crowd.waiting:
+            del self._crowds[key]
