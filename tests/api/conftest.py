@@ -55,7 +55,8 @@ class Api:
     @property
     def services(self) -> Services:
         """What the application under test has wired."""
-        return self.client.app[SERVICES]
+        services: Services = self.client.app[SERVICES]
+        return services
 
     async def request(
         self, method: str, path: str, *, by: str | None = "user", **options: Any
