@@ -10,7 +10,6 @@ from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
-import pytest
 import structlog
 
 from tests.api.conftest import Api, Course
@@ -240,17 +239,16 @@ async def test_a_body_above_one_mebibyte_is_413(api: Api) -> None:
     assert {} == wrong
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "foo"])
-async def test_compression_that_is_none_is_400(api: Api, encoding: str) -> None:
+async def test_compression_that_is_none_is_400(api: Api) -> None:
     """A body that is not compressed as it says is the client's mistake."""
-    for route in ("POST /api/auth/login", "POST /api/progress/cards"):
-        status, _ = await send(
-            api,
-            route,
-            data=b"not compressed",
-            headers={"Content-Type": "application/json", "Content-Encoding": encoding, "Connection": "close"},
-        )
-        assert 400 == status
+    for encoding in ("gzip", "deflate", "foo"):
+        for route in ("POST /api/auth/login", "POST /api/progress/cards"):
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Encoding": encoding,
+                "Connection": "close",
+            }
+            assert (400, ["body"]) == await send(api, route, data=b"not compressed", headers=headers)
 
 
 PATHS = [
@@ -338,17 +336,12 @@ async def test_parameters_that_nobody_knows_are_refused(api: Api, course: Course
     assert dict.fromkeys(routes, (400, ["limits"])) == answers
 
 
-@pytest.mark.parametrize(
-    "zone", ["", "Mars/Olympus", "europe/berlin", "../etc/passwd", "UTC\t+1", "é", "x" * 300]
-)
-async def test_a_time_zone_that_is_none_is_400(api: Api, course: Course, zone: str) -> None:
+async def test_a_time_zone_that_is_none_is_400(api: Api, course: Course) -> None:
     """The header X-Time-Zone takes names of the IANA database and nothing else."""
-    assert (400, ["X-Time-Zone"]) == await send(
-        api,
-        f"PUT /api/progress/cards/{course.cards['r1']}",
-        json={"confidenceLevel": 3},
-        headers={"X-Time-Zone": zone},
-    )
+    route = f"PUT /api/progress/cards/{course.cards['r1']}"
+    for zone in ("", "Mars/Olympus", "europe/berlin", "../etc/passwd", "UTC\t+1", "é", "x" * 300):
+        answer = await send(api, route, json={"confidenceLevel": 3}, headers={"X-Time-Zone": zone})
+        assert (400, ["X-Time-Zone"]) == answer
 
 
 RAW_HEADERS = ["Authorization", "X-Request-ID", "traceparent", "Origin", "If-None-Match", "X-Time-Zone",
@@ -377,12 +370,12 @@ async def test_headers_of_any_bytes_are_no_error_of_ours(api: Api) -> None:
     assert {} == wrong
 
 
-@pytest.mark.parametrize("body", [b"zz\r\n", b"-1\r\n", b"2\r\n{}nonsense"])
-async def test_broken_chunks_are_400(api: Api, body: bytes) -> None:
+async def test_broken_chunks_are_400(api: Api) -> None:
     """A body whose chunks are broken off or wrong is the client's mistake."""
     head = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    answer = await raw(api, head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
-    assert b"400" == answer.split(b" ")[1]
+    for body in (b"zz\r\n", b"-1\r\n", b"2\r\n{}nonsense"):
+        answer = await raw(api, head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        assert b"400" == answer.split(b" ")[1]
     assert 200 == (await api.get("/livez")).status
 
 

@@ -1,0 +1,167 @@
+"""Request ids, trace ids, and the times that every response tells."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import structlog
+from aiohttp.test_utils import make_mocked_request
+
+from server.middleware.tracing import request_id_of, server_timing, trace_id_of
+from server.settings import Settings
+from server.telemetry.timings import Timings
+from tests.api.conftest import Api, Course, StartApi
+
+NEW_ID = re.compile(r"req_[0-9a-f]{32}")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+ACCEPTED_IDS = ["a" * 20, "a" * 200, "A-Za-z0-9._:+/=-0123", "01890a5d-ac96-774b-bcce-b302099a8057", "=" * 20]
+REFUSED_IDS = [
+    "", "a" * 19, "a" * 201, "a" * 19 + " ", "a" * 10 + " " + "a" * 10, "a" * 20 + ";", "a" * 20 + '"', "é" * 20,
+    "a" * 20 + "\t" + "b", "<script>alert(1)</script>", "a" * 20 + "{}", "a" * 20 + "%0a", "a" * 20 + "\\n",
+]  # fmt: skip
+# What a request object can hold even though a client can't send it: the rule does not depend on the parser.
+FORGED_IDS = [
+    "a" * 20 + "\n",
+    "a" * 20 + '\n{"level":"error"}',
+    "a" * 20 + "\r\nSet-Cookie: x=1",
+    "a" * 20 + "\0",
+]
+
+
+async def test_a_request_id_of_the_caller_comes_back(api: Api) -> None:
+    """20 to 200 characters of the accepted alphabet are echoed, also on a 404."""
+    for path, offered in product(("/livez", "/nowhere"), ACCEPTED_IDS):
+        response = await api.get(path, headers={"X-Request-ID": offered})
+        assert [offered] == response.headers.getall("X-Request-ID")
+
+
+async def test_a_refused_request_id_is_neither_echoed_nor_logged(api: Api) -> None:
+    """Everything else is replaced by a new id, and appears nowhere."""
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
+        for offered in REFUSED_IDS:
+            response = await api.get("/nowhere", headers={"X-Request-ID": offered})
+            assert NEW_ID.fullmatch(response.headers["X-Request-ID"]), offered
+            assert not offered or offered not in await response.text()
+    assert len(REFUSED_IDS) == len([event for event in events if event["event"] == "http.request"])
+    for event in events:
+        assert NEW_ID.fullmatch(event["request_id"])
+        assert not any(offered and offered in repr(event) for offered in REFUSED_IDS)
+
+
+@pytest.mark.parametrize("offered", FORGED_IDS)
+def test_a_forged_line_is_never_an_id(offered: str) -> None:
+    """A line break in an id can not begin a log line or a header of its own."""
+    request = make_mocked_request("GET", "/", headers={"X-Request-ID": offered})
+    assert NEW_ID.fullmatch(request_id_of(request))
+
+
+async def test_every_request_gets_an_id_of_its_own(api: Api) -> None:
+    """Two requests on one connection do not share an id."""
+    ids = {(await api.get("/livez")).headers["X-Request-ID"] for _ in range(5)}
+    assert 5 == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "expected"),
+    [
+        (f"00-{TRACE}-{PARENT}-01", TRACE),
+        (f"00-{TRACE}-{PARENT}-00", TRACE),
+        (f"00-{TRACE}-{PARENT}-ff", TRACE),
+        (f"01-{TRACE}-{PARENT}-01", TRACE),
+        (f"fe-{TRACE}-{PARENT}-01-what-comes-later", TRACE),
+        (f"00-{TRACE}-{PARENT}-01-more", None),
+        (f"00-{TRACE}-{PARENT}-01-", None),
+        (f"ff-{TRACE}-{PARENT}-01", None),
+        (f"00-{'0' * 32}-{PARENT}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-{PARENT}-01", None),
+        (f"00-{TRACE[:-1]}-{PARENT}-01", None),
+        (f"00-{TRACE}0-{PARENT}-01", None),
+        (f"00-{TRACE}-{PARENT}", None),
+        (f"0-{TRACE}-{PARENT}-01", None),
+        (f"00-{TRACE}-{PARENT}-1", None),
+        (f"00-{TRACE}-{PARENT}-0g", None),
+        (f" 00-{TRACE}-{PARENT}-01", None),
+        (f"00-{TRACE}-{PARENT}-01\n", None),
+        (f"00_{TRACE}_{PARENT}_01", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_trace_id_comes_of_a_valid_traceparent(traceparent: str, expected: str | None) -> None:
+    """W3C Trace Context, section 3.2: anything malformed is as if it were not there."""
+    request = make_mocked_request("GET", "/", headers={"traceparent": traceparent})
+    assert expected == trace_id_of(request)
+
+
+async def test_the_trace_id_is_answered(api: Api) -> None:
+    """X-Trace-ID is the trace-id of the traceparent, else the request id."""
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    assert TRACE == (await api.get("/livez", headers=headers)).headers["X-Trace-ID"]
+    plain = await api.get("/livez", headers={"traceparent": "nonsense"})
+    assert plain.headers["X-Request-ID"] == plain.headers["X-Trace-ID"]
+
+
+async def parts_of(api: Api, path: str) -> list[str]:
+    """The names in a response's Server-Timing, whose total is also its X-Response-Time."""
+    response = await api.get(path)
+    timing = response.headers["Server-Timing"]
+    assert re.fullmatch(r"[a-z]+;dur=[0-9]+\.[0-9]{2}(, [a-z]+;dur=[0-9]+\.[0-9]{2})*", timing)
+    times = {name: float(time) for name, time in re.findall(r"([a-z]+);dur=([0-9.]+)", timing)}
+    assert f"{times['total']:.2f}ms" == response.headers["X-Response-Time"]
+    assert all(time <= times["total"] for time in times.values())
+    return list(times)
+
+
+async def test_server_timing_names_the_parts_that_happened(api: Api, course: Course) -> None:
+    """A part appears only where it happened: the second reader of cached content needs no database."""
+    path = f"/api/decks/{course.decks['Analysis']}/flashcards"
+    assert ["total", "db", "cache", "limit"] == await parts_of(api, path)
+    assert ["total", "cache", "limit"] == await parts_of(api, path)
+    assert ["total"] == await parts_of(api, "/livez")
+    assert ["total", "limit"] == await parts_of(api, "/nowhere")
+
+
+def test_overlapping_operations_count_once() -> None:
+    """Two queries at the same time are as long as the longer one."""
+    timings = Timings()
+    timings.begin("db")
+    timings.begin("db")
+    timings.end("db")
+    timings.end("db")
+    timings.seconds["db"] = 0.0125
+    assert "total;dur=45.23, db;dur=12.50" == server_timing(timings, 45.23)
+
+
+@pytest.mark.parametrize(
+    ("good_ms", "poor_ms", "expected"),
+    [(60_000, 120_000, "Good"), (0, 60_000, "Needs Improvement"), (0, 0, "Poor")],
+)
+async def test_the_rating_follows_the_settings(
+    settings: Settings, start_api: StartApi, good_ms: int, poor_ms: int, expected: str
+) -> None:
+    """Good below the first threshold, Poor from the second on, Needs Improvement between them."""
+    api = await start_api(replace(settings, rating_good_ms=good_ms, rating_poor_ms=poor_ms))
+    assert expected == (await api.get("/nowhere")).headers["X-Performance-Rating"]
+
+
+async def test_the_access_line_says_what_happened(api: Api, course: Course) -> None:
+    """One line a request: route template, status, times and who, and never the path."""
+    card = course.cards["r1"]
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
+        await api.put(f"/api/progress/cards/{card}", json={"confidenceLevel": 9})
+    (line,) = [event for event in events if event["event"] == "http.request"]
+    assert (
+        "PUT", "/api/progress/cards/{flashcardId}", 400, str(api.people["user"].user_id), "127.0.0.1", "invalid",
+        "allowed",
+    ) == (
+        line["http.method"], line["http.route"], line["http.status"], line["user_id"], line["client_ip"],
+        line["error_code"], line["rate_limit"],
+    )  # fmt: skip
+    assert str(card) not in repr(events)
+    assert {"duration_ms", "limit_ms"} <= line.keys()
