@@ -45,6 +45,7 @@ from server.stores.redis_link import RedisLink
 from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.exporter import metrics_middleware
 from server.telemetry.health import Health
+from server.telemetry.health_watch import HealthWatch
 from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.metrics import Metrics
 
@@ -184,13 +185,16 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     """Start what talks to servers, in an order in which each finds what it needs; stop it in the reverse one."""
     services = app[SERVICES]
     lag = EventLoopLag(services.metrics, probes=[lambda: _sample(services)])
+    watch = HealthWatch(services.health, services.metrics)
     await asyncio.gather(services.database.start(), services.redis.start())
     await services.limiter.start()
     await services.rate_limits.start()
     await lag.start()
+    await watch.start()
     app[READINESS].is_ready = True
     log.info("service.started", redis=services.redis.status.connected)
     yield
+    await watch.close()
     await lag.close()
     await services.rate_limits.close()
     await services.limiter.close()

@@ -17,10 +17,13 @@ from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
 from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
 from server.telemetry.memory import read_memory
+from server.telemetry.memory_limit import read_memory_limit
 from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
 
 _REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
-_QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# The thresholds of the alerts (docs/performance-monitoring.md) are among the bounds: there a quantile is exact.
+_REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0)
+_QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
 _CACHE_COUNTERS = ("hits", "misses", "sets", "deletes", "errors")
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -30,7 +33,7 @@ class Metrics:
 
     Attributes are named after the metrics, without `_total`. With several worker processes (a directory in
     PROMETHEUS_MULTIPROC_DIR) each writes to files of its own, and whoever is asked reads the files of all;
-    without, the numbers are this process's. More HTTP metrics are declared in the same registry by
+    without, the numbers are this process's. The counters of HTTP requests are declared in the same registry by
     `exporter.metrics_middleware`.
     Label values are names from the code: never a path, a user or a key.
     """
@@ -91,7 +94,13 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-        # Requests. Their number, duration and status are declared by exporter.py.
+        # Requests. Their number and status are declared by exporter.py.
+        self.http_request_duration_seconds = histogram(
+            "http_request_duration_seconds",
+            "Time from a request's arrival at the application to its answer, by method, route and status.",
+            ["method", "path_template", "status_code"],
+            buckets=_REQUEST_SECONDS,
+        )
         self.http_requests_in_flight = gauge(
             "http_requests_in_flight",
             "Requests that all workers are answering now.",
@@ -99,6 +108,12 @@ class Metrics:
         )
 
         # The service itself.
+        self.service_up = gauge(
+            "service_up",
+            "1 if the last health check of every worker process found this service, else 0.",
+            ["service"],
+            multiprocess_mode="livemin",
+        )
         self.errors = counter("errors_total", "Errors answered to clients, by their stable code.", ["code"])
         self.event_loop_lag_seconds = histogram(
             "event_loop_lag_seconds",
@@ -124,6 +139,12 @@ class Metrics:
             "process_memory_external_bytes",
             "Memory that C code holds through malloc: drivers' buffers, TLS, large objects.",
         )
+        self.process_memory_limit_bytes = gauge(
+            "process_memory_limit_bytes",
+            "What all processes of this container or machine may use together; 0 where nobody knows.",
+            multiprocess_mode="livemax",
+        )
+        self.process_memory_limit_bytes.set(read_memory_limit())
         self.sample_memory()
 
     def sample_memory(self) -> None:

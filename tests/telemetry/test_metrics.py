@@ -18,13 +18,14 @@ NAMES = {
     "process_memory_external_bytes", "http_requests_total", "http_request_duration_seconds",
     "http_responses_total", "http_requests_in_flight", "rate_limit_decisions_total",
     "database_query_duration_seconds", "database_pool_size", "database_pool_in_use", "database_pool_waiters",
-    "redis_round_trip_seconds", "event_loop_lag_seconds", "errors_total",
+    "redis_round_trip_seconds", "event_loop_lag_seconds", "errors_total", "service_up",
+    "process_memory_limit_bytes",
 }  # fmt: skip
 
 # Each of their values is a name in the code, or one of a few: nothing that a caller could invent.
 BOUNDED_LABELS = {
     "method", "scheme", "remote", "path_template", "status_code", "exception_type", "policy", "outcome", "source",
-    "query", "code", "le",
+    "query", "code", "service", "le",
 }  # fmt: skip
 
 

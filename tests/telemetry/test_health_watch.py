@@ -1,0 +1,51 @@
+"""The metric of the services' health follows the services without anybody asking."""
+
+from __future__ import annotations
+
+import re
+
+from server.telemetry.health import Health
+from server.telemetry.health_watch import HealthWatch
+from server.telemetry.metrics import Metrics
+from tests.telemetry.waiting import eventually
+
+
+def service_up(metrics: Metrics) -> dict[str, str]:
+    """What the metric says, by service."""
+    text = metrics.render_text("")[0].decode()
+    return dict(re.findall(r'^service_up\{service="(.*?)"\} (\S+)$', text, re.MULTILINE))
+
+
+async def test_the_metric_follows_the_services() -> None:
+    """A service that is lost turns to 0, and back to 1 with its return; the others stay as they are."""
+    lost = False
+
+    async def well() -> None:
+        return
+
+    async def database() -> None:
+        if lost:
+            raise ConnectionRefusedError
+
+    health, metrics = Health(), Metrics()
+    health.register("database", database, critical=True)
+    health.register("cache", well, critical=False)
+    watch = HealthWatch(health, metrics, interval_seconds=0.01)
+    assert {} == service_up(metrics)
+    await watch.start()
+    await eventually(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up")
+    lost = True
+    await eventually(lambda: {"database": "0.0", "cache": "1.0"} == service_up(metrics), "one is down")
+    lost = False
+    await eventually(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up again")
+    await watch.close()
+    await health.close()
+
+
+async def test_it_can_be_closed_unstarted() -> None:
+    """Closing what never ran, and closing twice, is nothing special."""
+    watch = HealthWatch(Health(), Metrics())
+    await watch.close()
+    await watch.start()
+    await watch.close()
+    await watch.close()
