@@ -34,9 +34,10 @@ class Launch:
     """How to start a subject.
 
     Attributes:
-        environment: on top of ours; HOST and PORT are added.
+        command: the word {port} in it is replaced.
+        environment: on top of ours; HOST, PORT and ACCESS_LOG are added.
         expected: the status of its first answer.
-        workers: how many processes answer.
+        logs_itself: whether it opens its access log itself, by ACCESS_LOG; else that is its standard output.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Launch:
     environment: Mapping[str, str]
     folder: Path = ROOT
     expected: int = 200
-    workers: int = 1
+    logs_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def running(launch: Launch, world: World, *, cores: Cores | None = None) -> Iter
         "ACCESS_LOG": str(log),
         **launch.environment,
     }
+    command = [word.replace("{port}", str(port)) for word in launch.command]
     output = log.with_suffix(".out")  # the peer that opens its access log itself talks here
 
     def answers() -> bool:
@@ -113,14 +115,14 @@ def running(launch: Launch, world: World, *, cores: Cores | None = None) -> Iter
 
     with contextlib.ExitStack() as stack:
         to_log = stack.enter_context(log.open("ab"))
-        to_output = stack.enter_context(output.open("ab")) if _logs_itself(launch) else to_log
+        to_output = stack.enter_context(output.open("ab")) if launch.logs_itself else to_log
         began = time.perf_counter()
         with on_cores((cores or world.cores).subject):
             process = stack.enter_context(
-                child_process(launch.command, environment=environment, output=to_output.fileno())
+                child_process(command, environment=environment, output=to_output.fileno())
             )
         if not wait_until_ready(process, answers, seconds=START_SECONDS):
-            said = (output if _logs_itself(launch) else log).read_text(errors="replace")[-1500:]
+            said = (output if launch.logs_itself else log).read_text(errors="replace")[-1500:]
             raise SubjectFailed(f"{launch.name} did not start; it said:\n{said}")
         yield Subject(launch.name, port, process, log, time.perf_counter() - began, world)
 
@@ -146,7 +148,6 @@ def service(
             "PROMETHEUS_MULTIPROC_DIR": "",
         },
         expected=expected,
-        workers=workers,
     )
 
 
@@ -181,7 +182,3 @@ def ask(port: int, path: str, headers: Mapping[str, str]) -> Answer:
             {name.lower(): value for name, value in response.getheaders()},
             response.read(),
         )
-
-
-def _logs_itself(launch: Launch) -> bool:
-    return "ACCESS_LOG" in launch.environment

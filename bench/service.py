@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.harness_load import generator_name
 from bench.harness_machine import Cores
+from bench.harness_peers import PEERS, PeerMissing, seed_content
 from bench.harness_rounds import Round, Row, Target, interleave, medians
 from bench.harness_subjects import Subject, bare, running, service
 from bench.harness_table import HEADINGS, as_text, cells
@@ -68,6 +69,14 @@ def subjects(surroundings: World, names: Collection[str]) -> Iterator[list[Subje
         started = [ours]
         if "bare" in names:
             started.append(stack.enter_context(running(bare(surroundings, ours.ask()), surroundings)))
+        seed_content(surroundings, ours.ask().body)
+        for name in (name for name in PEERS if name in names):
+            try:
+                launch = PEERS[name](surroundings)
+            except PeerMissing as missing:
+                say(f"{name} is left out: {missing}")
+                continue
+            started.append(stack.enter_context(running(launch, surroundings)))
         yield started
 
 
