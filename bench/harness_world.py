@@ -74,6 +74,7 @@ def world(*, readers: int, cores: Cores, redis_binary: Path | None = None) -> It
         migrate(postgres.url, ROOT / "sql" / "migrations")
         import_path(postgres.url, ROOT / "config" / "sample-course", progress=False)
         secret_key = secrets.token_hex(32)
+        ids = _add_readers(postgres.url, readers)
         issuer = AccessTokens(secret_key, lifetime_seconds=_TOKEN_SECONDS)
         yield World(
             folder=folder,
@@ -81,9 +82,20 @@ def world(*, readers: int, cores: Cores, redis_binary: Path | None = None) -> It
             redis=redis,
             database_url=postgres.url,
             secret_key=secret_key,
-            tokens=tuple(issuer.issue(Caller(uuid.uuid4(), "user")) for _ in range(readers)),
+            tokens=tuple(issuer.issue(Caller(user_id, "user")) for user_id in ids),
             class_id=_first_class(postgres.url),
         )
+
+
+def _add_readers(database_url: str, number: int) -> list[uuid.UUID]:
+    """Accounts that nobody can sign in to; a token is all they need."""
+    ids = [uuid.uuid4() for _ in range(number)]
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO users (id, email, password_hash, name, role) VALUES (%s::uuid, %s, '!', %s, 'user')",
+            [(str(user_id), f"reader-{n}@example.com", f"Reader {n}") for n, user_id in enumerate(ids)],
+        )
+    return ids
 
 
 def _first_class(database_url: str) -> str:
