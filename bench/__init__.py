@@ -1,0 +1,1 @@
+"""Measurements: the service beside bare aiohttp and two peers, and what a request costs; see docs/performance.md."""

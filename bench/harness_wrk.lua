@@ -1,0 +1,31 @@
+-- Sends one prepared request after the other, and prints wrk's figures as JSON.
+--
+-- Environment:
+--   BENCH_REQUESTS  a file: whole requests, each preceded by its length in bytes and a line break
+local requests, count, at = {}, 0, 0
+
+function init(_)
+  local file = assert(io.open(os.getenv("BENCH_REQUESTS"), "rb"))
+  while true do
+    local length = file:read("*n")
+    if not length then break end
+    file:read(1)
+    count = count + 1
+    requests[count] = file:read(length)
+  end
+  file:close()
+end
+
+function request()
+  at = at % count + 1
+  return requests[at]
+end
+
+function done(summary, latency, _)
+  local errors = summary.errors
+  io.write(string.format(
+    '{"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f, "refused": %d, "broken": %d}\n',
+    summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end
