@@ -91,10 +91,10 @@ def test_the_groups_of_the_routes() -> None:
 
 
 async def test_deletions_are_limited_more_strictly(
-    start_api: StartApi, settings: Settings, strict_limits: Path, course: Course
+    start_api: StartApi, settings: Settings, shipped_limits: Path, course: Course
 ) -> None:
     """The eleventh deletion within a minute is 429 and deletes nothing; other writes go on."""
-    api = await start_api(replace(settings, rate_limits_file=strict_limits))
+    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
     made = [await create(api, CLASSES, course) for _ in range(11)]
 
     statuses = [(await api.delete(f"/api/admin/classes/{row['id']}", by="admin")).status for row in made]
