@@ -40,6 +40,8 @@ lock: ## resolve pyproject.toml again into the three locks, newest versions that
 
 .PHONY: clean
 clean: ## remove .venv, the caches and the data of make run
-	@if [ -e .state ] && ! $(python) -m server idle; then exit 1; fi
+	@pid=$$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' .state/running.json 2>/dev/null); \
+	if [ -n "$$pid" ] && kill -0 "$$pid" 2>/dev/null; then \
+		echo "clean: make run is running here (process $$pid); stop it first" >&2; exit 1; fi
 	rm -rf .venv .state .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ settings, 130 for a command cut short by Ctrl-C. What a command needs is importe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -211,8 +212,9 @@ def _seconds(text: str) -> int:
 
 
 def _complain(*problems: str) -> None:
-    for problem in problems:
-        sys.stderr.write(f"mastery: {problem}\n")
+    with contextlib.suppress(OSError):  # a terminal that is gone hears no complaints
+        for problem in problems:
+            sys.stderr.write(f"mastery: {problem}\n")
 
 
 if __name__ == "__main__":

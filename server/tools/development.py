@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,13 +22,13 @@ from server.tools.importing import import_path
 from server.tools.invalidation import tell_readers
 from server.tools.migrations import migrate
 from server.tools.processes import Process, child_process, wait_until_ready
-from server.tools.signals import run_interruptibly
+from server.tools.signals import pause, run_interruptibly
 from server.tools.state import Running, StateFolder
 from server.tools.web import check_port, gunicorn_command, is_ready, local_address
 
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers
-_WATCH_SECONDS = 0.5
+_WATCH_SECONDS = 0.1
 _DEFAULTS = {"MASTERY_ENV": "development"}
 _NOT_YET = {
     "DATABASE_URL": "postgresql://started-below",
@@ -116,8 +115,7 @@ def _watch(gunicorn: Process, embedded: dict[str, Process]) -> None:
     """Wait for the web server's end, and say when another server ends: the service goes on without it."""
     running = dict(embedded)
     while gunicorn.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            gunicorn.wait(_WATCH_SECONDS)
+        pause(_WATCH_SECONDS)
         for name, process in list(running.items()):
             if process.poll() is not None:
                 log.error("development.server_ended", server=name, exit_code=process.returncode)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-from server.tools.signals import release_signals, signals_held
+from server.tools.signals import is_hurried, pause
 
 Process = subprocess.Popen[bytes]
 
@@ -44,41 +44,41 @@ def child_process(
         output: where stdout and stderr go; None for our own.
         environment: its environment; ours by default.
     """
-    with contextlib.ExitStack() as stack:
-        with signals_held():  # from here on, either it was never started or it will be stopped
-            _libc()  # loaded before the fork
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=functools.partial(_prepare_child, os.getpid(), stop_with),  # noqa: PLW1509 - no locks in it
-            )
-            stack.callback(stop_process, process, stop_with, stop_seconds)
+    _libc()  # loaded before the fork
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=functools.partial(_prepare_child, os.getpid(), stop_with),  # noqa: PLW1509 - no locks in it
+    )
+    try:
         yield process
+    finally:
+        stop_process(process, stop_with, stop_seconds)
 
 
 def stop_process(process: Process, how: signal.Signals, seconds: float) -> None:
-    """Ask a child to stop, and kill its process group if it did not within some seconds or if we are hurried.
+    """Ask a child to stop; kill its process group if it did not within some seconds, or if we are hurried.
 
     It is asked again every second, with its own children: one that is just starting may miss the first time.
     """
-    try:
-        deadline = time.monotonic() + seconds
-        send = process.send_signal
-        while process.poll() is None and time.monotonic() < deadline:
+    now = time.monotonic()
+    deadline, next_time = now + seconds, now
+    send = process.send_signal
+    while process.poll() is None and now < deadline and not is_hurried():
+        if now >= next_time:
             send(signal.SIGCONT)  # a paused process can't stop
             send(how)
+            next_time += _AGAIN_SECONDS
             send = functools.partial(_signal_group, process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_AGAIN_SECONDS)
-    finally:
-        with signals_held():
-            if process.poll() is None:
-                _signal_group(process, signal.SIGKILL)
-                process.wait()
+        time.sleep(POLL_SECONDS)
+        now = time.monotonic()
+    if process.poll() is None:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def wait_until_ready(process: Process, ready: Callable[[], bool], *, seconds: float) -> bool:
@@ -87,7 +87,7 @@ def wait_until_ready(process: Process, ready: Callable[[], bool], *, seconds: fl
     while process.poll() is None and time.monotonic() < deadline:
         if ready():
             return True
-        time.sleep(POLL_SECONDS)
+        pause(POLL_SECONDS)
     return False
 
 
@@ -102,21 +102,20 @@ def end_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
 def _prepare_child(parent: int, death_signal: signal.Signals) -> None:
     _ask_for_signal(death_signal)
     if os.getppid() != parent:
         os._exit(1)  # it ended in the meantime, and no signal will come
-    release_signals()
 
 
 def _ask_for_signal(number: signal.Signals) -> None:
     if sys.platform == "linux":
         _libc().prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 @functools.cache

@@ -1,15 +1,25 @@
-"""Being asked to stop, as an exception: whatever is started then stops by leaving its `with` blocks."""
+"""Being asked to stop: noticed where we wait, never in the middle of something.
+
+An exception raised by a signal handler would come between any two steps, of the standard library too: between
+the start of a process and knowing of it, or between a lock and its release. Here a handler only takes a note,
+and `pause`, with which everything waits, raises it. What was started then stops by leaving its `with` blocks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STDIN = 0
 _TURN_SECONDS = 0.05
 
 Result = TypeVar("Result")
@@ -19,57 +29,76 @@ class StopRequested(BaseException):
     """Somebody asked this process to stop: Ctrl-C, `kill`, or the terminal was closed."""
 
 
-@contextmanager
-def stop_signals() -> Iterator[None]:
-    """Within the block, the stop signals raise `StopRequested` in the main thread.
+@dataclass(slots=True)
+class _Note:
+    asked: bool = False
+    hurried: bool = False
+    in_terminal: bool = False
 
-    Only the first one does, and each further SIGINT: that is a person who does not want to wait for the
-    clean-up. Others come in pairs (`kill` of a process group in which make passes the signal on once more).
+
+_current: ContextVar[_Note | None] = ContextVar("stop_signals", default=None)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """Within the block, `pause` raises StopRequested after a stop signal, or when our terminal was closed.
+
     A SIGHUP that was ignored before stays ignored: that is `nohup`.
     """
-    asked = False
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    note = _Note(in_terminal=hangs_up and _is_foreground())
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-            # It reached another thread, which holds nothing back. In this one it waits for `signals_held`.
-            signal.pthread_kill(threading.get_ident(), number)
-        elif not asked or number == signal.SIGINT:
-            asked = True
-            raise StopRequested
+    def take_note(number: int, _frame: FrameType | None) -> None:
+        # A second Ctrl-C is a person who does not want to wait. Other signals come in pairs by themselves:
+        # `kill` of a process group, in which make passes the signal on once more.
+        note.hurried = note.hurried or (note.asked and number == signal.SIGINT)
+        note.asked = True
 
     before = {
-        number: signal.signal(number, stop)
+        number: signal.signal(number, take_note)
         for number in STOP_SIGNALS
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        if number != signal.SIGHUP or hangs_up
     }
+    token = _current.set(note)
     try:
         yield
     finally:
+        _current.reset(token)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Hold the stop signals back until the block ends, so that what it starts is certain to be known."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def pause(seconds: float) -> None:
+    """Sleep; the only place where being asked to stop is noticed, so what waits does it in short pauses.
+
+    Raises:
+        StopRequested: somebody asked, within `stop_signals`.
+    """
+    time.sleep(seconds)
+    note = _current.get()
+    # A terminal that was opened for `make run` alone tells make that it is closed, and make tells nobody.
+    if note is not None and (note.asked or (note.in_terminal and not os.isatty(_STDIN))):
+        raise StopRequested
 
 
-def release_signals() -> None:
-    """In a child process that was started while signals were held back: let them through again."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+def is_hurried() -> bool:
+    """Whether Ctrl-C came a second time: who stops something kills it now."""
+    note = _current.get()
+    return note is not None and note.hurried
+
+
+def _is_foreground() -> bool:
+    """Whether a person's keyboard is for us: we have a terminal, and we are not in its background."""
+    with contextlib.suppress(OSError):
+        return os.tcgetpgrp(_STDIN) == os.getpgrp()
+    return False
 
 
 def run_interruptibly(function: Callable[[], Result]) -> Result:
-    """Call a function that waits inside a C library, where no Python signal handler gets a turn.
+    """Call a function that waits by itself, in a C library for instance, and notice a stop signal meanwhile.
 
-    It runs in a thread of its own while this one waits for it. A stop signal is raised here at once; the
-    thread is left to itself, and ends with the process or with the connection that it waits for.
+    It runs in a thread of its own, which is then left to itself: it ends with the process, or with the connection
+    that it waits for.
     """
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -80,10 +109,11 @@ def run_interruptibly(function: Callable[[], Result]) -> Result:
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=run, name=getattr(function, "__name__", "interruptible"), daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(_TURN_SECONDS)  # a signal just before an endless wait would not end it
+        thread.join(_TURN_SECONDS)
+        pause(0)
     if errors:
         raise errors[0]
     return results[0]

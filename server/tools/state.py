@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from server.tools.failures import CommandError
 from server.tools.private_files import kept_secret, write_private
+from server.tools.signals import pause
 
 _CLAIM_TRIES = 10
 _CLAIM_PAUSE_SECONDS = 0.05
@@ -60,7 +60,7 @@ class StateFolder:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                time.sleep(_CLAIM_PAUSE_SECONDS)  # it may only be somebody who looks whether we run
+                pause(_CLAIM_PAUSE_SECONDS)  # it may only be somebody who looks whether we run
             else:
                 running = self._read()
                 who = f"process {running.pid}, {running.address}" if running else "it is still starting"

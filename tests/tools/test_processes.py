@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.tools.processes import Process, child_process, stop_process, wait_until_ready
-from server.tools.signals import StopRequested, stop_signals
+from server.tools.processes import child_process, wait_until_ready
+from server.tools.signals import stop_signals
 from tests.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,33 +77,20 @@ def test_a_signal_that_was_missed_is_sent_again(tmp_path: Path) -> None:
     assert 7 == process.returncode
 
 
-def test_a_child_gets_signals_that_its_parent_held_back(tmp_path: Path) -> None:
-    """Holding signals back while a child is started does not make it deaf."""
-    program = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
-    blocked = tmp_path / "blocked"
-    with blocked.open("wb") as file, child_process(python(program), output=file.fileno()) as process:
-        assert 0 == process.wait()
-    assert "\n" == blocked.read_text()
-
-
-def test_a_hurried_stop_kills() -> None:
-    """A second Ctrl-C while we wait for a child's end kills it, and goes on with the others."""
-
-    def wait_with_interrupts(process: Process) -> None:
-        with stop_signals():
-            with pytest.raises(StopRequested):
-                os.kill(os.getpid(), signal.SIGINT)
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(StopRequested):
-                stop_process(process, signal.SIGCONT, 60)
-
-    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        with child_process(WAITS) as process:
-            wait_with_interrupts(process)
-            assert -signal.SIGKILL == process.returncode
-    finally:
-        signal.signal(signal.SIGALRM, before)
+def test_a_hurried_stop_kills(tmp_path: Path) -> None:
+    """A second Ctrl-C while we wait for a child's end kills it at once."""
+    program = """
+        import pathlib, signal, sys
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pathlib.Path(sys.argv[1]).touch()
+        signal.pause()
+    """
+    ready = tmp_path / "ready"
+    with stop_signals(), child_process(python(program, str(ready)), stop_seconds=100) as process:
+        eventually(ready.exists, "the child is ready")
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert -signal.SIGKILL == process.returncode
 
 
 def test_waiting_ends_when_the_child_does() -> None:

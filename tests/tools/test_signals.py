@@ -1,59 +1,76 @@
-"""Stop signals become an exception, once, and never between starting a process and knowing of it."""
+"""Stop signals are noticed where something waits, and nowhere else."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from server.tools.signals import (
     STOP_SIGNALS,
     StopRequested,
+    is_hurried,
+    pause,
     run_interruptibly,
-    signals_held,
     stop_signals,
 )
 
 
 def send(number: signal.Signals) -> None:
-    """Deliver a signal to this process, and let its handler run."""
+    """Deliver a signal to this process."""
     os.kill(os.getpid(), number)
-    time.sleep(0)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_each_stop_signal_is_an_exception(number: signal.Signals) -> None:
-    """Ctrl-C, kill and a closed terminal all leave the block in the same way."""
-    with stop_signals(), pytest.raises(StopRequested):
+def test_each_stop_signal_ends_a_pause(number: signal.Signals) -> None:
+    """Ctrl-C, kill and a closed terminal are all noticed in the same way."""
+    with stop_signals():
+        pause(0)
         send(number)
-
-
-def test_further_signals_do_not_disturb_the_clean_up() -> None:
-    """Make passes a SIGTERM on that its process group got already: the second one changes nothing."""
-    with stop_signals():
         with pytest.raises(StopRequested):
-            send(signal.SIGTERM)
+            pause(0)
+
+
+def test_nothing_is_interrupted_between_two_pauses() -> None:
+    """What lies between two pauses is done completely."""
+    done = []
+
+    def start() -> None:
         send(signal.SIGTERM)
-        send(signal.SIGHUP)
+        done.append("started a process")
+        done.append("noted its id")
+        pause(0)
+
+    with stop_signals(), pytest.raises(StopRequested):
+        start()
+    assert ["started a process", "noted its id"] == done
 
 
-def test_a_second_interrupt_is_a_hurry() -> None:
-    """Whoever presses Ctrl-C again does not want to wait."""
+def test_only_a_second_interrupt_is_a_hurry() -> None:
+    """Make passes a SIGTERM on that its process group got already; a person presses Ctrl-C twice."""
     with stop_signals():
-        for _ in range(2):
-            with pytest.raises(StopRequested):
-                send(signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+            send(number)
+            assert not is_hurried()
+        send(signal.SIGINT)
+        assert is_hurried()
+    with stop_signals():
+        send(signal.SIGINT)
+        assert not is_hurried()
+        send(signal.SIGINT)
+        assert is_hurried()
+    assert not is_hurried()
 
 
 def test_nohup_is_respected() -> None:
-    """A SIGHUP that is ignored already stays ignored; afterwards every handler is what it was."""
+    """A SIGHUP that is ignored already stays ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals():
             send(signal.SIGHUP)
+            pause(0)
         assert signal.SIG_IGN == signal.getsignal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -63,51 +80,13 @@ def test_handlers_are_restored() -> None:
     """After the block every signal does what it did before."""
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with stop_signals():
-        pass
+        assert before != [signal.getsignal(number) for number in STOP_SIGNALS]
     assert before == [signal.getsignal(number) for number in STOP_SIGNALS]
 
 
-def test_held_signals_come_at_the_end_of_the_block() -> None:
-    """What the block starts is known before anybody is asked to stop it."""
-    known: list[str] = []
-
-    def start() -> None:
-        with signals_held():
-            send(signal.SIGTERM)
-            known.append("process")
-
-    with stop_signals(), pytest.raises(StopRequested):
-        start()
-    assert ["process"] == known
-
-
-def test_signals_are_held_although_another_thread_takes_them() -> None:
-    """The system may deliver a signal to any thread: it waits for the end of the block all the same."""
-    known: list[str] = []
-    end = threading.Event()
-    other = threading.Thread(target=end.wait)
-    other.start()
-
-    def start() -> None:
-        with signals_held():
-            assert other.ident is not None
-            signal.pthread_kill(other.ident, signal.SIGTERM)
-            time.sleep(0)
-            known.append("process")
-
-    try:
-        with stop_signals(), pytest.raises(StopRequested):
-            start()
-    finally:
-        end.set()
-        other.join()
-    assert ["process"] == known
-
-
-def test_a_call_that_waits_in_c_is_left_at_once() -> None:
+def test_a_call_that_waits_by_itself_is_left() -> None:
     """A database that does not answer keeps nobody from stopping."""
-    end = threading.Event()
-    waiting = threading.Event()
+    end, waiting = threading.Event(), threading.Event()
 
     def wait() -> None:
         waiting.set()
@@ -115,7 +94,7 @@ def test_a_call_that_waits_in_c_is_left_at_once() -> None:
 
     def interrupt() -> None:
         waiting.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
+        send(signal.SIGTERM)
 
     threading.Thread(target=interrupt).start()
     try:
