@@ -10,7 +10,6 @@ the simulated time stands for TIME. Time is what Redis itself counts for EVALSHA
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import random
 import sys
@@ -39,7 +38,7 @@ WINDOWS = 2
 BATCH = 500
 LOG_ENTRIES = 1024
 
-Call = tuple[str | bytes | int, ...]
+Call = tuple[int, *tuple[Any, ...]]  # number of keys, keys, arguments
 Ask = Callable[[int, int], Call]
 
 
@@ -55,10 +54,13 @@ class Row:
 def simulated(source: str) -> str:
     """The script with the server's time replaced by the simulated one."""
     clock = load_script("server_clock").source.decode()
-    source = source.replace(clock, "local function server_now()\n  return tonumber(redis.call('GET', '{clock}'))\nend\n")
+    source = source.replace(
+        clock, "local function server_now()\n  return tonumber(redis.call('GET', '{clock}'))\nend\n"
+    )
     return source.replace(
         "local time = redis.call('TIME')\n",
-        "local clock = redis.call('GET', '{clock}')\nlocal time = { string.sub(clock, 1, -7), string.sub(clock, -6) }\n",
+        "local clock = redis.call('GET', '{clock}')\n"
+        "local time = { string.sub(clock, 1, -7), string.sub(clock, -6) }\n",
     )
 
 
@@ -66,9 +68,11 @@ class Recorder:
     """Takes a script call instead of Redis, and keeps it."""
 
     def __init__(self) -> None:
-        self.call: Call = ()
+        self.call: Call = (0,)
 
-    async def run_script(self, _script: Script, keys: Any, args: Any, *, deadline_ms: float | None = None) -> list[int]:
+    async def run_script(
+        self, _script: Script, keys: Any, args: Any, *, deadline_ms: float | None = None
+    ) -> list[int]:
         """Keep the call's keys and arguments."""
         assert deadline_ms is None
         self.call = (len(keys), *keys, *args)
@@ -116,7 +120,7 @@ def exact_share(limit: int, window: int, clients: int, warm: int, count: int) ->
 
 
 def sizes(limit: int) -> tuple[int, int, int]:
-    """(clients, requests before measuring, requests in all)"""
+    """(clients, requests before measuring, requests in all)."""
     clients = max(1, min(200, SAMPLE // (4 * limit)))
     in_a_window = int(1.25 * limit * clients)
     if in_a_window > SAMPLE:
@@ -139,7 +143,8 @@ def measure(client: redis.Redis, source: str, ask: Ask, limit: int, window: int)
         for number in range(start, min(count, start + BATCH)):
             now, who = next(stream)
             pipeline.set(CLOCK, now)
-            pipeline.execute_command("EVALSHA", sha, *ask(who, number))
+            keys, *operands = ask(who, number)
+            pipeline.evalsha(sha, keys, *operands)
         client.config_resetstat()
         replies = pipeline.execute()[1::2]
         if start >= warm:
@@ -147,12 +152,16 @@ def measure(client: redis.Redis, source: str, ask: Ask, limit: int, window: int)
             spent += statistics["usec"]
             asked += len(replies)
             admitted += sum(bool(reply[0] if isinstance(reply, list) else reply) for reply in replies)
-    memory = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter(count=1000) if key != CLOCK.encode())
+    memory = sum(
+        client.memory_usage(key, samples=0) or 0
+        for key in client.scan_iter(count=1000)
+        if key != CLOCK.encode()
+    )
     return Row(spent / asked, memory / clients, admitted / asked)
 
 
 def contenders(limit: int, window: int) -> Iterator[tuple[str, str, Ask]]:
-    """(name, script, how it is asked)"""
+    """(name, script, how it is asked)."""
     decide = load_script("decide_charges").source.decode()
     span = window * 1_000_000
     yield "mastery, sliding window", decide, ours(limit, window, "sliding_window")
@@ -185,15 +194,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--redis", type=Path, help="a redis-server; the embedded one by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cases", type=int, default=len(CASES), help="how many of the limits, from the least")
+    parser.add_argument(
+        "--cases", type=int, default=len(CASES), help="how many of the limits, from the least"
+    )
     options = parser.parse_args()
     for name in missing_peers():
         print(f"not installed, left out: {name}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder), binary=options.redis, options=('save ""',)) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_server(Path(folder), binary=options.redis, options=('save ""',)) as server,
+    ):
         client = redis.Redis.from_url(server.url)
         version = client.info("server")["redis_version"]
         print(f"Redis {version}: server time per decision · bytes per client · share admitted\n")
-        print("| limiter | " + " | ".join(f"L={limit} / {window} s" for limit, window in CASES[: options.cases]) + " |")
+        print(
+            "| limiter | "
+            + " | ".join(f"L={limit} / {window} s" for limit, window in CASES[: options.cases])
+            + " |"
+        )
         print("|---" * (1 + options.cases) + "|")
         table: dict[str, list[str]] = {"exact answer": []}
         for limit, window in CASES[: options.cases]:

@@ -66,7 +66,9 @@ class Proxy:
                     pumps.create_task(self._pump(their_reader, writer, replies=True))
                     pumps.create_task(self._pump(reader, their_writer, replies=False))
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if replies and self.delay_seconds:

@@ -16,7 +16,7 @@ from tests.ratelimit.broken_redis import FAULTS, Fault, breakable_redis
 from tests.ratelimit.conftest import FaultRow, fault_table
 from tests.stores.redis_servers import wait_until
 
-DEADLINE_MS = 100
+DEADLINE_MS = 200
 BROKEN_SECONDS = 1.2
 LOCAL_LIMIT = 5
 
