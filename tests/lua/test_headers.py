@@ -49,7 +49,7 @@ def test_a_part_says_where_it_belongs(path: Path) -> None:
     """The operations that it names are those that include it."""
     named = re.search(r"^  Part of: (.+)$", header_of(path), re.MULTILINE)
     assert named is not None
-    first_line = path.read_bytes().partition(b"]]\n")[2].strip()[:60]
+    first_line = path.read_bytes()[:60]
     users = [one.stem for one in OPERATIONS if first_line in load_script(one.stem).source]
     assert ", ".join(users) == named[1]
 
@@ -73,8 +73,8 @@ def test_each_operation_has_its_function_and_back() -> None:
 @pytest.mark.parametrize("path", OPERATIONS, ids=name_of)
 def test_no_number_passes_through_tostring(path: Path) -> None:
     """Lua keeps fourteen digits of a number that becomes text; a time has sixteen."""
-    source = load_script(path.stem).source.decode()
-    assert "tostring(" not in source
+    source = re.sub(r"--\[\[.*?\]\]|--[^\n]*", "", load_script(path.stem).source.decode(), flags=re.DOTALL)
+    assert "tostring" not in source
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -9,6 +9,7 @@ import pytest
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.arrears import Arrears
 from server.ratelimit.fallback import Fallback
+from server.ratelimit.policies import ALGORITHMS
 from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
 from server.stores.redis_link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
@@ -52,8 +53,8 @@ def test_arrears_are_charged_at_the_time_of_their_admission(simulated: Simulated
 
 def test_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
     """However much was admitted, a client is clear again two windows later."""
-    for algorithm in ("sliding_window", "token_bucket"):
-        policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)  # type: ignore[arg-type]
+    for algorithm in ALGORITHMS:
+        policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)
         simulated.now_us = START_US
         huge = Charge(policy, "g", subject, 10_000)
         result_of(charge_arrears(simulated, charges=[(huge, 0)] * 3, log_entries=1024))
