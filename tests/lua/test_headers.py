@@ -11,6 +11,7 @@ import pytest
 from server.ratelimit import scripts
 from server.stores.scripts import SCRIPTS_FOLDER, load_script
 
+SERVER_FOLDER = SCRIPTS_FOLDER.parent / "server"
 FILES = sorted(SCRIPTS_FOLDER.glob("*.lua"))
 HEADER = re.compile(r"\A--\[\[\n(?P<text>.*?)\n\]\]\n", re.DOTALL)
 
@@ -61,7 +62,13 @@ def test_each_operation_has_its_function_and_back() -> None:
         for name, function in inspect.getmembers(scripts, inspect.iscoroutinefunction)
         if function.__module__ == scripts.__name__
     }
-    assert [path.stem for path in OPERATIONS] == sorted(functions)
+    callers = {
+        name: path
+        for path in SERVER_FOLDER.rglob("*.py")
+        for name in re.findall(r"""load_script\("(\w+)"\)""", path.read_text())
+    }
+    assert [path.stem for path in OPERATIONS] == sorted(callers)
+    assert {name for name, path in callers.items() if path == Path(scripts.__file__)} == set(functions)
     for name, function in functions.items():
         parameters = list(inspect.signature(function).parameters.values())
         assert parameters[0].name == "runner"
