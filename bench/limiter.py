@@ -38,7 +38,7 @@ WINDOWS = 2
 BATCH = 500
 LOG_ENTRIES = 1024
 
-Call = tuple[str | bytes | int, ...]
+Call = tuple[int, *tuple[Any, ...]]  # number of keys, keys, arguments
 Ask = Callable[[int, int], Call]
 
 
@@ -59,7 +59,8 @@ def simulated(source: str) -> str:
     )
     return source.replace(
         "local time = redis.call('TIME')\n",
-        "local clock = redis.call('GET', '{clock}')\nlocal time = { string.sub(clock, 1, -7), string.sub(clock, -6) }\n",
+        "local clock = redis.call('GET', '{clock}')\n"
+        "local time = { string.sub(clock, 1, -7), string.sub(clock, -6) }\n",
     )
 
 
@@ -67,7 +68,7 @@ class Recorder:
     """Takes a script call instead of Redis, and keeps it."""
 
     def __init__(self) -> None:
-        self.call: Call = ()
+        self.call: Call = (0,)
 
     async def run_script(
         self, _script: Script, keys: Any, args: Any, *, deadline_ms: float | None = None
@@ -119,7 +120,7 @@ def exact_share(limit: int, window: int, clients: int, warm: int, count: int) ->
 
 
 def sizes(limit: int) -> tuple[int, int, int]:
-    """(clients, requests before measuring, requests in all)"""
+    """(clients, requests before measuring, requests in all)."""
     clients = max(1, min(200, SAMPLE // (4 * limit)))
     in_a_window = int(1.25 * limit * clients)
     if in_a_window > SAMPLE:
@@ -142,7 +143,8 @@ def measure(client: redis.Redis, source: str, ask: Ask, limit: int, window: int)
         for number in range(start, min(count, start + BATCH)):
             now, who = next(stream)
             pipeline.set(CLOCK, now)
-            pipeline.execute_command("EVALSHA", sha, *ask(who, number))
+            keys, *operands = ask(who, number)
+            pipeline.evalsha(sha, keys, *operands)
         client.config_resetstat()
         replies = pipeline.execute()[1::2]
         if start >= warm:
@@ -159,7 +161,7 @@ def measure(client: redis.Redis, source: str, ask: Ask, limit: int, window: int)
 
 
 def contenders(limit: int, window: int) -> Iterator[tuple[str, str, Ask]]:
-    """(name, script, how it is asked)"""
+    """(name, script, how it is asked)."""
     decide = load_script("decide_charges").source.decode()
     span = window * 1_000_000
     yield "mastery, sliding window", decide, ours(limit, window, "sliding_window")

@@ -24,24 +24,31 @@
 local now, charged, count = server_now(), 0, #KEYS / 2
 for index = 1, count do
   local arg, key, pages_key = index * 5 - 3, KEYS[index], KEYS[count + index]
-  local limit, window_ms = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
-  local cost, age, span = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), window_ms * 1000
-  local window = ARGV[arg] == '0'
-  local weigh, charge = (window and sliding_window or token_bucket)()
-  local state, used = weigh(redis.call('GET', key), pages_key, now, limit, span, cost)
-  local at = now - age
-  if window then
-    if age >= span then
-      cost = 0
-    elseif state and state.base then
-      at = math.max(at, state.base + state.last)
+  local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
+  local cost, age, entries = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), tonumber(ARGV[1])
+  local value, used, write, _ = redis.call('GET', key), nil, nil, nil
+  if ARGV[arg] == '0' then
+    used = weigh_window(value, key, pages_key, now, limit, span, 0)
+    cost = age < span and math.min(cost, 2 * limit - used) or 0
+    _, _, _, write = weigh_window(value, key, pages_key, now, limit, span, cost, entries, now - age)
+  else
+    used = weigh_bucket(value, now, limit, span, 0)
+    if used == 0 then
+      cost = cost - age * limit / span
     end
-  elseif used == 0 then
-    cost = cost - age * limit / span
+    cost = math.min(cost, 2 * limit - used)
+    _, _, _, write = weigh_bucket(value, now, limit, span, cost, entries, true)
   end
-  cost = math.min(cost, 2 * limit - used)
   if cost > 0 then
-    charge(key, pages_key, state or nil, at, limit, span, cost, tonumber(ARGV[1]), window_ms + 1000)
+    local state, keep_ms, _, _, _, _, gone, _, page = unpack(write, 1, 9)
+    if gone > 0 then
+      redis.call('LTRIM', pages_key, gone, -1)
+    end
+    if page then
+      redis.call('RPUSH', pages_key, page)
+      redis.call('PEXPIRE', pages_key, keep_ms)
+    end
+    redis.call('SET', key, state, 'PX', keep_ms)
     charged = charged + 1
   end
 end

@@ -9,10 +9,13 @@
   ARGV:
     1              entries of a log before it becomes a ring
     2              how long to keep the record, in milliseconds; 0: there is none
-    then two for each charge:
-      charge       packed as '>BI4I6I4BB': algorithm (0 sliding window, 1 token bucket), limit (units), window
-                   (milliseconds), cost (units), subject (index of its block, 1..s), enforced (0: a shadow, 1)
-      keep         how long a window's state lives after a charge, milliseconds: the window and a second
+    then one for each charge, packed as '>BI4I6I4BB':
+      algorithm    0 sliding window, 1 token bucket
+      limit        units
+      window       milliseconds
+      cost         units
+      subject      index of its block, 1..s
+      enforced     1, or 0 for a shadow
   Returns:
     1 if the request is allowed, else 0; then four integers for each charge:
       state        0 denied, 1 fits, 2 its cost is above the limit, 3 the subject is blocked
@@ -21,43 +24,44 @@
       wait         microseconds until this cost fits; 0 if it does, -1 if it never will
     A request id that has been decided gets its first answer and is not charged again.
 ]]
-local count = (#ARGV - 2) / 2
+local count, record_key = #ARGV - 2, nil
 
 -- @include server_clock
 -- @include sliding_window
 -- @include token_bucket
 -- @include weigh_charges
 
-local record_key = ARGV[2] ~= '0' and KEYS[#KEYS - count]
 local values = redis.call('MGET', unpack(KEYS, 1, #KEYS - count))
-if record_key and values[#KEYS - count] then
-  return cmsgpack.unpack(values[#KEYS - count])[1]
+if ARGV[2] ~= '0' then
+  record_key = KEYS[#KEYS - count]
+  if values[#KEYS - count] then
+    return cmsgpack.unpack(values[#KEYS - count])[1]
+  end
 end
 
-local reply, plans, now = weigh_charges(count, values)
+local reply, writes = weigh_charges(count, values, tonumber(ARGV[1]))
 local receipts = record_key and {}
 for index = 1, count do
-  local at, key, pages_key = index * 4 - 2, KEYS[index], KEYS[#KEYS - count + index]
-  local state, limit, span, cost, charge, store = unpack(plans[index], 1, 6)
-  local receipt
-  if reply[1] == 1 and reply[at] == 1 then
-    local release, tag, base, time =
-      charge(key, pages_key, state, now, limit, span, cost, tonumber(ARGV[1]), ARGV[index * 2 + 2])
-    reply[at + 1] = reply[at + 1] - cost
-    reply[at + 2] = release or reply[at + 2]
-    receipt = record_key and { cost, tag, base, time }
-  elseif state and state.shifted then
-    if store then
-      store(key, state, limit, span)
-    else
-      sliding_window_rewriting().refresh(key, pages_key, state, ARGV[index * 2 + 2])
+  local at, write = index * 4 - 2, reply[1] == 1 and writes[index]
+  if write then
+    local state, keep_ms, release, tag, base, time, gone, cost, page = unpack(write, 1, 9)
+    if gone > 0 then
+      redis.call('LTRIM', KEYS[#KEYS - count + index], gone, -1)
     end
-  end
-  if record_key then
-    receipts[index] = receipt or { 0 }
+    if page then
+      redis.call('RPUSH', KEYS[#KEYS - count + index], page)
+      redis.call('PEXPIRE', KEYS[#KEYS - count + index], keep_ms)
+    end
+    redis.call('SET', KEYS[index], state, 'PX', keep_ms)
+    reply[at + 1], reply[at + 2] = reply[at + 1] - cost, release
+    if receipts then
+      receipts[index] = { cost, tag, base, time }
+    end
+  elseif receipts then
+    receipts[index] = { 0 }
   end
 end
-if record_key then
+if receipts then
   redis.call('SET', record_key, cmsgpack.pack({ reply, receipts }), 'PX', ARGV[2])
 end
 return reply

@@ -7,11 +7,11 @@
     the last n     the pages of each charge
   ARGV:
     1, 2           unused, so that the rest is as in decide_charges
-    then two for each charge, as in decide_charges: charge, keep (unused)
+    then one for each charge, as in decide_charges
   Returns:
     as decide_charges: 1 or 0, then state, remaining, release and wait (both microseconds) for each charge
 ]]
-local count = (#ARGV - 2) / 2
+local count = #ARGV - 2
 
 -- @include server_clock
 -- @include sliding_window

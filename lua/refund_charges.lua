@@ -17,49 +17,50 @@
 
 -- Exactly the units that were charged at `time` after `base` leave the window's log; none if they have left already, or
 -- if the log is another one since (a reset, a clock that went back).
-local function refund_window(key, pages_key, now, limit, window_ms, cost, tag, base, time)
-  local rewriting = sliding_window_rewriting()
-  local weigh = sliding_window()
-  local log, used = weigh(redis.call('GET', key), pages_key, now, limit, window_ms * 1000, 1)
-  if used == 0 or log.tag ~= tag or log.base ~= base or time < log.first_at then
+local function refund_window(key, pages_key, now, span, cost, tag, base, time)
+  local value, refunded = redis.call('GET', key), 0
+  local now_tag, now_base
+  if value then
+    now_tag, now_base = struct.unpack('>BI7', value)
+  end
+  if now_tag ~= tag or now_base ~= base or base + time <= now - span then
     return 0
   end
-  local entries, entry, bytes = rewriting.body(pages_key, log)
-  local count, index = #entries / bytes, 1
-  while index < count and struct.unpack(entry, entries, 1 + (index - 1) * bytes) < time do
-    index = index + 1
-  end
-  local before, modulus = log.start, tag % 2 == 1 and 4294967296 or 65536
-  if index > 1 then
-    local _
-    _, before = struct.unpack(entry, entries, 1 + (index - 2) * bytes)
-  end
-  local parts = { string.sub(entries, 1, (index - 1) * bytes) }
-  for each = index, count do
-    local at, total = struct.unpack(entry, entries, 1 + (each - 1) * bytes)
-    total = (total - cost) % modulus
-    if each > index or total ~= before then
-      parts[#parts + 1] = struct.pack(entry, at, total)
+  rewrite_window(value, key, pages_key, now, span, tag % 2, function(times, totals, count)
+    local before = 0
+    for index = 1, count do
+      if times[index] >= time then
+        -- The oldest entry, if it is a later one, may be what others were charged.
+        if index == 1 and times[1] > time then
+          return count
+        end
+        refunded = cost
+        local kept = index - 1
+        for later = index, count do
+          local units = totals[later] - cost
+          if later > index or units > before then
+            kept = kept + 1
+            times[kept], totals[kept] = times[later], units
+          end
+        end
+        return kept
+      end
+      before = totals[index]
     end
-  end
-  if used == cost then
-    redis.call('UNLINK', key)
-  else
-    rewriting.store_all(key, pages_key, log, table.concat(parts), window_ms + 1000)
-  end
-  return cost
+    return count
+  end)
+  return refunded
 end
 
 -- What has not drained since it was charged leaves the bucket.
-local function refund_bucket(key, now, limit, window_ms, cost, born, at)
-  local weigh, _, store = token_bucket()
-  local bucket, level = weigh(redis.call('GET', key), nil, now, limit, window_ms * 1000, 1)
-  if level == 0 or bucket.born ~= born then
+local function refund_bucket(key, now, limit, span, cost, born, at)
+  local level, _, _, _, now_born = weigh_bucket(redis.call('GET', key), now, limit, span, 0)
+  if level == 0 or now_born ~= born then
     return 0
   end
-  local credit = math.min(level, math.max(0, cost - (now - at) * limit / (window_ms * 1000)))
-  bucket.level, bucket.at = level - credit, now
-  store(key, bucket, limit, window_ms * 1000)
+  local credit = math.min(level, math.max(0, cost - (now - at) * limit / span))
+  local state, keep_ms = pack_bucket(level - credit, now, born, limit, span)
+  redis.call('SET', key, state, 'PX', keep_ms)
   return math.floor(credit)
 end
 
@@ -73,13 +74,13 @@ end
 local now, refunded = server_now(), {}
 for index = 1, count do
   local arg, key, pages_key = index * 3 - 2, KEYS[index], KEYS[count + index]
-  local limit, window_ms = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
   local charged, tag, base, time = unpack(record[2][index])
   refunded[index] = 0
   if charged > 0 and ARGV[arg] == '0' then
-    refunded[index] = refund_window(key, pages_key, now, limit, window_ms, charged, tag, base, time)
+    refunded[index] = refund_window(key, pages_key, now, span, charged, tag, base, time)
   elseif charged > 0 then
-    refunded[index] = refund_bucket(key, now, limit, window_ms, charged, base, time)
+    refunded[index] = refund_bucket(key, now, limit, span, charged, base, time)
   end
 end
 redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ record[1], record[2], true }), 'KEEPTTL')

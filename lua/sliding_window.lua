@@ -2,7 +2,7 @@
   The sliding window: an exact log of admissions, packed; a ring of slots when it is long.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: sliding_window() -> weigh, charge: made when a charge needs them
+  Gives: weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
 
   The state is a string: a head of 22 or 25 bytes with the newest admission in it, then the others, oldest first.
     head    kind + 2 * edition (1 byte), base (7 bytes, microseconds since 1970), start (4), front (1), pages (2), entry
@@ -27,91 +27,104 @@ local PAGE = 16
 
 -- @include sliding_window_rewriting
 
-local function sliding_window()
-
-  -- The first of the entries low..count, after `skip` bytes of `text`, whose time (before nil) or whose units since
-  -- `before` exceed `bound`; count + 1 if none does. Gallops, then bisects: few entries leave between two decisions.
-  local function search(text, skip, kind, low, count, bound, before)
-    local entry, bytes, modulus = '>I5I2', 7, 65536
-    if kind == 1 then
-      entry, bytes, modulus = '>I6I4', 10, 4294967296
-    end
-    local probe, step, high = low, 1, count + 1
-    while low < high do
-      local at, total = struct.unpack(entry, text, skip + 1 + (probe - 1) * bytes)
-      if (before and (total - before) % modulus or at) > bound then
-        high, step = probe, nil
-      else
-        low = probe + 1
-      end
-      if step then
-        step = step * 2
-        probe = math.min(probe + step, high - 1)
-      else
-        probe = math.floor((low + high) / 2)
-      end
-    end
-    return low
+-- The first of the entries low..count, after `skip` bytes of `text`, whose time (before nil) or whose units since
+-- `before` exceed `bound`; count + 1 if none does. Gallops, then bisects: few entries leave between two decisions.
+local function window_search(text, skip, kind, low, count, bound, before)
+  local entry, bytes, modulus = '>I5I2', 7, 65536
+  if kind == 1 then
+    entry, bytes, modulus = '>I6I4', 10, 4294967296
   end
-
-  -- Microseconds after base when `units` of the units in use, more than the first entry's perhaps, have left.
-  local function leaving(log, kind, pages_key, units)
-    local entry, bytes = '>I5I2', 7
-    if kind == 1 then
-      entry, bytes = '>I6I4', 10
+  local probe, step, high = low, 1, count + 1
+  while low < high do
+    local at, total = struct.unpack(entry, text, skip + 1 + (probe - 1) * bytes)
+    if (before and (total - before) % modulus or at) > bound then
+      high, step = probe, nil
+    else
+      low = probe + 1
     end
-    local text, skip, low, count, page = log.text, log.skip, log.first, log.count, 0
-    while true do
-      local index = search(text, skip, kind, low, count, units - 1, log.start)
-      if index <= count then
-        return (struct.unpack(entry, text, skip + 1 + (index - 1) * bytes))
-      end
-      low = 1
-      if page < log.pages then
-        text = redis.call('LINDEX', pages_key, log.gone + page) or ''
-        skip, count, page = 0, #text / bytes, page + 1
-      elseif page == log.pages and log.back > 0 then
-        text, skip, count, page = log.value, #log.value - log.back * bytes, log.back, page + 1
-      else
-        return log.last
-      end
+    if step then
+      step = step * 2
+      probe = math.min(probe + step, high - 1)
+    else
+      probe = math.floor((low + high) / 2)
     end
   end
+  return low
+end
 
-  -- What a state says at `now`. Returns a table for the other functions (nil: nothing was ever charged), the units in
-  -- use, the microseconds until more units are free (0: all are), and until `cost` units fit.
-  local function weigh(value, pages_key, now, limit, span, cost)
-    if not value then
-      return nil, 0, 0, 0
+-- The time after base at which `units` of the units in use have left, several entries' perhaps. The entries are those of
+-- `text` from `first` to `count`, then the pages but the `gone` ones, then `back` of the state's, then the newest.
+local function window_leaving(units, value, pages_key, text, skip, kind, first, count, start, gone, pages, back, last)
+  local entry, bytes = '>I5I2', 7
+  if kind == 1 then
+    entry, bytes = '>I6I4', 10
+  end
+  for part = 0, pages + 1 do
+    local index = window_search(text, skip, kind, first, count, units - 1, start)
+    if index <= count then
+      return (struct.unpack(entry, text, skip + 1 + (index - 1) * bytes))
     end
-    local entry, bytes, skip, modulus = '>I5I2', 7, 22, 65536
-    local tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I5I2', value)
-    local kind = tag % 2
-    if kind == 1 then
-      entry, bytes, skip, modulus = '>I6I4', 10, 25, 4294967296
-      tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I6I4', value)
+    first = 1
+    if part < pages then
+      text = redis.call('LINDEX', pages_key, gone + part) or ''
+      skip, count = 0, #text / bytes
+    else
+      text, skip, count = value, #value - back * bytes, back
     end
-    local shifted = base + last > now
-    if shifted then
-      base, tag = now - last, (tag + 2) % 256
-    end
-    local dead = now - span - base
-    if last <= dead then
-      return { tag = (tag + 2) % 256, gone = pages }, 0, 0, 0
-    end
+  end
+  return last
+end
 
-    -- The part that holds the first live entry: the front, a page, the back or, behind all of them, the newest.
-    local text, count, back, gone = value, (#value - skip) / bytes, 0, 0
-    if pages > 0 then
-      back, count = count - front, front
+-- What a state says at `now`, microseconds as `span` is, about a charge of `cost` units. Returns
+--   the units in use, the microseconds until more units are free (0: all are), and until the cost fits, if it ever does;
+--   if it fits (or at `forced_at` in any case) and `entries` is given, the charge to write: the new state, its life in
+--   milliseconds, the release after it, and what a refund needs (kind and edition, base, the time after it), then the
+--   pages to drop, the cost, and the page to add.
+local function weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
+  local wide, keep_ms = limit > 32767 or span > 549755813888, span / 1000 + 1000
+  if not value then
+    if not entries or (cost > limit and not forced_at) then
+      return 0, 0, 0
     end
-    local first, first_at = 1, last
+    local at = forced_at or now
+    local tag, head = 0, '>BI7I4BI2I5I2'
+    if wide then
+      tag, head = 1, '>BI7I4BI2I6I4'
+    end
+    return 0, 0, 0, { struct.pack(head, tag, at, 0, 0, 0, 0, cost), keep_ms, span, tag, at, 0, 0, cost }
+  end
+
+  local head, entry, bytes, skip, modulus, reach = '>BI7I4BI2I5I2', '>I5I2', 7, 22, 65536, 549755813888
+  local tag, base, start, front, pages, last, total = struct.unpack(head, value)
+  local kind = tag % 2
+  if kind == 1 then
+    head, entry, bytes, skip, modulus, reach = '>BI7I4BI2I6I4', '>I6I4', 10, 25, 4294967296, 140737488355328
+    tag, base, start, front, pages, last, total = struct.unpack(head, value)
+  end
+  if base + last > now then
+    if entries then
+      value = rewrite_window(value, key, pages_key, now, span, kind)
+      return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
+    end
+    base = now - last
+  end
+  local dead = now - span - base
+
+  -- The part that holds the first live entry: the front, a page, the back or, behind all of them, the newest.
+  local text, count, back, gone = value, (#value - skip) / bytes, 0, 0
+  if pages > 0 then
+    back, count = count - front, front
+  end
+  local first, first_at, used = 1, last, 0
+  if last <= dead then
+    gone, pages, count, back = pages, 0, 0, 0
+  else
     while true do
       if count > 0 then
         first_at = struct.unpack(entry, text, skip + 1)
         if first_at <= dead then
           local _
-          first = search(text, skip, kind, 2, count, dead)
+          first = window_search(text, skip, kind, 2, count, dead)
           _, start = struct.unpack(entry, text, skip + 1 + (first - 2) * bytes)
           if first <= count then
             first_at = struct.unpack(entry, text, skip + 1 + (first - 1) * bytes)
@@ -122,9 +135,9 @@ local function sliding_window()
         end
       end
       first = 1
-      if gone < pages then
+      if pages > 0 then
         text = redis.call('LINDEX', pages_key, gone) or ''
-        skip, count, gone = 0, #text / bytes, gone + 1
+        skip, count, gone, pages = 0, #text / bytes, gone + 1, pages - 1
       elseif back > 0 then
         text, skip, count, back = value, #value - back * bytes, back, 0
       else
@@ -132,95 +145,65 @@ local function sliding_window()
         break
       end
     end
-
-    local used = (total - start) % modulus
-    local log = {
-      tag = tag, base = base, start = start, last = last, total = total, value = value, text = text, skip = skip,
-      first = first, first_at = first_at, count = count, pages = pages - gone, gone = gone, back = back,
-      shifted = shifted,
-    }
-    local release = base + first_at + span - now
-    if used + 1 - limit > 1 then
-      release = base + leaving(log, kind, pages_key, used + 1 - limit) + span - now
-    end
-    local surplus, wait = used + cost - limit, 0
-    if surplus == 1 then
-      wait = base + first_at + span - now
-    elseif surplus > 1 and cost <= limit then
-      wait = base + leaving(log, kind, pages_key, surplus) + span - now
-    end
-    return log, used, release, wait
+    used = (total - start) % modulus
   end
 
-  -- Charges `cost` units at `at`, which is not before the newest entry. Returns the microseconds until more units are
-  -- free, from `at`, if that has changed, and what a refund needs: tag, base and the time after it. The state lives for
-  -- `keep_ms`: until its newest entry has left, and a second more, because Redis expires by a coarser clock.
-  local function charge(key, pages_key, log, at, limit, span, cost, entries, keep_ms)
-    local wide = limit > 32767 or span > 549755813888
-    local base = log and log.base
-    if not base then
-      local tag = log and log.tag - log.tag % 2 or 0
-      if log and log.gone > 0 then
-        redis.call('UNLINK', pages_key)
-      end
-      local state = wide and struct.pack('>BI7I4BI2I6I4', tag + 1, at, 0, 0, 0, 0, cost)
-        or struct.pack('>BI7I4BI2I5I2', tag, at, 0, 0, 0, 0, cost)
-      redis.call('SET', key, state, 'PX', keep_ms)
-      return span, tag + (wide and 1 or 0), at, 0
+  local release = used > 0 and base + first_at + span - now or 0
+  if used > limit then
+    release = base + span - now + window_leaving(
+      used + 1 - limit, value, pages_key, text, skip, kind, first, count, start, gone, pages, back, last)
+  end
+  if used + cost > limit and not forced_at then
+    local wait = 0
+    if used + cost - limit == 1 then
+      wait = base + first_at + span - now
+    elseif cost <= limit then
+      wait = base + span - now + window_leaving(
+        used + cost - limit, value, pages_key, text, skip, kind, first, count, start, gone, pages, back, last)
     end
+    return used, release, wait
+  elseif not entries then
+    return used, release, 0
+  end
 
-    local tag, last, total, pages, offset = log.tag, log.last, log.total, log.pages, at - base
-    local head, entry, bytes, modulus, reach = '>BI7I4BI2I5I2', '>I5I2', 7, 65536, 549755813888
-    if tag % 2 == 1 then
-      head, entry, bytes, modulus, reach = '>BI7I4BI2I6I4', '>I6I4', 10, 4294967296, 140737488355328
-      wide = false
-    end
-    if wide or offset > reach then
-      sliding_window_rewriting().rebase(key, pages_key, log, wide, keep_ms)
-      log = weigh(redis.call('GET', key), pages_key, at, limit, span, cost)
-      return charge(key, pages_key, log, at, limit, span, cost, entries, keep_ms)
-    end
-
-    local first, count, back, text, from = log.first, log.count, log.back, log.text, log.skip + 1
-    from = from + (log.first - 1) * bytes
-    local merged = offset == last
-    if not merged and count - first + 2 + pages * PAGE + back >= entries then
+  local at = now
+  if forced_at then
+    at = math.max(forced_at, base + last)
+  end
+  local offset = at - base
+  if (wide and kind == 0) or offset > reach then
+    value = rewrite_window(value, key, pages_key, now, span, wide and 1 or kind)
+    return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
+  end
+  local older, page = '', nil
+  if used == 0 then
+    tag, base, start, offset, total = (tag + 2) % 256, at, 0, 0, 0
+    front = 0
+  else
+    local live, merged = count - first + 1, offset == last
+    if not merged and live + 1 + pages * PAGE + back >= entries then
       local slot = math.ceil(span / entries)
       merged = math.floor(offset / slot) == math.floor(last / slot)
     end
-    local newest = merged and '' or struct.pack(entry, last, total)
-    if log.gone > 0 then
-      redis.call('LTRIM', pages_key, log.gone, -1)
+    older = merged and '' or struct.pack(entry, last, total)
+    if back > 0 then
+      older = string.sub(value, -back * bytes) .. older
     end
-
-    -- The front entries, the page that leaves the string if it has become long enough, and what comes behind.
-    local front, page, rest = 0, nil, nil
-    if pages > 0 or back > 0 then
-      front = count - first + 1
-      rest = (back > 0 and string.sub(log.value, -back * bytes) or '') .. newest
-      if pages > 0 and #rest == PAGE * bytes then
-        page, rest = rest, ''
-      end
-      rest = string.sub(text, from, from + front * bytes - 1) .. rest
-    elseif count > 0 then
-      rest = string.sub(text, from) .. newest
-      if #rest >= 2 * PAGE * bytes then
-        local middle = PAGE * bytes
-        front, page = PAGE, string.sub(rest, middle + 1, 2 * middle)
-        rest = string.sub(rest, 1, middle) .. string.sub(rest, 2 * middle + 1)
-      end
-    else
-      rest = newest
+    if pages > 0 and #older == PAGE * bytes then
+      page, older = older, ''
     end
-    if page then
-      redis.call('RPUSH', pages_key, page)
-      redis.call('PEXPIRE', pages_key, keep_ms)
-      pages = pages + 1
+    if live > 0 then
+      local from = skip + 1 + (first - 1) * bytes
+      older = string.sub(text, from, from + live * bytes - 1) .. older
     end
-    head = struct.pack(head, tag, base, log.start, pages > 0 and front or 0, pages, offset, (total + cost) % modulus)
-    redis.call('SET', key, head .. rest, 'PX', keep_ms)
-    return nil, tag, base, offset
+    front = pages > 0 and live or 0
+    if pages == 0 and #older >= 2 * PAGE * bytes then
+      local middle = PAGE * bytes
+      page, front = string.sub(older, middle + 1, 2 * middle), PAGE
+      older = string.sub(older, 1, middle) .. string.sub(older, 2 * middle + 1)
+    end
+    pages = page and pages + 1 or pages
   end
-
-  return weigh, charge
+  local state = struct.pack(head, tag, base, start, front, pages, offset, (total + cost) % modulus) .. older
+  return used, release, 0, { state, keep_ms, used == 0 and span or release, tag, base, offset, gone, cost, page }
 end

@@ -46,8 +46,10 @@ class Calls:
         self._one_subject_a_call = one_subject_a_call
         self._refunds: set[asyncio.Task[None]] = set()
 
-    async def decide(self, charges: Sequence[Charge], request_id: str | None) -> Answers:
-        """Make all charges, or none.
+    async def decide(
+        self, charges: Sequence[Charge], request_id: str | None, *, deadline_ms: float
+    ) -> Answers:
+        """Make all charges, or none, in so many milliseconds.
 
         With several calls, what one has charged is given back when another refuses; in between, for the time
         of a round trip, others may be refused because of it, never admitted.
@@ -58,10 +60,10 @@ class Calls:
         """
         parts = self._parts(charges)
         if len(parts) == 1:
-            return await self._decide(charges, request_id)
+            return await self._decide(charges, request_id, deadline_ms)
         request_id = request_id or secrets.token_hex(16)
         results = await asyncio.gather(
-            *(self._decide(part, request_id) for part in parts), return_exceptions=True
+            *(self._decide(part, request_id, deadline_ms) for part in parts), return_exceptions=True
         )
         answers = [one for one in results if isinstance(one, Answers)]
         if len(answers) == len(parts) and all(one.allowed for one in answers):
@@ -103,14 +105,14 @@ class Calls:
         if self._refunds:
             await asyncio.wait(self._refunds)
 
-    async def _decide(self, charges: Sequence[Charge], request_id: str | None) -> Answers:
+    async def _decide(self, charges: Sequence[Charge], request_id: str | None, deadline_ms: float) -> Answers:
         return await scripts.decide_charges(
             self._link,
             charges=charges,
             log_entries=self._log_entries,
             request_id=request_id,
             keep_ms=self._keep_ms,
-            deadline_ms=self._deadline_ms,
+            deadline_ms=deadline_ms,
         )
 
     async def _peek(self, charges: Sequence[Charge]) -> Answers:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
 
 import structlog
 
-from server.ratelimit.arrears import Arrears
-from server.ratelimit.breaker import Breaker
 from server.ratelimit.calls import Calls
+from server.ratelimit.crowds import Crowds
 from server.ratelimit.denial_log import DenialLog
 from server.ratelimit.deny_cache import DenyCache
-from server.ratelimit.fallback import Fallback
 from server.ratelimit.generation import Generation
-from server.ratelimit.keys import PROBE_KEY, block_key, pages_key, state_key
+from server.ratelimit.keys import block_key, pages_key, state_key
+from server.ratelimit.outage import Outage
 from server.ratelimit.policies import Charge, Decision, Verdict
 from server.ratelimit.scripts import Answer, Answers, ChargeState
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
+
+WAIT_STEP_MS = 5
 
 OnDecision = Callable[[str, str, str], None]
 
@@ -51,6 +51,7 @@ class Limiter:
         on_decision: OnDecision = lambda _policy, _outcome, _source: None,
     ) -> None:
         self._link = link
+        self._deadline_ms = deadline_ms
         self._calls = Calls(
             link,
             deadline_ms=deadline_ms,
@@ -59,11 +60,9 @@ class Limiter:
             one_subject_a_call=one_subject_a_call,
         )
         self._on_decision = on_decision
-        self._breaker = Breaker(self._is_well)
-        self._fallback = Fallback(workers=workers)
-        self._arrears = Arrears()
-        self._settling: asyncio.Task[bool] | None = None
+        self._outage = Outage(link, self._calls, workers=workers)
         self._denials = DenyCache()
+        self._crowds = Crowds()
         self._denial_log = DenialLog()
         self._generation = Generation(link, self._denials.forget)
 
@@ -80,12 +79,9 @@ class Limiter:
 
     async def close(self) -> None:
         """Stop what runs in the background."""
-        await self._breaker.close()
+        await self._outage.close()
         await self._generation.close()
         await self._calls.close()
-        if self._settling is not None and not self._settling.done():
-            self._settling.cancel()
-            await asyncio.wait([self._settling])
 
     async def decide(self, charges: Sequence[Charge], *, request_id: str | None = None) -> Decision:
         """Make all charges of a request, or none.
@@ -103,13 +99,9 @@ class Limiter:
         if len(charges) > 1 and len({state_key(charge) for charge in charges}) < len(charges):
             raise ValueError("two charges have the same policy, group and subject: make them one")
         now = monotonic()
-        decision = self._denials.find(charges, now) if request_id is None else None
-        if decision is not None:
-            self._generation.look_again(now)
-        elif self._breaker.is_open:
-            decision = self._decide_alone(charges, now, owed=True)
-        else:
-            decision = await self._ask(charges, request_id, now)
+        decision = self._decide_at_once(charges, request_id, now)
+        if decision is None:
+            decision = await self._decide_in_turn(charges, request_id, now)
         self._report(decision, now)
         return decision
 
@@ -178,34 +170,57 @@ class Limiter:
         """The limits have changed: ask Redis again about everyone who was refused."""
         self._denials.forget()
 
+    def _decide_at_once(
+        self, charges: Sequence[Charge], request_id: str | None, now: float
+    ) -> Decision | None:
+        """The decision, if Redis need not, or must not, be asked."""
+        if request_id is None and (decision := self._denials.find(charges, now)) is not None:
+            self._generation.look_again(now)
+            return decision
+        return self._outage.decide(charges, now, owed=True) if self._outage.is_on else None
+
+    async def _decide_in_turn(
+        self, charges: Sequence[Charge], request_id: str | None, now: float
+    ) -> Decision:
+        client = state_key(charges[0])
+        if not await self._crowds.enter(client, patience_seconds=self._deadline_ms / 1000):
+            return self._outage.decide(charges, now, owed=True)
+        room, refused = None, False
+        try:
+            # Who had to wait may find that the answer is known by now.
+            decision = self._decide_at_once(charges, request_id, now)
+            if decision is None:
+                decision = await self._ask(charges, request_id, now)
+                if decision.source == "redis":
+                    room = min(verdict.remaining for verdict in decision.verdicts)
+            refused = not decision.allowed
+        finally:
+            self._crowds.leave(client, room=room, refused=refused)
+        return decision
+
     async def _ask(self, charges: Sequence[Charge], request_id: str | None, now: float) -> Decision:
         try:
-            answers = await self._calls.decide(charges, request_id)
+            answers = await self._calls.decide(charges, request_id, deadline_ms=self._remaining_ms(now))
         except RedisUnavailable as error:
-            self._breaker.failed(error.reason)
+            self._outage.failed(error.reason)
             # What Redis may have executed is neither asked nor charged again.
-            return self._decide_alone(charges, now, owed=not error.outcome_unknown)
+            return self._outage.decide(charges, now, owed=not error.outcome_unknown)
         except RedisReplyError as error:
             log.exception("rate_limit.script_failed", error=error.code)
-            self._breaker.failed(error.code)
-            return self._decide_alone(charges, now, owed=False)
-        self._breaker.succeeded()
-        if self._arrears and (self._settling is None or self._settling.done()):
-            self._settling = asyncio.get_running_loop().create_task(self._settle())
+            self._outage.failed(error.code)
+            return self._outage.decide(charges, now, owed=False)
+        self._outage.succeeded()
         for charge, answer in zip(charges, answers.charges, strict=True):
-            if charge.policy.on_failure == "local":
-                self._fallback.learn(charge, answer.remaining, now)
+            self._outage.learn(charge, answer.remaining, now)
         decision = _decision(charges, answers)
         if not decision.allowed:
             self._remember(charges, answers, decision, now)
         return decision
 
-    def _decide_alone(self, charges: Sequence[Charge], now: float, *, owed: bool) -> Decision:
-        decision = self._fallback.decide(charges, now)
-        if decision.allowed and owed:
-            for charge in charges:
-                self._arrears.add(charge, now)
-        return decision
+    def _remaining_ms(self, began: float) -> float:
+        """What is left of the deadline: nearly always all of it, else in steps, as the link keeps a lane for each."""
+        waited_steps = int((monotonic() - began) * 1000 / WAIT_STEP_MS)
+        return max(WAIT_STEP_MS, self._deadline_ms - waited_steps * WAIT_STEP_MS)
 
     def _remember(self, charges: Sequence[Charge], answers: Answers, decision: Decision, now: float) -> None:
         for charge, answer, verdict in zip(charges, answers.charges, decision.verdicts, strict=True):
@@ -225,34 +240,6 @@ class Limiter:
                 self._on_decision(verdict.policy.name, outcome, decision.source)
         if not decision.allowed:
             self._denial_log.denied(decision, now)
-
-    async def _is_well(self) -> bool:
-        """Whether Redis takes writes again; what was admitted meanwhile is charged before anyone asks it."""
-        try:
-            await self._link.execute("SET", PROBE_KEY, b"1", "PX", 1000)
-        except (RedisUnavailable, RedisReplyError):
-            return False
-        if not await self._settle():
-            return False
-        self._fallback.forget()
-        return True
-
-    async def _settle(self) -> bool:
-        """Charge the arrears there are now; False if Redis went away again."""
-        for _ in range(len(self._arrears)):
-            now = monotonic()
-            charges = self._arrears.take(now)
-            if not charges:
-                break
-            try:
-                await self._calls.charge_arrears(charges)
-            except RedisUnavailable as error:
-                if not error.outcome_unknown:
-                    self._arrears.put_back(charges, now)
-                return False
-            except RedisReplyError as error:
-                log.warning("rate_limit.arrears_refused", error=error.code)
-        return True
 
 
 def _decision(charges: Sequence[Charge], answers: Answers) -> Decision:

@@ -21,9 +21,6 @@ _FIELDS_PER_CHARGE: Final = 4
 # '>BI4I6I4BB' in Lua; six bytes are two and four here.
 _CHARGE: Final = struct.Struct(">BIHIIB?")
 
-# Redis expires keys by a coarser clock than the scripts': a state must not go before its newest entry has.
-KEPT_LONGER_MS: Final = 1000
-
 
 class ScriptRunner(Protocol):
     """Who runs a script: a `RedisLink`."""
@@ -183,7 +180,7 @@ def _operands(charges: Sequence[Charge]) -> tuple[list[bytes], list[bytes | int]
             number,
             not policy.shadow,
         )
-        args += (packed, policy.window_ms + KEPT_LONGER_MS)
+        args.append(packed)
     return keys, args
 
 

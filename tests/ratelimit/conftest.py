@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
+import redis
 
 from server.ratelimit import Limiter
 from server.stores.redis_link import RedisLink
@@ -40,6 +42,16 @@ async def link(shared_redis: EmbeddedServer) -> AsyncIterator[RedisLink]:
     await link.start()
     yield link
     await link.close()
+
+
+@pytest.fixture(autouse=True)
+def no_key_stays_forever(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a key without a TTL in the session's Redis."""
+    yield
+    if "shared_redis" not in request.fixturenames:
+        return
+    with closing(redis.Redis.from_url(request.getfixturevalue("shared_redis").url)) as client:
+        assert [] == [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
 
 
 @pytest.fixture
@@ -81,6 +93,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(heads)
     for row in rows:
         sources = ", ".join(f"{name} {count}" for name, count in sorted(row.sources.items()))
-        terminalreporter.write_line(
-            f"{row.fault:18}{row.decisions:>10}{row.median_ms:>11.2f}{row.p99_ms:>8.1f}{row.recovered_ms:>14.0f}  {sources}"
-        )
+        times = f"{row.median_ms:>11.2f}{row.p99_ms:>8.1f}{row.recovered_ms:>14.0f}"
+        terminalreporter.write_line(f"{row.fault:18}{row.decisions:>10}{times}  {sources}")

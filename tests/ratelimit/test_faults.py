@@ -16,7 +16,7 @@ from tests.ratelimit.broken_redis import FAULTS, Fault, breakable_redis
 from tests.ratelimit.conftest import FaultRow, fault_table
 from tests.stores.redis_servers import wait_until
 
-DEADLINE_MS = 100
+DEADLINE_MS = 200
 BROKEN_SECONDS = 1.2
 LOCAL_LIMIT = 5
 
@@ -83,7 +83,7 @@ async def test_point_08_a_deadline_a_breaker_a_fallback(
 
     latencies = sorted(load.latencies_ms)
     p99_ms = latencies[int(len(latencies) * 0.99)]
-    sources = Counter(decision.source for _, decision in load.decisions[1:])
+    sources: Counter[str] = Counter(decision.source for _, decision in load.decisions[1:])
     fault_table(pytestconfig).append(
         FaultRow(fault, len(latencies), latencies[len(latencies) // 2], p99_ms, dict(sources), recovered_ms)
     )

@@ -1,0 +1,107 @@
+"""What is admitted while Redis is away, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.ratelimit import Charge, Limiter, Policy
+from server.ratelimit.arrears import Arrears
+from server.ratelimit.fallback import Fallback
+from server.ratelimit.policies import ALGORITHMS
+from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
+from server.stores.redis_link import RedisLink
+from tests.ratelimit.broken_redis import breakable_redis
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.stores.redis_servers import wait_until
+
+SECOND_US = 1_000_000
+
+
+async def test_point_08_what_was_admitted_meanwhile_is_charged(tmp_path: Path) -> None:
+    """Forty requests pass while Redis is gone; when it is back they count, and there is no room for more."""
+    charge = Charge(Policy("forty", 40, 600_000), "g", "user:1")
+    async with breakable_redis(tmp_path / "redis") as redis:
+        link = RedisLink(redis.url, deadline_ms=200)
+        await link.start()
+        limiter = Limiter(link, deadline_ms=200)
+        async with redis.broken_by("killed"):
+            await wait_until(lambda: not link.status.connected, "the loss is noticed")
+            decisions = [await limiter.decide([charge]) for _ in range(40)]
+            assert {("open", True)} == {(decision.source, decision.allowed) for decision in decisions}
+
+        async def refused_by_redis() -> bool:
+            return (await limiter.decide([charge])).source in {"redis", "local-deny"}
+
+        await wait_until(refused_by_redis, "Redis decides again")
+        assert not (await limiter.decide([charge])).allowed
+        await limiter.close()
+        await link.close()
+
+
+def test_arrears_are_charged_at_the_time_of_their_admission(simulated: SimulatedRedis, subject: str) -> None:
+    """They leave the window when they would have left it, and what has left it already is not charged."""
+    policy = Policy("ten", 10, 60_000)
+    charge = Charge(policy, "g", subject, 4)
+    simulated.now_us = START_US
+    charges = [(charge, 70 * SECOND_US), (charge, 50 * SECOND_US), (charge, 20 * SECOND_US)]
+    assert result_of(charge_arrears(simulated, charges=charges, log_entries=1024)) == 2
+    look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
+    assert (2, 10 * SECOND_US) == (look.remaining, look.release_us)
+
+
+def test_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
+    """However much was admitted, a client is clear again two windows later."""
+    for algorithm in ALGORITHMS:
+        policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)
+        simulated.now_us = START_US
+        huge = Charge(policy, "g", subject, 10_000)
+        result_of(charge_arrears(simulated, charges=[(huge, 0)] * 3, log_entries=1024))
+        simulated.now_us += 120 * SECOND_US
+        charge = Charge(policy, "g", subject, 10)
+        assert result_of(decide_charges(simulated, charges=[charge], log_entries=1024)).allowed
+
+
+def test_the_account_is_bounded() -> None:
+    """A client's admissions are added up, and a thousand clients are no more entries than there may be."""
+    arrears = Arrears(max_entries=100)
+    for number in range(1000):
+        for _ in range(10):
+            arrears.add(Charge(Policy("ten", 10, 60_000), "g", f"user:{number}"), now=1.0)
+    assert len(arrears) == 100
+    taken = arrears.take(2.0)
+    assert [(10, SECOND_US)] == [(charge.cost, age_us) for charge, age_us in taken]
+    assert len(arrears) == 99
+
+
+@pytest.mark.parametrize(("workers", "admitted"), [(1, 10), (2, 5), (4, 2), (100, 1)])
+def test_a_local_policy_shares_its_limit(workers: int, admitted: int) -> None:
+    """Each worker admits its part of the limit, one at the least."""
+    fallback = Fallback(workers=lambda: workers)
+    charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
+    decisions = [fallback.decide([charge], now=100.0) for _ in range(20)]
+    assert admitted == sum(decision.allowed for decision in decisions)
+    assert decisions[-1].source == "fallback"
+    assert decisions[-1].verdicts[0].wait_ms == 60_000
+    assert fallback.decide([charge], now=160.0).allowed
+
+
+def test_a_local_policy_starts_from_the_last_known_use() -> None:
+    """Who had used eight of ten when Redis went away has two left."""
+    fallback = Fallback()
+    charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
+    fallback.learn(charge, remaining=2, now=99.0)
+    assert [True, True, False] == [fallback.decide([charge], now=100.0).allowed for _ in range(3)]
+
+
+def test_a_request_without_redis_is_all_or_nothing() -> None:
+    """What a closed policy refuses, a local one is not charged for."""
+    fallback = Fallback()
+    local = Charge(Policy("local", 1, 60_000, on_failure="local"), "g", "user:1")
+    closed = Charge(Policy("closed", 1, 60_000, on_failure="closed"), "g", "user:1")
+    assert [("closed", False)] * 3 == [
+        (decision.source, decision.allowed)
+        for decision in (fallback.decide([local, closed], now=1.0) for _ in range(3))
+    ]
+    assert fallback.decide([local], now=1.0).allowed
