@@ -1,0 +1,121 @@
+"""/api/admin: the figures of the students, and the limits of a client."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from server.settings import Settings
+from tests.api.conftest import Api, Course, StartApi, run_statement
+
+
+async def test_a_listed_user_has_every_figure(api: Api, course: Course) -> None:
+    """The shape of the contract, exact, for somebody who studied and for somebody who did not."""
+    for name, confidence in (("r1", 1), ("r2", 3), ("l1", 5), ("a1", 4)):
+        await api.put(f"/api/progress/cards/{course.cards[name]}", json={"confidenceLevel": confidence})
+    users = (await (await api.get("/api/admin/analytics/users", by="admin")).json())["users"]
+    student = users[0]
+    dates = {key: student.pop(key) for key in ("createdAt", "lastActiveDate")}
+    assert (24, 10) == (len(dates["createdAt"]), len(dates["lastActiveDate"]))
+    assert {
+        "id": str(api.people["user"].user_id), "email": "user@example.com", "name": "User", "role": "user",
+        "totalCardsStudied": 4, "studyStreakDays": 1, "totalStudyTime": 0,
+        "masteryBreakdown": {"new": 1, "learning": 1, "mastered": 2}, "totalCardsInProgress": 2,
+    } == student  # fmt: skip
+    idle = users[1]
+    assert (0, 0, None, {"new": 0, "learning": 0, "mastered": 0}, 0) == (
+        idle["totalCardsStudied"], idle["studyStreakDays"], idle["lastActiveDate"], idle["masteryBreakdown"],
+        idle["totalCardsInProgress"],
+    )  # fmt: skip
+
+
+async def test_one_users_classes(api: Api, course: Course) -> None:
+    """Every published class with the user's cards by mastery; an unknown user is 404."""
+    user_id = api.people["user"].user_id
+    for name, confidence in (("r1", 1), ("r2", 3), ("l1", 5), ("a1", 4)):
+        await api.put(f"/api/progress/cards/{course.cards[name]}", json={"confidenceLevel": confidence})
+    body = await (await api.get(f"/api/admin/analytics/users/{user_id}", by="admin")).json()
+    listed = (await (await api.get("/api/admin/analytics/users", by="admin")).json())["users"][0]
+    assert listed == {key: value for key, value in body.items() if key != "classes"}
+    assert [
+        {"classId": str(course.classes["Risk"]), "className": "Risk", "totalCards": 5, "studiedCards": 3,
+         "masteredCards": 1, "learningCards": 1, "newCards": 1, "progress": 60},
+        {"classId": str(course.classes["Assets"]), "className": "Assets", "totalCards": 1, "studiedCards": 1,
+         "masteredCards": 1, "learningCards": 0, "newCards": 0, "progress": 100},
+    ] == body["classes"]  # fmt: skip
+    assert 404 == (await api.get(f"/api/admin/analytics/users/{uuid4()}", by="admin")).status
+
+
+@pytest.mark.usefixtures("course")
+@pytest.mark.parametrize("sort", ["recent", "studied", "streak"])
+async def test_a_page_takes_a_fixed_number_of_queries(api: Api, sort: str) -> None:
+    """However many users and classes there are, a page and a detail cost the same queries."""
+    histogram = api.services.metrics.database_query_duration_seconds
+
+    def queries() -> int:
+        samples = [sample for metric in histogram.collect() for sample in metric.samples]
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_count")))
+
+    counts = []
+    for more in (0, 30):
+        run_statement(
+            api.services.settings.database_url,
+            "WITH u AS (INSERT INTO users (email) SELECT 'u' || n || '@example.com' FROM generate_series(1, %s) AS n)"
+            " INSERT INTO classes (name, is_published) SELECT 'class ' || n, true FROM generate_series(1, %s) AS n",
+            more,
+            more,
+        )
+        await api.get("/api/admin/analytics/users", by="admin")  # the caller is known
+        before = queries()
+        await api.get(f"/api/admin/analytics/users?sort={sort}&limit=100", by="admin")
+        await api.get(f"/api/admin/analytics/users/{api.people['user'].user_id}", by="admin")
+        counts.append(queries() - before)
+    assert [counts[0]] * 2 == counts
+    assert counts[0] <= (4 if sort == "streak" else 3)
+
+
+async def test_looking_at_limits_consumes_nothing(
+    settings: Settings, start_api: StartApi, shipped_limits: Path
+) -> None:
+    """A client's use of each policy can be seen again and again, and forgotten."""
+    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    user_id = api.people["user"].user_id
+    for _ in range(3):
+        await api.get("/api/classes")
+
+    async def used() -> dict[str, int]:
+        body = await (await api.get(f"/api/admin/rate-limits/user:{user_id}", by="admin")).json()
+        assert body.keys() == {"subject", "source", "policies"}
+        return {
+            f"{entry['policy']}/{entry['group']}": entry["limit"] - entry["remaining"]
+            for entry in body["policies"]
+            if entry["remaining"] < entry["limit"]
+        }
+
+    assert {"generous/reads": 3, "api/*": 3} == await used() == await used()
+    reset = await api.delete(f"/api/admin/rate-limits/user:{user_id}", by="admin")
+    assert (204, b"") == (reset.status, await reset.read())
+    assert {} == await used()
+
+
+async def test_subjects_are_written_in_their_forms(api: Api) -> None:
+    """Users, addresses and prefixes are subjects; what is none is 400 with the field."""
+    user_id = api.people["user"].user_id
+    shown = {}
+    for subject in (
+        f"user:{user_id}", f"user:{str(user_id).upper()}", "ip:192.0.2.1", "ip:::ffff:192.0.2.1",
+        "ip:2001:db8:1:2::3", "ip:2001:db8:1:2::%2F64",
+    ):  # fmt: skip
+        response = await api.get(f"/api/admin/rate-limits/{subject}", by="admin")
+        assert 200 == response.status, subject
+        shown[subject] = (await response.json())["subject"]
+    assert [
+        f"user:{user_id}", f"user:{user_id}", "ip:192.0.2.1", "ip:192.0.2.1", "ip:2001:db8:1:2::/64",
+        "ip:2001:db8:1:2::/64",
+    ] == list(shown.values())  # fmt: skip
+    for subject in ("x", "user:", "user:x", "ip:", "ip:x", "ip:192.0.2.1%2F8", "ip:2001:db8::%2F20", "key:1"):
+        refused = await api.get(f"/api/admin/rate-limits/{subject}", by="admin")
+        assert (400, "subject") == (refused.status, (await refused.json())["errors"][0]["field"]), subject

@@ -1,0 +1,160 @@
+"""The environment, read as a whole: what is accepted, what is refused, and what must not be shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.settings import ROOT, Settings, SettingsError
+
+GOOD = {
+    "DATABASE_URL": "postgresql://mastery:hunter2@db.example.com/mastery",
+    "REDIS_URL": "rediss://:hunter2@cache.example.com:6380/0",
+    "SECRET_KEY": "hunter2 hunter2 hunter2 hunter2 x",
+}
+AUTH = {
+    "AUTH_JWKS_URL": "https://issuer.example.com/jwks.json", "AUTH_ISSUER": "https://issuer.example.com",
+    "AUTH_AUDIENCE": "mastery",
+}  # fmt: skip
+
+# By variable: the texts that are accepted with what they become, and those that are not.
+Accepted = list[tuple[str, Any]]
+NO_NUMBERS = ["x", "-1", "1.0", "1e3", "0x10", "1_000", "٣", "+5", "9" * 30, "5 5"]
+VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
+    "DATABASE_URL": (
+        "database_url",
+        [(url, url) for url in ("postgres://u:p@h:5432/d", "postgresql://h/d?sslmode=require", "postgresql:///d?host=/run")],
+        ["mysql://h/d", "h/d", "postgres://", "postgresql://h:port/d", "postgresql://[::1/d", "postgresql://h:99999/d"],
+    ),
+    "REDIS_URL": (
+        "redis_url",
+        [(url, url) for url in (
+            "redis://h", "rediss://:p@h:6379/0", "unix:///run/redis.sock", "redis+cluster://a:1,b:2",
+            "redis+sentinel://a:1,b:2/master", "rediss+sentinel://a/m", "rediss+cluster://a",
+        )],
+        ["http://h", "h:6379", "redis://", "redis://h:x"],
+    ),
+    "SECRET_KEY": ("secret_key", [("k" * 32, "k" * 32), ("é" * 16, "é" * 16)], ["k" * 31, "x", "\udcff" * 40]),
+    "HOST": ("host", [("0.0.0.0", "0.0.0.0"), ("::", "::")], []),
+    "PORT": ("port", [("1", 1), ("65535", 65535), (" 8080 ", 8080)], ["0", "65536", *NO_NUMBERS]),
+    "WEB_CONCURRENCY": ("web_concurrency", [("1", 1), ("256", 256)], ["0", "257", *NO_NUMBERS]),
+    "LOG_LEVEL": ("log_level", [("DEBUG", "debug"), ("warning", "warning")], ["verbose", "10"]),
+    "LOG_FORMAT": ("log_format", [("json", "json"), ("Console", "console"), ("ecs", "ecs"), ("gcp", "gcp")], ["xml"]),
+    "MASTERY_ENV": ("environment", [("staging", "staging")], []),
+    "TRUSTED_PROXIES": (
+        "trusted_proxies",
+        [(text, text) for text in ("0", "1", "32", "10.0.0.0/8", "10.0.0.0/8, fd00::/8", "192.0.2.1")],
+        ["33", "-1", "10.0.0.1/8", "10.0.0.0/33", "x", "10.0.0.0/8,,", "\u0661"],
+    ),
+    "RATE_LIMITS_FILE": (
+        "rate_limits_file",
+        [(str(ROOT / "bench" / "ratelimits.toml"), ROOT / "bench" / "ratelimits.toml")],
+        ["/nowhere/at/all.toml", str(ROOT), "~nobody-of-this-name/x", "a\0b"],
+    ),
+    "METRICS_TOKEN": ("metrics_token", [("scrape", "scrape")], []),
+    "CORS_ORIGINS": (
+        "cors_origins",
+        [
+            ("https://app.example.com", frozenset({"https://app.example.com"})),
+            ("https://a.com, http://localhost:3000,", frozenset({"https://a.com", "http://localhost:3000"})),
+            ("https://A.com:443,http://[::1]:80", frozenset({"https://a.com", "http://[::1]"})),
+        ],
+        ["*", "https://*.a.com", "a.com", "https://a.com/", "https://a.com/x", "https://a.com?x", "https://a.com#",
+         "ftp://a.com", "https://", "https://u@a.com", "https://a.com:x", "null", "https://a.com https://b.com"],
+    ),
+    "HSTS": ("hsts", [("on", True), ("TRUE", True), ("1", True), ("off", False), ("no", False)], ["maybe", "2"]),
+    "REDIS_VERIFY_TLS": ("redis_verify_tls", [("off", False), ("yes", True)], ["none"]),
+    **{
+        variable: (variable.lower(), [("1", 1), ("1000", 1000)], ["0", *NO_NUMBERS])
+        for variable in (
+            "ACCESS_TOKEN_SECONDS", "REFRESH_TOKEN_SECONDS", "DATABASE_ACQUIRE_TIMEOUT_MS",
+            "DATABASE_QUERY_TIMEOUT_MS", "SLOW_QUERY_MS", "REDIS_CONNECT_TIMEOUT_MS", "CACHE_DEADLINE_MS",
+            "CACHE_TTL_SECONDS", "RATE_LIMIT_DEADLINE_MS", "HEALTH_TIMEOUT_MS",
+        )
+    },
+    "DATABASE_POOL_SIZE": ("database_pool_size", [("1", 1), ("500", 500)], ["0", "501", *NO_NUMBERS]),
+    "SHUTDOWN_SECONDS": ("shutdown_seconds", [("1", 1), ("10", 10)], ["0", "61", *NO_NUMBERS]),
+    "RATING_GOOD_MS": ("rating_good_ms", [("1", 1), ("499", 499)], ["0", *NO_NUMBERS]),
+    "RATING_POOR_MS": ("rating_poor_ms", [("201", 201), ("600000", 600_000)], ["0", "600001", *NO_NUMBERS]),
+}  # fmt: skip
+
+
+def problems_of(environment: dict[str, str]) -> list[str]:
+    """What is wrong with an environment."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environment)
+    assert "\n".join(caught.value.problems) == str(caught.value)
+    return caught.value.problems
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """A new setting needs a line here, which says what it takes."""
+    assert {field.name for field in fields(Settings)} == {name for name, _, _ in VARIABLES.values()} | {
+        variable.lower() for variable in AUTH
+    }
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_each_variable_is_accepted_or_refused(variable: str) -> None:
+    """What is accepted becomes its value; what is not is refused with the variable's name and what it takes."""
+    name, accepted, refused = VARIABLES[variable]
+    for text, expected in accepted:
+        assert expected == getattr(Settings.from_env({**GOOD, variable: text}), name)
+    for text in refused:
+        (problem,) = problems_of({**GOOD, variable: text})
+        assert problem.startswith(f"{variable}: "), text
+        assert "it takes " in problem
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """Platforms set variables to nothing; that means the default, or missing."""
+    settings = Settings.from_env(GOOD)
+    assert settings == Settings.from_env({**GOOD, "PORT": "", "METRICS_TOKEN": "  ", "CORS_ORIGINS": ""})
+    assert (8000, None, frozenset()) == (settings.port, settings.metrics_token, settings.cors_origins)
+    (problem,) = problems_of({**GOOD, "DATABASE_URL": " "})
+    assert problem.startswith("DATABASE_URL is not set: it takes ")
+
+
+def test_the_production_command_refuses_to_guess() -> None:
+    """Without its servers and its key the service does not start, and says so for all three."""
+    assert ["DATABASE_URL", "REDIS_URL", "SECRET_KEY"] == [problem.split()[0] for problem in problems_of({})]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """However many variables are wrong, one look at the message tells them all, thresholds that contradict too."""
+    wrong = {variable: refused[0] for variable, (_, _, refused) in VARIABLES.items() if refused}
+    del wrong["RATING_POOR_MS"]
+    wrong |= {"RATING_GOOD_MS": "500", "AUTH_ISSUER": "https://issuer.example.com"}
+    named = {re.split(r"[: ,]", problem)[0] for problem in problems_of(wrong)}
+    assert {*wrong.keys() - {"AUTH_ISSUER"}, "AUTH_JWKS_URL"} == named
+
+
+@pytest.mark.parametrize("missing", AUTH)
+def test_an_external_issuer_is_described_as_a_whole(missing: str) -> None:
+    """Keys, issuer and audience belong together: one alone would verify less than it seems to."""
+    settings = Settings.from_env({**GOOD, **AUTH})
+    assert tuple(AUTH.values()) == (settings.auth_jwks_url, settings.auth_issuer, settings.auth_audience)
+    (problem,) = problems_of({**GOOD, **{name: text for name, text in AUTH.items() if name != missing}})
+    assert problem.endswith(f"missing: {missing}")
+
+
+def test_secrets_are_never_shown() -> None:
+    """Neither the settings' own text nor a problem with a secret holds it."""
+    settings = Settings.from_env({**GOOD, "METRICS_TOKEN": "hunter2"})
+    assert "hunter2" not in f"{settings!r} {settings!s} {settings}"
+    for variable, text in {
+        "DATABASE_URL": "mysql://u:hunter2@h/d", "REDIS_URL": "http://:hunter2@h", "SECRET_KEY": "hunter2",
+    }.items():  # fmt: skip
+        assert "hunter2" not in "\n".join(problems_of({**GOOD, variable: text}))
+
+
+def test_settings_do_not_change() -> None:
+    """What the service was started with stays as it was."""
+    settings = Settings.from_env(GOOD)
+    with pytest.raises(AttributeError):
+        settings.port = 1  # type: ignore[misc]
+    assert Path(settings.rate_limits_file).is_file()
