@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from structlog.testing import capture_logs
 
 from server.routes import ROUTES
-from server.settings import Settings
+from server.settings import ROOT, Settings
 from tests.api.conftest import Api, Course, StartApi
 from tests.api.test_admin_crud import CLASSES, Kind, create, every_kind, patch
+
+SHIPPED_LIMITS = ROOT / "config" / "ratelimits.toml"
 
 
 def audits(lines: list[Any]) -> list[dict[str, Any]]:
@@ -91,10 +92,10 @@ def test_the_groups_of_the_routes() -> None:
 
 
 async def test_deletions_are_limited_more_strictly(
-    start_api: StartApi, settings: Settings, shipped_limits: Path, course: Course
+    start_api: StartApi, settings: Settings, course: Course
 ) -> None:
     """The eleventh deletion within a minute is 429 and deletes nothing; other writes go on."""
-    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    api = await start_api(replace(settings, rate_limits_file=SHIPPED_LIMITS))
     made = [await create(api, CLASSES, course) for _ in range(11)]
 
     statuses = [(await api.delete(f"/api/admin/classes/{row['id']}", by="admin")).status for row in made]
