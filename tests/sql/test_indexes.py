@@ -98,7 +98,6 @@ def test_counting_reads_no_card(busy_url: str, query: str) -> None:
 @pytest.mark.parametrize(("query", "index"), [
     ("list_users_by_recent", "idx_user_stats_recent"),
     ("list_users_by_studied", "idx_user_stats_studied"),
-    ("list_users_by_streak", "idx_user_stats_streak"),
 ])  # fmt: skip
 @pytest.mark.parametrize("first", [True, False])
 def test_a_page_of_users_is_read_along_its_index(
