@@ -38,7 +38,7 @@ SERVED = [
     ("idx_user_card_progress_mastery", "count_mastery", {"user_id": USER}),
     ("idx_flashcards_deck_published", "list_published_classes", {}),
     ("idx_flashcards_deck_published", "list_class_decks", {"class_id": CLASS}),
-    ("idx_flashcards_deck_order", "list_deck_cards", {"deck_id": DECK}),
+    ("idx_flashcards_deck_order", "list_deck_cards", {"deck_ids": DECK}),
     ("idx_decks_class_published", "list_published_classes", {}),
     ("idx_decks_class_order", "list_class_decks", {"class_id": CLASS}),
     ("idx_study_sessions_user_deck", "list_deck_sessions", {"user_id": USER, "deck_id": DECK} | FIRST_PAGE),
@@ -52,7 +52,7 @@ def explain(url: str, query: str, parameters: dict[str, Any]) -> list[dict[str, 
     for name, value in parameters.items():
         looked_up = isinstance(value, str) and value.startswith("(")
         given[name] = ask(url, f"SELECT {value}::text")[0][0] if looked_up else value
-        if name == "flashcard_ids":
+        if name in {"flashcard_ids", "deck_ids"}:
             given[name] = [given[name]]
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON) {load_queries()[query].sql}", given)
