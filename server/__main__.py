@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 from server import __version__
@@ -20,6 +21,7 @@ from server.tools.failures import CommandError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_BLOCK_SECONDS = 365 * 24 * 3600
+_MOST_GENERATED = 1_000_000_000
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -74,6 +76,19 @@ def build_parser() -> argparse.ArgumentParser:
     importing = commands.add_parser("import", help="load a deck file, or a tree of them (folder = class)")
     importing.add_argument("path", type=Path, metavar="PATH", help="a .tsv, .csv or .json file, or a folder")
     importing.set_defaults(command=_import)
+
+    generate = commands.add_parser("generate", help="make up students and ratings, for load tests")
+    generate.add_argument("--users", type=_count, default=1000, help="how many students (1000)")
+    generate.add_argument("--cards", type=_count, default=2000, help="how many cards, in decks of 50 (2000)")
+    generate.add_argument("--ratings", type=_count, default=100_000, help="how many cards are rated (100000)")
+    generate.add_argument("--seed", type=int, default=1, help="the same seed makes the same data (1)")
+    generate.add_argument("--until", type=_day, metavar="DATE", help="when it all ends (today)")
+    generate.add_argument("--append", action="store_true", help="add to a database that has users already")
+    generate.set_defaults(command=_generate)
+
+    counters = commands.add_parser("check-counters", help="compare what is kept of each user with a recount")
+    counters.add_argument("--repair", action="store_true", help="set right what differs")
+    counters.set_defaults(command=_check_counters)
 
     limits = commands.add_parser("limits", help="see and change what a client has used of its rate limits")
     actions = limits.add_subparsers(required=True, metavar="ACTION")
@@ -149,6 +164,38 @@ def _import(options: argparse.Namespace) -> None:
         )
 
 
+def _generate(options: argparse.Namespace) -> None:
+    from server.tools.generating import generate
+
+    report = generate(
+        _settings("DATABASE_URL").database_url,
+        users=options.users,
+        cards=options.cards,
+        ratings=options.ratings,
+        seed=options.seed,
+        until=options.until,
+        append=options.append,
+    )
+    sys.stdout.write(
+        f"{report.users} users, {report.cards} cards, {report.ratings} cards rated, "
+        f"{report.sessions} sessions\n"
+    )
+
+
+def _check_counters(options: argparse.Namespace) -> None:
+    from server.tools.counters import check_counters
+
+    report = check_counters(_settings("DATABASE_URL").database_url, repair=options.repair)
+    for example in report.examples:
+        sys.stdout.write(f"{example}\n")
+    if report.differences > len(report.examples):
+        sys.stdout.write(f"… and {report.differences - len(report.examples)} more\n")
+    found = f"{report.users} users, {report.wrong_users} of them with wrong counters"
+    if report.differences and not options.repair:
+        raise CommandError(f"{found}; check-counters --repair sets them right")
+    sys.stdout.write(f"{found}{', set right' if report.differences else ''}\n")
+
+
 def _limits(options: argparse.Namespace) -> None:
     from server.tools.limits import block_subject, reset_limits, show_limits
 
@@ -209,6 +256,20 @@ def _seconds(text: str) -> int:
     if not 1 <= seconds <= _LONGEST_BLOCK_SECONDS:
         raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {_LONGEST_BLOCK_SECONDS}")
     return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isdecimal() else 0
+    if not 1 <= count <= _MOST_GENERATED:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {_MOST_GENERATED}")
+    return count
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: a date such as 2026-01-31") from None
 
 
 def _complain(*problems: str) -> None:

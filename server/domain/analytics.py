@@ -16,6 +16,10 @@ USER_ORDERS: tuple[UserOrder, ...] = get_args(UserOrder)
 Page = list[dict[str, Any]]
 _Lister = Callable[..., Awaitable[Page]]
 
+# The position before the first row of the ranking by streak: days, days of a streak that has lapsed, when it lapses.
+_LONGEST_STREAK = "1000000000 0 infinity"
+_LAST_ID = UUID(int=2**128 - 1)
+
 
 class Analytics:
     """Figures of users, for a page of them or for one."""
@@ -52,10 +56,19 @@ class Analytics:
         """Most cards studied first."""
         return await self._database.fetch_all("list_users_by_studied", **page)
 
-    async def list_users_by_streak(self, **page: Any) -> Page:
-        """Longest streak first; streaks that lapsed since the last look are zeroed before, each once."""
-        await self._database.execute("lapse_streaks")
-        return await self._database.fetch_all("list_users_by_streak", **page)
+    async def list_users_by_streak(
+        self, *, before_rank: str | None, before_id: UUID | None, page_size: int
+    ) -> Page:
+        """Longest streak first; then those whose streak has lapsed, the latest first."""
+        days, ended_days, lapses_at = (before_rank or _LONGEST_STREAK).split(" ", 2)
+        return await self._database.fetch_all(
+            "list_users_by_streak",
+            before_days=int(days),
+            before_ended_days=int(ended_days),
+            before_lapses_at=lapses_at,
+            before_id=before_id or _LAST_ID,
+            page_size=page_size,
+        )
 
     async def get_user_figures(self, user_id: UUID) -> dict[str, Any]:
         """One user with their figures, and their progress class by class: two queries, however many classes.

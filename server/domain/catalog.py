@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -71,50 +72,76 @@ class Catalog:
         Raises:
             NotFound: it is unknown or not published.
         """
-        return await self._read_deck(deck_id, self.cache.lookup(deck_key(deck_id)))
+        for deck in await self.get_decks([deck_id]):
+            return deck
+        raise NotFound("There is no such deck.")
 
-    async def get_decks(self, deck_ids: Iterable[UUID]) -> list[dict[str, Any]]:
-        """Several decks with their cards, asked for in one go; one that has vanished meanwhile is left out."""
-        lookups = [(deck_id, self.cache.lookup(deck_key(deck_id))) for deck_id in deck_ids]
-        decks = []
-        for deck_id, lookup in lookups:
-            try:
-                decks.append(await self._read_deck(deck_id, lookup))
-            except NotFound:
-                continue
+    async def get_decks(self, deck_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+        """Several decks with their cards, asked for in one go; one that is not published is left out."""
+        if not deck_ids:
+            return []
+        lookups = self.cache.lookups(*map(deck_key, deck_ids))
+        loader = _DeckLoader(self._database)
+        decks = await asyncio.gather(
+            *(
+                lookup.value(functools.partial(loader.load, deck_id))
+                for deck_id, lookup in zip(deck_ids, lookups, strict=True)
+            )
+        )
+        return [deck for deck in decks if deck is not None]
+
+
+class _DeckLoader:
+    """Decks from the database, in two queries however many are asked for at the same moment."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wanted: list[UUID] = []
+        self._loading: asyncio.Task[dict[str, dict[str, Any]]] | None = None
+
+    async def load(self, deck_id: UUID) -> dict[str, Any] | None:
+        """A deck in the form of the API, read after this call; None where it is not published."""
+        self._wanted.append(deck_id)
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load_wanted())
+        return (await self._loading).get(str(deck_id))
+
+    async def _load_wanted(self) -> dict[str, dict[str, Any]]:
+        wanted, self._wanted, self._loading = self._wanted, [], None
+        rows = await self._database.fetch_all("find_published_decks", deck_ids=wanted)
+        decks: dict[str, dict[str, Any]] = {str(row["id"]): _describe_deck(row) for row in rows}
+        if not decks:
+            return decks
+        for card in await self._database.fetch_all("list_deck_cards", deck_ids=[row["id"] for row in rows]):
+            decks[str(card["deck_id"])]["flashcards"].append(_describe_card(card))
+        for deck in decks.values():
+            deck["total"] = len(deck["flashcards"])
         return decks
 
-    async def _read_deck(self, deck_id: UUID, lookup: Lookup) -> dict[str, Any]:
-        async def load() -> dict[str, Any] | None:
-            deck = await self._database.fetch_one("get_published_deck", deck_id=deck_id)
-            if deck is None:
-                return None
-            cards = await self._database.fetch_all("list_deck_cards", deck_id=deck_id)
-            return {
-                "deck": {
-                    "id": str(deck["id"]),
-                    "name": deck["name"],
-                    "description": deck["description"],
-                    "classId": str(deck["class_id"]),
-                    "className": deck["class_name"],
-                },
-                "flashcards": [
-                    {
-                        "id": str(card["id"]),
-                        "question": card["question"],
-                        "answer": card["answer"],
-                        "explanation": card["explanation"],
-                        "order": card["sort_order"],
-                    }
-                    for card in cards
-                ],
-                "total": len(cards),
-            }
 
-        deck: dict[str, Any] | None = await lookup.value(load)
-        if deck is None:
-            raise NotFound("There is no such deck.")
-        return deck
+def _describe_deck(row: dict[str, Any]) -> dict[str, Any]:
+    """A deck whose cards are still to come."""
+    return {
+        "deck": {
+            "id": str(row["id"]),
+            "name": row["name"],
+            "description": row["description"],
+            "classId": str(row["class_id"]),
+            "className": row["class_name"],
+        },
+        "flashcards": [],
+        "total": 0,
+    }
+
+
+def _describe_card(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": str(row["id"]),
+        "question": row["question"],
+        "answer": row["answer"],
+        "explanation": row["explanation"],
+        "order": row["sort_order"],
+    }
 
 
 class ClassLookup:

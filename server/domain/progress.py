@@ -73,11 +73,12 @@ class Progress:
         stale: set[str] = set()
 
         async def record(transaction: Transaction) -> list[dict[str, Any]]:
+            # Cards first, then what is the user's, as the deletion of a deck does: nobody waits for the other.
+            class_of = await _find_rateable_cards(transaction, ratings)
             stats = await _lock_user_stats(transaction, user_id)
             # One after another, also where two hosts' clocks differ: a rating of now is the newest.
             now = max(datetime.now(UTC), stats["last_active_at"])
             dated = [_Dated(rating, rating.rated_at or now) for rating in ratings]
-            class_of = await _find_rateable_cards(transaction, ratings)
             await _check_sessions(transaction, user_id, ratings)
             rows = await _upsert_progress(transaction, user_id, dated)
             await _add_session_cards(transaction, dated)
@@ -87,7 +88,7 @@ class Progress:
 
         try:
             with vanished_as_not_found():
-                # Again as a whole after a deadlock: the deletion of a deck takes its cards' figures in its own order.
+                # Again as a whole after a deadlock, or when the connection was lost before COMMIT.
                 rows = await self._database.run_transaction(record)
         finally:
             # Also when the answer to COMMIT was lost, or nobody waits for ours any more.

@@ -1,67 +1,208 @@
-"""The kept figures against an exact recount: do the triggers of user_stats count right?"""
+"""`python -m server check-counters`: what the database keeps about each user, compared with a full recount."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
 
 import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
+import structlog
+from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from tqdm import tqdm
 
 from server.stores.queries import load_queries
 from server.tools.failures import CommandError
 
+log = structlog.get_logger(__name__)
+
 _CONNECT_SECONDS = 10
-_STATUSES = ("new", "learning", "mastered")
+_USERS_A_STEP = 1000
+_MOST_EXAMPLES = 20
+_COUNTERS = ("new_cards", "learning_cards", "mastered_cards", "total_study_time_seconds")
+# Stands for all decks in the place of one.
+_WHOLE = UUID(int=0)
+
+_NEXT_BOUND = """
+SELECT id::text FROM users WHERE id > %(after)s::uuid ORDER BY id OFFSET %(users)s - 1 LIMIT 1
+"""
+# What is kept and what there is to count, for users in a range of ids: a row for the user, and one for each deck.
+_COMPARE = """
+WITH rated AS MATERIALIZED (
+    SELECT user_id, deck_id,
+           count(*) FILTER (WHERE mastery_status = 'new') AS new_cards,
+           count(*) FILTER (WHERE mastery_status = 'learning') AS learning_cards,
+           count(*) FILTER (WHERE mastery_status = 'mastered') AS mastered_cards
+      FROM user_card_progress
+     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
+     GROUP BY user_id, deck_id
+), counted AS (
+    SELECT u.id AS user_id, %(whole)s::uuid AS deck_id, coalesce(sum(r.new_cards), 0)::bigint AS new_cards,
+           coalesce(sum(r.learning_cards), 0)::bigint AS learning_cards,
+           coalesce(sum(r.mastered_cards), 0)::bigint AS mastered_cards,
+           (SELECT coalesce(sum(t.duration_seconds), 0) FROM study_sessions AS t WHERE t.user_id = u.id)
+               AS total_study_time_seconds
+      FROM users AS u
+      LEFT JOIN rated AS r ON r.user_id = u.id
+     WHERE u.id > %(after)s::uuid AND u.id <= %(bound)s::uuid
+     GROUP BY u.id
+     UNION ALL
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0 FROM rated
+), kept AS (
+    SELECT user_id, %(whole)s::uuid AS deck_id, new_cards::bigint, learning_cards::bigint, mastered_cards::bigint,
+           total_study_time_seconds
+      FROM user_stats
+     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
+     UNION ALL
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0
+      FROM user_deck_stats
+     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
+)
+SELECT user_id::text, deck_id::text,
+       k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds,
+       c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds
+  FROM kept AS k
+  FULL JOIN counted AS c USING (user_id, deck_id)
+ WHERE (k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds)
+       IS DISTINCT FROM (c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds)
+ ORDER BY user_id, deck_id
+"""
+# Everything that changes a user's counters takes this row first: while we hold it, a recount of the user is exact, and
+# changes that are under way but not counted yet are added by their triggers afterwards.
+_LOCK = "SELECT FROM user_stats WHERE user_id = %(user_id)s::uuid FOR NO KEY UPDATE"
+_ADD_MISSING = """
+INSERT INTO user_stats (user_id) SELECT id FROM users WHERE id = %(user_id)s::uuid ON CONFLICT DO NOTHING
+"""
+_REPAIR = (
+    "DELETE FROM user_deck_stats WHERE user_id = %(user_id)s::uuid",
+    """
+    INSERT INTO user_deck_stats (user_id, deck_id, new_cards, learning_cards, mastered_cards)
+    SELECT user_id, deck_id,
+           count(*) FILTER (WHERE mastery_status = 'new'),
+           count(*) FILTER (WHERE mastery_status = 'learning'),
+           count(*) FILTER (WHERE mastery_status = 'mastered')
+      FROM user_card_progress
+     WHERE user_id = %(user_id)s::uuid
+     GROUP BY user_id, deck_id
+    """,
+    """
+    UPDATE user_stats
+       SET new_cards = %(new)s, learning_cards = %(learning)s, mastered_cards = %(mastered)s,
+           total_study_time_seconds =
+               (SELECT coalesce(sum(duration_seconds), 0) FROM study_sessions WHERE user_id = %(user_id)s::uuid)
+     WHERE user_id = %(user_id)s::uuid
+    """,
+)
 
 
-class CountersUnreadable(CommandError):
-    """The counters could not be compared; the message says why."""
+@dataclass(slots=True)
+class CountersReport:
+    """What a comparison found: users looked at, those with differences, the differences, the first in words."""
+
+    users: int = 0
+    wrong_users: int = 0
+    differences: int = 0
+    examples: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class CounterDrift:
-    """A user whose kept figures are wrong: cards by mastery status, as kept and as counted."""
-
-    user_id: str
-    kept: dict[str, int]
-    counted: dict[str, int]
-
-
-def check_counters(url: str, *, progress: bool | None = None) -> list[CounterDrift]:
-    """Recount every user's cards by mastery and compare; changes nothing, and disturbs nobody.
-
-    All is read from one snapshot, so that ratings that arrive meanwhile are no drift.
+def check_counters(url: str, *, repair: bool = False, progress: bool | None = None) -> CountersReport:
+    """Compare every user's kept counters with a recount, all in one snapshot: writes meanwhile are no differences.
 
     Args:
-        url: the database.
+        url: the database, migrated.
+        repair: whether to set the counters that differ, user by user, each in a transaction that the user's own
+            writes wait for. The report tells what was wrong.
         progress: whether to show a progress bar; by default, if standard error is a terminal.
 
-    Returns:
-        The users whose figures are wrong; empty when all is well.
-
     Raises:
-        CountersUnreadable: the database is away, or is not migrated.
+        CommandError: the database can't be asked.
     """
     hidden = not (sys.stderr.isatty() if progress is None else progress)
-    count = load_queries()["count_mastery"].sql
-    drifts = []
+    report = CountersReport()
     try:
-        with (
-            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
-            connection.cursor() as cursor,
-        ):
-            connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
-            cursor.execute("SELECT user_id::text, new_cards, learning_cards, mastered_cards FROM user_stats")
-            for user_id, *figures in tqdm(cursor.fetchall(), unit=" users", disable=hidden, leave=False):
-                kept = dict(zip(_STATUSES, figures, strict=True))
-                cursor.execute(count, {"user_id": user_id})
-                counted = dict.fromkeys(_STATUSES, 0) | dict(cursor.fetchall())
-                if counted != kept:
-                    drifts.append(CounterDrift(user_id, kept, counted))
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(_connected(url))
+            writer = stack.enter_context(_connected(url)) if repair else None
+            reader.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            cursor = stack.enter_context(reader.cursor())
+            bar = stack.enter_context(tqdm(unit=" users", disable=hidden, leave=False))
+            cursor.execute("SELECT count(*) FROM users")
+            ((report.users,),) = cursor.fetchall()
+            bar.reset(report.users)
+            for after, bound in _ranges(cursor):
+                cursor.execute(_COMPARE, {"after": after, "bound": bound, "whole": str(_WHOLE)})
+                wrong = _note(report, cursor.fetchall())
+                if writer is not None:
+                    for user_id in wrong:
+                        _repair(writer, user_id)
+                bar.update(min(_USERS_A_STEP, report.users - bar.n))
     except psycopg2.Error as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise CountersUnreadable(f"the counters were not compared: {first_line}") from None
-    return drifts
+        raise CommandError(f"the counters were not checked to the end: {first_line}") from None
+    log.info(
+        "counters.checked",
+        users=report.users,
+        wrong_users=report.wrong_users,
+        differences=report.differences,
+        repaired=repair,
+    )
+    return report
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    connection = psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)
+    with contextlib.closing(connection):
+        yield connection
+
+
+def _ranges(cursor: Cursor) -> Iterator[tuple[str, str]]:
+    """Bounds between which there are so many users: above the first, up to the second."""
+    after = str(_WHOLE)
+    while True:
+        cursor.execute(_NEXT_BOUND, {"after": after, "users": _USERS_A_STEP})
+        found = cursor.fetchone()
+        if found is None:
+            yield after, str(UUID(int=2**128 - 1))
+            return
+        yield after, found[0]
+        after = found[0]
+
+
+def _note(report: CountersReport, rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Count the differences, and give the users who have some."""
+    users = list(dict.fromkeys(row[0] for row in rows))
+    report.wrong_users += len(users)
+    report.differences += len(rows)
+    for user_id, deck_id, *figures in rows[: _MOST_EXAMPLES - len(report.examples)]:
+        where = f"user {user_id}" if deck_id == str(_WHOLE) else f"user {user_id}, deck {deck_id}"
+        report.examples.append(f"{where}: {_difference(figures[:4], figures[4:])}")
+    return users
+
+
+def _difference(kept: Sequence[int | None], counted: Sequence[int | None]) -> str:
+    if kept[0] is None:
+        return "no counters are kept"
+    if counted[0] is None:
+        return "counters are kept, and there is nothing to count"
+    return ", ".join(
+        f"{name} is {is_} instead of {should_be}"
+        for name, is_, should_be in zip(_COUNTERS, kept, counted, strict=True)
+        if is_ != should_be
+    )
+
+
+def _repair(writer: Connection, user_id: str) -> None:
+    parameters: dict[str, Any] = {"user_id": user_id, "new": 0, "learning": 0, "mastered": 0}
+    with writer, writer.cursor() as cursor:
+        cursor.execute(_ADD_MISSING, parameters)
+        cursor.execute(_LOCK, parameters)
+        # Nobody changes this user's rows now: what the statements see, they all see.
+        cursor.execute(load_queries()["count_mastery"].sql, parameters)
+        parameters |= dict(cursor.fetchall())
+        for statement in _REPAIR:
+            cursor.execute(statement, parameters)

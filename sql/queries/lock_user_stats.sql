@@ -1,5 +1,5 @@
--- A user's figures, locked until the transaction ends: the first statement of everything that writes for a user.
--- A lapsed streak reads 0, whether lapse_streaks has been there or not. Parameters: user_id.
+-- A user's figures, locked until the transaction ends: the first statement of everything that writes for a user,
+-- but for find_rateable_cards. A lapsed streak reads 0. Parameters: user_id.
 SELECT CASE WHEN s.streak_lapses_at > now() THEN s.study_streak_days ELSE 0 END AS study_streak_days,
        s.last_active_date, s.last_active_at, u.time_zone
   FROM user_stats AS s

@@ -1,0 +1,147 @@
+"""How many queries a route needs: always the same ones, however large the course and however many its students."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import redis
+
+from server.api.services import SERVICES
+from server.routes import ROUTES
+from server.settings import Settings
+from server.tools.generating import generate
+from tests.api.conftest import Api, Course, StartApi
+
+# Each read with an empty cache: its queries, each once. {name} is an id of `ids`.
+READS: dict[str, set[str]] = {
+    "/api/auth/me": {"find_user"},
+    "/api/classes": {"list_published_classes"},
+    "/api/classes/{class}": {"get_published_class", "list_class_decks", "list_class_mastery"},
+    "/api/classes/{class}/study?mode=all": {
+        "get_published_class", "list_class_decks", "list_class_progress", "find_published_decks", "list_deck_cards",
+    },
+    "/api/decks/{deck}/flashcards": {"find_published_decks", "list_deck_cards"},
+    "/api/progress/class/{class}": {"get_published_class", "list_class_decks", "list_class_mastery"},
+    "/api/progress/cards/{card}": {"get_card_progress"},
+    "/api/stats": {"get_user_stats"},
+    "/api/bookmarks": {"list_bookmarks"},
+    "/api/sessions": {"list_sessions"},
+    "/api/sessions?deckId={deck}": {"list_deck_sessions"},
+    "/api/admin/analytics/users?sort=recent": {"list_users_by_recent"},
+    "/api/admin/analytics/users?sort=studied": {"list_users_by_studied"},
+    "/api/admin/analytics/users?sort=streak": {"list_users_by_streak"},
+    "/api/admin/analytics/users/{user}": {"get_user_figures", "list_user_classes"},
+}  # fmt: skip
+# These read nothing, or are not about data.
+WITHOUT_QUERIES = {
+    "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
+}  # fmt: skip
+RATING = {
+    "find_rateable_cards", "lock_user_stats", "find_own_sessions", "record_ratings", "add_session_cards",
+    "record_activity",
+}  # fmt: skip
+# Asked now and then, apart from what the route asks.
+WHETHER_THE_CALLER_EXISTS = Counter({"find_user": 2})
+
+
+class Tally:
+    """The queries that the service has run since the last look, by its own metric."""
+
+    def __init__(self, api: Api) -> None:
+        app = api.client.app
+        assert app is not None
+        self._histogram = app[SERVICES].metrics.database_query_duration_seconds
+        self._seen = self._read()
+
+    def since(self) -> Counter[str]:
+        """Names of queries, and how often each was run."""
+        before, self._seen = self._seen, self._read()
+        return self._seen - before
+
+    def _read(self) -> Counter[str]:
+        return Counter(
+            {
+                sample.labels["query"]: int(sample.value)
+                for family in self._histogram.collect()
+                for sample in family.samples
+                if sample.name.endswith("_count")
+            }
+        )
+
+
+@pytest.fixture
+async def api(settings: Settings, start_api: StartApi) -> Api:
+    """The service, with patience for a slow Redis: a cache that is not waited for would be queries more."""
+    return await start_api(replace(settings, cache_deadline_ms=10_000))
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_a_read_needs_its_queries_and_no_more(
+    api: Api, course: Course, database_url: str, redis_url: str, *, large: bool
+) -> None:
+    """Each once, with an empty cache, whether there are six cards and three users or a thousand and two hundred."""
+    ids = {
+        "class": course.classes["Risk"],
+        "deck": course.decks["Analysis"],
+        "card": course.cards["r1"],
+        "user": api.people["user"].user_id,
+    }
+    if large:
+        generate(database_url, users=200, cards=1100, ratings=2000, append=True, progress=False)
+    await api.put(f"/api/progress/cards/{ids['card']}", json={"confidenceLevel": 3})
+    counted = {}
+    for path in READS:
+        with closing(redis.Redis.from_url(redis_url)) as client:
+            client.flushall()
+        tally = Tally(api)
+        response = await api.get(path.format(**ids), by="admin" if "/admin/" in path else "user")
+        assert 200 == response.status
+        counted[path] = tally.since() - WHETHER_THE_CALLER_EXISTS
+    assert {path: Counter(queries) - WHETHER_THE_CALLER_EXISTS for path, queries in READS.items()} == counted
+
+
+async def test_a_class_of_many_decks_is_studied_with_as_many_queries(api: Api, database_url: str) -> None:
+    """Twenty decks that are not in the cache are two queries together, and none the next time."""
+    generate(database_url, users=1, cards=1000, ratings=10, append=True, progress=False)
+    classes = await (await api.get("/api/classes")).json()
+    path = f"/api/classes/{classes['classes'][0]['id']}/study?mode=all"
+    tally = Tally(api)
+    study = await (await api.get(path)).json()
+    assert (1000, 20) == (study["totalCards"], len({card["deckId"] for card in study["flashcards"]}))
+    assert Counter(READS["/api/classes/{class}/study?mode=all"]) == tally.since() - WHETHER_THE_CALLER_EXISTS
+    await api.get(path)
+    assert Counter() == tally.since() - WHETHER_THE_CALLER_EXISTS
+
+
+@pytest.mark.parametrize("cards", [1, 3])
+async def test_ratings_need_the_same_queries_however_many(api: Api, course: Course, cards: int) -> None:
+    """A batch costs what a single rating costs."""
+    started = await (
+        await api.post("/api/sessions", json={"deckIds": [str(course.decks["Analysis"])]})
+    ).json()
+    tally = Tally(api)
+    ratings = [
+        {
+            "flashcardId": str(course.cards[f"r{number + 1}"]),
+            "confidenceLevel": 4,
+            "sessionId": started["sessionId"],
+        }
+        for number in range(cards)
+    ]
+    response = await api.post("/api/progress/cards", json={"ratings": ratings})
+    assert 200 == response.status
+    assert Counter(RATING) == tally.since() - WHETHER_THE_CALLER_EXISTS
+
+
+def test_every_read_has_its_line_here() -> None:
+    """A new route says above what it asks the database for."""
+    listed = {_shape(path.partition("?")[0]) for path in READS} | {_shape(path) for path in WITHOUT_QUERIES}
+    reads = {_shape(route.path) for route in ROUTES if route.method == "GET"}
+    assert set() == reads - listed
+
+
+def _shape(path: str) -> str:
+    return "/".join("{}" if part.startswith("{") else part for part in path.split("/"))

@@ -1,0 +1,153 @@
+"""Among many users, cards and ratings, no query reads a large table from end to end; pages read what they show."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+
+from server.domain.analytics import _LAST_ID, _LONGEST_STREAK
+from server.stores.queries import load_queries
+from server.tools.embedded import EmbeddedServer
+from server.tools.generating import generate
+from tests.conftest import replace_database, run_sql
+from tests.stores.databases import ask
+
+QUERIES = load_queries()
+LARGE_FROM = 2000
+MORE = """
+    INSERT INTO bookmarks (user_id, flashcard_id)
+    SELECT user_id, flashcard_id FROM user_card_progress WHERE times_seen > 2;
+    INSERT INTO refresh_tokens (user_id, family_id, token_hash, expires_at)
+    SELECT id, gen_random_uuid(), sha256(id::text::bytea), now() FROM users;
+"""
+USER = "SELECT user_id::text FROM user_stats ORDER BY total_cards_studied DESC LIMIT 1"
+# Values for parameters, by name: one row's worth. A query with a new parameter is put to the test by a line here.
+LOOKED_UP = {
+    "user_id": USER,
+    "email": "SELECT email FROM users LIMIT 1",
+    "flashcard_id": "SELECT id::text FROM flashcards LIMIT 1",
+    "flashcard_ids": "SELECT array_agg(id::text) FROM (SELECT id FROM flashcards LIMIT 3) AS f",
+    "deck_id": "SELECT id::text FROM decks LIMIT 1",
+    "deck_ids": "SELECT array_agg(id::text) FROM (SELECT id FROM decks LIMIT 3) AS d",
+    "class_id": "SELECT class_id::text FROM decks GROUP BY class_id ORDER BY count(*) LIMIT 1",
+    "session_id": "SELECT id::text FROM study_sessions LIMIT 1",
+    "session_ids": "SELECT array_agg(id::text) FROM (SELECT id FROM study_sessions LIMIT 3) AS s",
+    "family_id": "SELECT family_id::text FROM refresh_tokens LIMIT 1",
+    "token_hash": "SELECT token_hash FROM refresh_tokens LIMIT 1",
+}
+FIRST = str(_LAST_ID)
+DAYS, ENDED_DAYS, LAPSES_AT = _LONGEST_STREAK.split(" ")
+GIVEN: dict[str, Any] = {
+    "before_id": FIRST,
+    "before_created": "infinity",
+    "before_started": "infinity",
+    "before_days": int(DAYS),
+    "before_ended_days": int(ENDED_DAYS),
+    "before_lapses_at": LAPSES_AT,
+    "page_size": 51,
+    "subject": "somebody",
+    "issuer": "https://issuer.example.com",
+}
+# The rank after which a page begins, by query.
+RANKS = {"list_users_by_recent": "2100-01-01 00:00Z", "list_users_by_studied": "1000000"}
+
+
+@pytest.fixture(scope="module")
+def large_url(shared_postgres: EmbeddedServer, database_template: str) -> Iterator[str]:
+    """10,000 users, 5,100 cards, 30,000 ratings, in the state in which a service has been running; not written to."""
+    name = f"large_{secrets.token_hex(6)}"
+    run_sql(shared_postgres.url, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY file_copy")
+    url = replace_database(shared_postgres.url, name)
+    generate(url, users=10_000, cards=5100, ratings=30_000, progress=False)
+    run_sql(url, MORE)
+    run_sql(url, "ANALYZE")
+    yield url
+    run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def explain(url: str, query: str, *, run: bool = False, **special: Any) -> list[dict[str, Any]]:
+    """The nodes of a query's plan, with values for its parameters (null where nobody knows one)."""
+    values: dict[str, Any] = {}
+    for name in QUERIES[query].parameters:
+        if name in LOOKED_UP:
+            ((values[name],),) = ask(url, LOOKED_UP[name])
+        else:
+            values[name] = GIVEN.get(name)
+    if "before_rank" in values:
+        values["before_rank"] = RANKS[query]
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        how = "ANALYZE, TIMING OFF, FORMAT JSON" if run else "FORMAT JSON"
+        cursor.execute(f"EXPLAIN ({how}) {QUERIES[query].sql}", values | special)
+        ((plan,),) = cursor.fetchall()
+        connection.rollback()
+    return list(_nodes(plan[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", []):
+        yield from _nodes(child)
+
+
+def rows_read(nodes: list[dict[str, Any]], table: str) -> int:
+    """How many rows of a table were looked at, those that a filter took out included."""
+    return sum(
+        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in nodes
+        if node.get("Relation Name") == table
+    )
+
+
+@pytest.fixture(scope="module")
+def large_tables(large_url: str) -> set[str]:
+    """The tables that nobody may read from end to end."""
+    rows = ask(large_url, f"SELECT relname FROM pg_class WHERE relkind = 'r' AND reltuples > {LARGE_FROM}")  # noqa: S608
+    return {name for (name,) in rows if not name.startswith("pg_")}
+
+
+def test_most_tables_are_large_here(large_tables: set[str]) -> None:
+    """What the tests below ask for means something for each of these."""
+    assert {
+        "users", "user_stats", "user_deck_stats", "user_card_progress", "flashcards", "session_cards",
+        "study_sessions", "study_session_decks", "bookmarks", "refresh_tokens",
+    } <= large_tables  # fmt: skip
+
+
+@pytest.mark.parametrize("query", sorted(QUERIES))
+def test_no_query_scans_a_large_table(large_url: str, large_tables: set[str], query: str) -> None:
+    """Each finds its rows along an index."""
+    scanned = {node["Relation Name"] for node in explain(large_url, query) if node["Node Type"] == "Seq Scan"}
+    assert set() == scanned & large_tables
+
+
+@pytest.mark.parametrize("query", ["list_users_by_recent", "list_users_by_studied"])
+def test_a_page_of_users_reads_its_rows(large_url: str, query: str) -> None:
+    """As many rows of users and of figures as the page has, and none of progress."""
+    nodes = explain(large_url, query, run=True)
+    read = [rows_read(nodes, table) for table in ("user_stats", "users", "user_card_progress")]
+    assert [51, 51, 0] == read
+
+
+def test_a_page_by_streak_reads_a_page_for_each_midnight(large_url: str) -> None:
+    """The best of each midnight ahead, some lapsed ones, and the midnights themselves."""
+    ((midnights,),) = ask(
+        large_url, "SELECT count(DISTINCT streak_lapses_at) FROM user_stats WHERE streak_lapses_at > now()"
+    )
+    assert 3 < midnights
+    nodes = explain(large_url, "list_users_by_streak", run=True)
+    assert 51 == rows_read(nodes, "users")
+    assert (midnights + 2) * 51 + midnights + 1 >= rows_read(nodes, "user_stats")
+
+
+@pytest.mark.parametrize("query", ["list_user_classes", "list_class_mastery"])
+def test_progress_by_class_reads_counters(large_url: str, query: str) -> None:
+    """However much the user has studied: no progress row, and a counter for each deck at most."""
+    nodes = explain(large_url, query, run=True)
+    assert 0 == rows_read(nodes, "user_card_progress")
+    ((decks,),) = ask(large_url, "SELECT count(*) FROM decks")
+    assert 0 < rows_read(nodes, "user_deck_stats") <= decks

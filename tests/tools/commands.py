@@ -1,0 +1,22 @@
+"""The command line as a person uses it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from server.settings import ROOT
+
+
+def run_command(*arguments: str, database_url: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m server …` on a database to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
