@@ -8,23 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis
 
-from server.settings import ROOT, Settings
-from server.tools.accounts import demo_token, ensure_demo_accounts
-from server.tools.embedded import EmbeddedServer, free_port
-from server.tools.importing import import_path
-from server.tools.processes import child_process, wait_until_ready
-from server.tools.web import is_ready
-from tests.conftest import replace_database, run_sql
+from server.settings import ROOT
+from server.tools.embedded import EmbeddedServer
+from tests.service import running_service
 
 PAGES = ("README.md", "docs/performance-monitoring.md")
-SECRET_KEY = "a key for the examples only, long enough for HS256"
 _SEPARATOR = "--- the next example ---"
 _BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -72,34 +65,14 @@ def served_environment(
     shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
 ) -> Iterator[dict[str, str]]:
     """Two workers on the sample course; the environment in which the examples run."""
-    run_sql(shared_postgres.url, f"CREATE DATABASE documentation TEMPLATE {database_template}")
-    with closing(redis.Redis.from_url(shared_redis.url)) as client:
-        client.flushall()
-    url = replace_database(shared_postgres.url, "documentation")
-    import_path(url, ROOT / "config" / "sample-course")
-    ensure_demo_accounts(url)
-    port = free_port()
-    environment = {
-        **os.environ,
-        "DATABASE_URL": url,
-        "REDIS_URL": shared_redis.url,
-        "SECRET_KEY": SECRET_KEY,
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "WEB_CONCURRENCY": "2",
-    }
-    settings = Settings.from_env(environment)
-    address = f"http://127.0.0.1:{port}"
-    with child_process([sys.executable, "-m", "server", "serve"], environment=environment) as process:
-        assert wait_until_ready(process, lambda: is_ready("127.0.0.1", port), seconds=60)
+    with running_service(shared_postgres, shared_redis, database_template) as service:
         yield {
-            **environment,
-            "MASTERY": address,
-            "TOKEN": demo_token(settings, "user"),
-            "ADMIN": demo_token(settings, "admin"),
+            **service.environment,
+            "MASTERY": service.address,
+            "TOKEN": service.user_token,
+            "ADMIN": service.admin_token,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-    run_sql(shared_postgres.url, "DROP DATABASE documentation WITH (FORCE)")
 
 
 @pytest.mark.skipif(

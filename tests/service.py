@@ -1,0 +1,94 @@
+"""The real service for tests that look at it from outside: two workers over the sample course."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from server.settings import ROOT, Settings
+from server.tools.accounts import demo_token, ensure_demo_accounts
+from server.tools.embedded import EmbeddedServer, free_port
+from server.tools.importing import import_path
+from server.tools.processes import Process, child_process, wait_until_ready
+from server.tools.web import is_ready
+from tests.conftest import replace_database, run_sql
+
+SECRET_KEY = "a key for the tests only, long enough for HS256"
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, the environment it runs in, and a token for each role."""
+
+    process: Process
+    environment: dict[str, str]
+    port: int
+    user_token: str
+    admin_token: str
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://{_HOST}:{self.port}"
+
+    def request(
+        self, method: str, path: str, *, token: str | None = None, body: Any = None, accept: str = "*/*"
+    ) -> tuple[int, str]:
+        """The status and the text of an answer, over a connection of its own: any worker may take it."""
+        headers = {"Accept": accept}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = http.client.HTTPConnection(_HOST, self.port, timeout=30)
+        with closing(connection):
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+
+@contextmanager
+def running_service(
+    postgres: EmbeddedServer, redis_server: EmbeddedServer, template: str, **variables: str
+) -> Iterator[Service]:
+    """Start the service on a database of its own, and on a Redis that is emptied before.
+
+    Args:
+        postgres: the server that the database is made on.
+        redis_server: the Redis.
+        template: the name of the migrated database that ours is copied from.
+        variables: further settings, as in the environment.
+    """
+    name = f"service_{secrets.token_hex(6)}"
+    run_sql(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    with closing(redis.Redis.from_url(redis_server.url)) as client:
+        client.flushall()
+    url = replace_database(postgres.url, name)
+    import_path(url, ROOT / "config" / "sample-course")
+    ensure_demo_accounts(url)
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "REDIS_URL": redis_server.url,
+        "SECRET_KEY": SECRET_KEY,
+        "HOST": _HOST,
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "2",
+        **variables,
+    }
+    settings = Settings.from_env(environment)
+    with child_process([sys.executable, "-m", "server", "serve"], environment=environment) as process:
+        assert wait_until_ready(process, lambda: is_ready(_HOST, port), seconds=60)
+        yield Service(process, environment, port, demo_token(settings, "user"), demo_token(settings, "admin"))
+    run_sql(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
