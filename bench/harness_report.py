@@ -24,6 +24,7 @@ TITLES = {
 _SECTION = re.compile(r"(<!-- bench:(?P<name>[a-z]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 _DYNOS = (1, 2, 4, 8, 16, 32, 64)
 _MASTERS = (1, 2, 3, 6)
+_UNDISTURBED = 0.9
 _NOTHING = "Not measured yet: `make bench` does."
 
 Document = Mapping[str, Any]
@@ -71,10 +72,14 @@ def chart(document: Document) -> str:
 def conditions(document: Document) -> str:
     """Machine, date and load in one line."""
     machine, how = document["machine"], document["conditions"]
+    shares = [row["core_share"] for row in document["rows"].values()]
+    disturbed = (
+        f"; disturbed: {min(shares):.0%} of a core was to be had" if min(shares) < _UNDISTURBED else ""
+    )
     return (
         f"{document['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
         f"{how['generator']}, {how['connections']} connections, {how['readers']} readers, "
-        f"medians of {how['rounds']} rounds of {how['secondsPerRound']:g} s"
+        f"medians of {how['rounds']} rounds of {how['secondsPerRound']:g} s{disturbed}"
     )
 
 
