@@ -1,24 +1,34 @@
-"""`python -m bench`: everything, as `make bench` runs it; `python -m bench --help` names the parts."""
+"""`python -m bench`: every measurement, as `make bench` runs it; with a part's name, that part alone."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from bench.service import READERS, SUBJECTS, Plan, compare
+from bench.harness_load import LoadFailed
+from bench.harness_report import PAGE, chart, fill_page
+from bench.harness_results import CHART, RESULTS, check_goals, read_document, write_document
+from bench.harness_table import as_text
+from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.tools.failures import CommandError
+from server.tools.signals import StopRequested, stop_signals
+
+_PUBLISHED_ROUNDS = 5
 
 
 def main() -> int:
-    """Run what the command line asks for; 1 with a sentence on stderr if it fails, 130 after Ctrl-C."""
+    """Run what the command line asks for; 1 with a sentence on stderr if it fails, 130 if it is stopped."""
     options = build_parser().parse_args()
     try:
-        compare(_plan(options))
-    except CommandError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        with stop_signals():
+            run: Callable[[argparse.Namespace], None] = options.run
+            run(options)
+    except (CommandError, LoadFailed) as error:
+        say(f"bench: {error}")
         return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
+    except StopRequested:
+        say("bench: stopped")
         return 130
     return 0
 
@@ -26,28 +36,66 @@ def main() -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parts and their options."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    comparison = parts.add_parser("service", help="the service beside bare aiohttp and the peers")
-    comparison.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
-    comparison.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
-    comparison.add_argument("--connections", type=int, default=64, help="of the load generator (64)")
-    comparison.add_argument("--readers", type=int, default=READERS, help=f"users who ask ({READERS})")
-    comparison.add_argument("--only", default=",".join(SUBJECTS), help="some of " + ",".join(SUBJECTS))
-    comparison.add_argument(
-        "--generator", choices=("wrk", "ours"), help="of the load; wrk where there is one"
-    )
+    parser.set_defaults(run=_everything)
+    load = argparse.ArgumentParser(add_help=False)
+    load.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    load.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
+    load.add_argument("--connections", type=int, default=64, help="of the load generator (64)")
+    load.add_argument("--readers", type=int, default=READERS, help=f"users who ask ({READERS})")
+    load.add_argument("--generator", choices=("wrk", "ours"), help="of the load; wrk where there is one")
+    parts = parser.add_subparsers(metavar="PART")
+    everything = parts.add_parser("all", parents=[load], help="everything (the default)")
+    everything.add_argument("--soak", type=float, default=0.0, help="also a load of so many seconds (600)")
+    everything.add_argument("--keys", type=int, default=1_000_000, help="clients in the sweep (1000000)")
+    everything.set_defaults(run=_everything)
+    comparison = parts.add_parser("service", parents=[load], help="the comparison alone; nothing is written")
+    comparison.add_argument("--only", type=_rows, default=ROWS, help="some of " + ",".join(ROWS))
+    comparison.set_defaults(run=lambda options: compare(_plan(options)))
+    report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
+    report.set_defaults(run=lambda _options: _report())
     return parser
 
 
+def _everything(options: argparse.Namespace) -> None:
+    plan = _plan(options)
+    document = measure_everything(plan)
+    write_document(document, RESULTS)
+    _report()
+    checks = [check.line for check in check_goals(document)]
+    sys.stdout.write(as_text(("", "wanted", "measured", ""), checks) + "\n")
+    if plan.rounds < _PUBLISHED_ROUNDS:
+        say(
+            f"fewer than {_PUBLISHED_ROUNDS} rounds: too few to publish what {RESULTS.name} and the page now say"
+        )
+
+
+def _report() -> None:
+    document = read_document()
+    CHART.write_text(chart(document), encoding="utf-8")
+    PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
+
+
 def _plan(options: argparse.Namespace) -> Plan:
-    return Plan(
-        rounds=options.rounds,
-        seconds=options.seconds,
-        connections=options.connections,
-        readers=options.readers,
-        only=tuple(options.only.split(",")),
-        generator=options.generator,
-    )
+    given = {
+        "rounds": "rounds",
+        "seconds": "seconds",
+        "connections": "connections",
+        "readers": "readers",
+        "generator": "generator",
+        "only": "only",
+        "soak": "soak_seconds",
+        "keys": "keys",
+    }
+    values = vars(options)
+    return Plan(**{field: values[option] for option, field in given.items() if option in values})
+
+
+def _rows(text: str) -> tuple[str, ...]:
+    rows = tuple(text.split(","))
+    for row in rows:
+        if row not in ROWS:
+            raise argparse.ArgumentTypeError(f"{row}: one of {', '.join(ROWS)}")
+    return rows
 
 
 if __name__ == "__main__":

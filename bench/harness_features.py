@@ -40,7 +40,7 @@ def check_features(world: World, name: str) -> str:
 
 def small_limits(folder: Path, limit: int, *, policies: int = 1, window: str = "1h") -> Path:
     """A file of policies for the service: so many for reads, each with this limit."""
-    names = [f"reads-{number}" for number in range(policies)]
+    names = [f"reads-{limit}-{number}" for number in range(policies)]  # another limit counts on its own
     text = "".join(f'[policies.{name}]\nlimit = {limit}\nwindow = "{window}"\n' for name in names)
     text += '[policies.rest]\nlimit = 100_000_000\nwindow = "1m"\n'
     groups = (

@@ -45,7 +45,10 @@ def sweep_keys(
     folder: Path, cores: Cores, *, seconds: float, sizes: tuple[int, ...] = SIZES
 ) -> list[KeysFigures]:
     """The figures for each size, on a Redis of its own; sizes that there is no time for are left out."""
-    with on_cores(cores.beside), redis_server(folder / "keys", options=('save ""', "appendonly no")) as server:
+    with (
+        on_cores(cores.beside),
+        redis_server(folder / "keys", options=('save ""', "appendonly no")) as server,
+    ):
         return uvloop.run(_sweep(server, sizes, time.monotonic() + seconds))
 
 

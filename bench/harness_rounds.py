@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.harness_load import Load, LoadFigures, run_load
 from bench.harness_machine import cpu_seconds, worker_memory_mb
-from bench.harness_subjects import Subject, SubjectFailed
+from bench.harness_subjects import Subject, SubjectFailed, ask, bearer
+
+_WARM_UP_REQUESTS = 10_000  # by then V8 has compiled what is hot: before, Fastify costs three times as much
+_WARM_UP_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +22,20 @@ class Target:
     Attributes:
         name: of the row in the table.
         status: of every answer; it is asked before and after the load.
+        path: what is asked for; by default the class.
+        anonymous: whether the requests carry no token.
     """
 
     name: str
     subject: Subject
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
+    path: str | None = None
+    anonymous: bool = False
+
+    def requests(self) -> list[bytes]:
+        """The requests of the load."""
+        return self.subject.requests(self.headers, path=self.path, anonymous=self.anonymous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ def run_round(
     """
     subject = target.subject
     _check(target)
-    load = Load(subject.port, subject.requests(target.headers), connections=connections, seconds=seconds)
+    load = Load(subject.port, target.requests(), connections=connections, seconds=seconds)
     before = cpu_seconds(subject.process.pid)
     figures = run_load(load, cores=subject.world.cores.beside, generator=generator)
     cpu = cpu_seconds(subject.process.pid) - before
@@ -119,10 +130,10 @@ def interleave(
     generator: str | None = None,
     on_round: Callable[[int, Target, Round], None] = lambda _n, _target, _round: None,
 ) -> dict[str, list[Round]]:
-    """All targets in every round, each time beginning with another one; after a round of one second to warm up."""
+    """All targets in every round, each time beginning with another one; warm."""
     found: dict[str, list[Round]] = {target.name: [] for target in targets}
     for target in targets:
-        run_round(target, seconds=1.0, connections=connections, generator=generator)
+        _warm_up(target, connections=connections, generator=generator)
     for number in range(rounds):
         shift = number % len(targets)
         for target in [*targets[shift:], *targets[:shift]]:
@@ -132,16 +143,23 @@ def interleave(
     return found
 
 
+def _warm_up(target: Target, *, connections: int, generator: str | None) -> None:
+    requests = 0
+    for _ in range(_WARM_UP_SECONDS):
+        if requests < _WARM_UP_REQUESTS:
+            requests += run_round(target, seconds=1.0, connections=connections, generator=generator)[
+                1
+            ].requests
+
+
 def _check(target: Target) -> None:
-    answer = target.subject.ask(headers={**_first_reader(target.subject), **target.headers})
+    caller = {} if target.anonymous else bearer(target.subject.world.tokens[0])
+    path = target.path or target.subject.world.path
+    answer = ask(target.subject.port, path, {**caller, **target.headers})
     if answer.status != target.status:
         raise SubjectFailed(
             f"{target.name} answered {answer.status} instead of {target.status}: {answer.body[:300]!r}"
         )
-
-
-def _first_reader(subject: Subject) -> dict[str, str]:
-    return {"Authorization": f"Bearer {subject.world.tokens[0]}"}
 
 
 def _tail(subject: Subject) -> str:

@@ -77,11 +77,14 @@ class Subject:
         """One request, as the first reader unless `headers` say otherwise; for the class by default."""
         return ask(self.port, path or self.world.path, headers or bearer(self.world.tokens[0]))
 
-    def requests(self, headers: Mapping[str, str] | None = None) -> list[bytes]:
-        """The requests of the load: one of every reader for the class, with further headers."""
+    def requests(
+        self, headers: Mapping[str, str] | None = None, *, path: str | None = None, anonymous: bool = False
+    ) -> list[bytes]:
+        """The requests of the load: one of every reader for the class, with further headers; or of a stranger."""
+        callers = [{}] if anonymous else [bearer(token) for token in self.world.tokens]
         return [
-            request_bytes(self.port, self.world.path, {**bearer(token), **(headers or {})})
-            for token in self.world.tokens
+            request_bytes(self.port, path or self.world.path, {**caller, **(headers or {})})
+            for caller in callers
         ]
 
     def forget_log(self) -> None:

@@ -72,19 +72,25 @@ def world(*, readers: int, cores: Cores, redis_binary: Path | None = None) -> It
                 redis_server(folder / "redis", binary=redis_binary, options=_REDIS_OPTIONS)
             )
         migrate(postgres.url, ROOT / "sql" / "migrations")
-        import_path(postgres.url, ROOT / "config" / "sample-course", progress=False)
-        secret_key = secrets.token_hex(32)
-        ids = _add_readers(postgres.url, readers)
-        issuer = AccessTokens(secret_key, lifetime_seconds=_TOKEN_SECONDS)
-        yield World(
-            folder=folder,
-            cores=cores,
-            redis=redis,
-            database_url=postgres.url,
-            secret_key=secret_key,
-            tokens=tuple(issuer.issue(Caller(user_id, "user")) for user_id in ids),
-            class_id=_first_class(postgres.url),
-        )
+        yield furnish(folder, cores=cores, redis=redis, database_url=postgres.url, readers=readers)
+
+
+def furnish(folder: Path, *, cores: Cores, redis: EmbeddedServer, database_url: str, readers: int) -> World:
+    """The surroundings on servers that are running: the course and the readers are put into the migrated database."""
+    import_path(database_url, ROOT / "config" / "sample-course", progress=False)
+    secret_key = secrets.token_hex(32)
+    issuer = AccessTokens(secret_key, lifetime_seconds=_TOKEN_SECONDS)
+    return World(
+        folder=folder,
+        cores=cores,
+        redis=redis,
+        database_url=database_url,
+        secret_key=secret_key,
+        tokens=tuple(
+            issuer.issue(Caller(user_id, "user")) for user_id in _add_readers(database_url, readers)
+        ),
+        class_id=_first_class(database_url),
+    )
 
 
 def _add_readers(database_url: str, number: int) -> list[uuid.UUID]:

@@ -1,22 +1,42 @@
-"""The comparison: our service, bare aiohttp and the peers, in interleaved rounds."""
+"""The service measured: beside bare aiohttp and the peers in interleaved rounds, then by itself."""
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
 
+from bench.harness_chain import measure_chain
+from bench.harness_features import check_features
+from bench.harness_keys import SIZES, sweep_keys
 from bench.harness_load import generator_name
-from bench.harness_machine import Cores
+from bench.harness_machine import Cores, describe_machine, worker_memory_mb
 from bench.harness_peers import PEERS, PeerMissing, seed_content
-from bench.harness_rounds import Round, Row, Target, interleave, medians
+from bench.harness_redis import redis_use
+from bench.harness_results import Document, rows_as_json
+from bench.harness_rounds import Round, Target, interleave, medians
+from bench.harness_scenarios import (
+    compare_workers,
+    lag_percentile_ms,
+    loop_lag_buckets,
+    refusing,
+    soak,
+    starts,
+    sweep_connections,
+    sweep_policies,
+    unchanged,
+)
 from bench.harness_subjects import Subject, bare, running, service
 from bench.harness_table import HEADINGS, as_text, cells
 from bench.harness_world import World, world
 
-SUBJECTS = ("service", "bare", "fastify", "fastapi")
+ROWS = ("service", "refused", "unchanged", "bare", *PEERS)
 READERS = 100
+_KEYS_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,60 +44,132 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        only: the subjects; the service is started in any case, for it makes the bytes that all serve.
+        rounds: interleaved, of so many `seconds` each.
         readers: how many different users ask.
+        only: the rows; the service is started in any case, for it makes the bytes that all serve.
         generator: of the load; by default wrk where it is installed.
+        soak_seconds: of the long load; 0 for none.
+        keys: the largest number of clients in the sweep of the limiter's keys.
     """
 
     rounds: int = 5
     seconds: float = 5.0
     connections: int = 64
     readers: int = READERS
-    only: tuple[str, ...] = SUBJECTS
+    only: tuple[str, ...] = ROWS
     generator: str | None = None
+    soak_seconds: float = 0.0
+    keys: int = max(SIZES)
 
 
-def compare(plan: Plan) -> dict[str, Row]:
-    """Start the subjects of a plan, measure them, print the table."""
-    cores = Cores.of_this_machine()
-    how = "the subject has a core for itself" if cores.divided else "load and subject share the cores"
-    say(
-        f"load: {plan.generator or generator_name()}, {plan.connections} connections, {plan.readers} readers; {how}"
-    )
-    with (
-        world(readers=plan.readers, cores=cores) as surroundings,
-        subjects(surroundings, plan.only) as started,
-    ):
+def compare(plan: Plan) -> Document:
+    """The rows of a plan, as a table on standard output and as the beginning of a document."""
+    with _started(plan) as (surroundings, subjects, _):
+        return _compare(plan, surroundings, subjects)
+
+
+def measure_everything(plan: Plan) -> Document:
+    """The comparison, then the service by itself: every figure that docs/performance.md shows."""
+    with _started(plan) as (surroundings, subjects, missing):
+        features = {}
+        for name in ("service", *(peer for peer in PEERS if peer in subjects)):
+            features[name] = check_features(surroundings, name)
+            say(f"{name}: {features[name]}")
+        document = {**_compare(plan, surroundings, subjects), "features": features, "missing": missing}
+        ours = subjects["service"]
+        say("what a request costs Redis")
+        document["redis"] = {
+            name: asdict(redis_use(subjects[name], seconds=plan.seconds))
+            for name in ("service", *PEERS)
+            if name in subjects
+        }
+        say("the cost by link of the chain")
+        chain = measure_chain(
+            surroundings,
+            ours=ours,
+            bare=subjects["bare"],
+            rounds=plan.rounds,
+            seconds=plan.seconds,
+            on_round=show_round,
+        )
+        document["chain"] = [asdict(step) for step in chain]
+        say("connections, policies, workers, starts")
+        document["connections"] = _sweep(sweep_connections(ours, seconds=plan.seconds))
+        document["policies"] = _sweep(sweep_policies(surroundings, seconds=plan.seconds))
+        document["workers"] = asdict(compare_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds))
+        document["startSeconds"] = statistics.median(starts(surroundings))
+        if plan.soak_seconds:
+            say(f"a load of {plan.soak_seconds:.0f} s")
+            document["soak"] = asdict(soak(ours, seconds=plan.soak_seconds, on_step=_show_soak))
+        sizes = tuple(size for size in SIZES if size <= plan.keys)
+        say(f"the limiter with up to {sizes[-1]:,} clients")
+        keys = sweep_keys(surroundings.folder, surroundings.cores, seconds=_KEYS_SECONDS, sizes=sizes)
+        document["keys"] = [asdict(one) for one in keys]
+        return document
+
+
+def _compare(plan: Plan, surroundings: World, subjects: dict[str, Subject]) -> Document:
+    ours = subjects["service"]
+    with contextlib.ExitStack() as stack:
+        targets = [Target(name, subject) for name, subject in subjects.items() if name in plan.only]
+        if "unchanged" in plan.only:
+            targets.append(unchanged(ours))
+        if "refused" in plan.only:
+            targets.append(stack.enter_context(refusing(surroundings)))
+        memory_at_start = worker_memory_mb(ours.process.pid)
+        lag_before = loop_lag_buckets(ours)
         found = interleave(
-            [Target(subject.name, subject, {}) for subject in started if subject.name in plan.only],
+            targets,
             rounds=plan.rounds,
             seconds=plan.seconds,
             connections=plan.connections,
             generator=plan.generator,
             on_round=show_round,
         )
+        lag = lag_percentile_ms(lag_before, loop_lag_buckets(ours), 0.99)
     rows = {name: medians(name, rounds) for name, rounds in found.items()}
-    print(as_text(HEADINGS, cells(rows)))
-    return rows
+    print(as_text(HEADINGS, cells(rows)), flush=True)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "conditions": {
+            "generator": plan.generator or generator_name(),
+            "connections": plan.connections,
+            "readers": plan.readers,
+            "rounds": plan.rounds,
+            "secondsPerRound": plan.seconds,
+            "ownCore": surroundings.cores.divided,
+        },
+        "rows": rows_as_json(rows),
+        "memoryAtStartMb": memory_at_start,
+        "loopLagP99Ms": lag,
+    }
 
 
 @contextlib.contextmanager
-def subjects(surroundings: World, names: Collection[str]) -> Iterator[list[Subject]]:
-    """The service, and those of the other subjects that are named, all running for the length of the block."""
-    with contextlib.ExitStack() as stack:
+def _started(plan: Plan) -> Iterator[tuple[World, dict[str, Subject], dict[str, str]]]:
+    """The surroundings, the subjects of a plan by name, and why others are missing."""
+    cores = Cores.of_this_machine()
+    how = "the subject has a core for itself" if cores.divided else "load and subject share the cores"
+    say(
+        f"load: {plan.generator or generator_name()}, {plan.connections} connections, {plan.readers} readers; {how}"
+    )
+    with world(readers=plan.readers, cores=cores) as surroundings, contextlib.ExitStack() as stack:
         ours = stack.enter_context(running(service(surroundings), surroundings))
-        started = [ours]
-        if "bare" in names:
-            started.append(stack.enter_context(running(bare(surroundings, ours.ask()), surroundings)))
-        seed_content(surroundings, ours.ask().body)
-        for name in (name for name in PEERS if name in names):
+        subjects, missing = {"service": ours}, {}
+        reference = ours.ask()
+        seed_content(surroundings, reference.body)
+        if "bare" in plan.only:
+            subjects["bare"] = stack.enter_context(running(bare(surroundings, reference), surroundings))
+        for name in (peer for peer in PEERS if peer in plan.only):
             try:
                 launch = PEERS[name](surroundings)
-            except PeerMissing as missing:
-                say(f"{name} is left out: {missing}")
+            except PeerMissing as reason:
+                missing[name] = str(reason)
+                say(f"{name} is left out: {reason}")
                 continue
-            started.append(stack.enter_context(running(launch, surroundings)))
-        yield started
+            subjects[name] = stack.enter_context(running(launch, surroundings))
+        yield surroundings, subjects, missing
 
 
 def show_round(number: int, target: Target, one: Round) -> None:
@@ -92,3 +184,11 @@ def show_round(number: int, target: Target, one: Round) -> None:
 def say(line: str) -> None:
     """Progress goes to standard error, results to standard output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _show_soak(seconds: float, memory_mb: float) -> None:
+    say(f"after {seconds:.0f} s: {memory_mb:.1f} MB")
+
+
+def _sweep(found: list[tuple[int, Round]]) -> list[dict[str, Any]]:
+    return [{"count": count, **asdict(one)} for count, one in found]
