@@ -109,19 +109,23 @@ async def _read_body(request: web.Request) -> bytes:
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The body as it came, whatever it is; for routes with a limit of their own, in bytes.
+    """The body as it came, whatever it is; for routes with a limit of their own, in bytes. To be called once.
 
     Raises:
         BodyTooLarge: it is larger; no more of it than that is read.
+        MalformedBody: it did not arrive whole.
     """
     too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
     if (request.content_length or 0) > max_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise MalformedBody(errors={BODY_FIELD: "It did not arrive whole."}) from error
     return bytes(body)
 
 

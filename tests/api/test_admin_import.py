@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator
@@ -237,6 +238,18 @@ async def test_ten_mebibytes_are_the_limit(deck: Deck, chunked: bool) -> None:
     problem = await response.json()
     # The last row is too long for a card: the file was read to its end, and judged.
     assert (400, ["rows.2601.answer"]) == (response.status, [error["field"] for error in problem["errors"]])
+
+
+async def test_compressed_files_count_as_what_they_hold(deck: Deck) -> None:
+    """A compressed file is understood; one that holds more than 10 MiB is 413, and one that is broken is 400."""
+    headers = {"Content-Type": TSV, "Content-Encoding": "gzip"}
+    statuses = []
+    for body in (gzip.compress(b"a\tb"), gzip.compress(b"a" * (MAX_FILE_BYTES + 1)), b"broken"):
+        path = f"/api/admin/decks/{deck.id}/import"
+        response = await deck.api.post(path, by="admin", data=body, headers=headers)
+        statuses.append(response.status)
+
+    assert [200, 413, 400] == statuses
 
 
 async def test_unknown_decks_and_malformed_ids(api: Api, course: Course) -> None:
