@@ -198,7 +198,7 @@ def test_own_servers_are_used_where_they_are_named(fresh: Checkout, tmp_path: Pa
     ],
 )
 def test_stop_at_every_stage(fresh: Checkout, sign: str, number: signal.Signals) -> None:
-    """Whenever it is asked to stop it does, with exit code 0, and leaves no process; then it starts again."""
+    """Whenever it is asked to stop it does, with exit code 0, and leaves no process; half a database is no obstacle later."""
     port = str(free_port())
     service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
     if sign.startswith(".state"):
@@ -209,10 +209,11 @@ def test_stop_at_every_stage(fresh: Checkout, sign: str, number: signal.Signals)
     assert 0 == service.process.wait(60), service.output
     assert [] == fresh.processes()
     assert "Traceback" not in service.output
-    service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
-    service.wait_until_ready()
-    service.process.send_signal(number)
-    assert 0 == service.process.wait(60), service.output
+    if sign.startswith(".state/postgres"):
+        service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
+        service.wait_until_ready()
+        service.process.send_signal(number)
+        assert 0 == service.process.wait(60), service.output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
