@@ -17,7 +17,7 @@ WITH given AS (
        SET answer = given.answer, explanation = coalesce(given.explanation, f.explanation),
            category = coalesce(given.category, f.category), sort_order = given.sort_order, updated_at = now()
       FROM known JOIN given USING (question)
-     WHERE f.id = known.id
+     WHERE f.id = known.id AND f.deck_id = %(deck_id)s
        AND (f.answer, f.explanation, f.category, f.sort_order) IS DISTINCT FROM
            (given.answer, coalesce(given.explanation, f.explanation), coalesce(given.category, f.category),
             given.sort_order)
