@@ -1,6 +1,6 @@
--- Which of these cards can be rated (published, in a published deck and class), each with its deck and class.
--- Parameters: flashcard_ids.
-SELECT f.id, f.deck_id, d.class_id
+-- Which of these cards can be rated (published, in a published deck and class), each with its deck, its class and
+-- the scheduler that the class is set to. Parameters: flashcard_ids.
+SELECT f.id, f.deck_id, d.class_id, c.scheduler
   FROM flashcards AS f
   JOIN decks AS d ON d.id = f.deck_id AND d.is_published
   JOIN classes AS c ON c.id = d.class_id AND c.is_published
