@@ -145,7 +145,7 @@ def create_app(settings: Settings) -> web.Application:
         ),
         profiles=Profiles(database),
         catalog=catalog,
-        editing=Editing(database, cache),
+        editing=Editing(database),
         reading=Reading(catalog, Overlays(database)),
         progress=Progress(database),
         sessions=Sessions(database),
