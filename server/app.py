@@ -22,10 +22,12 @@ from server.domain.editing import Editing
 from server.domain.external_tokens import ExternalTokens
 from server.domain.overlays import Overlays
 from server.domain.passwords import Passwords
+from server.domain.profiles import Profiles
 from server.domain.progress import Progress
 from server.domain.reading import Reading
 from server.domain.sessions import Sessions
 from server.domain.tokens import AccessTokens
+from server.domain.writing import Writer
 from server.middleware.authentication import authentication, authorization
 from server.middleware.client import TRUSTED_PROXIES
 from server.middleware.cors import cors
@@ -141,13 +143,15 @@ def create_app(settings: Settings) -> web.Application:
         accounts=Accounts(
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),
+        profiles=Profiles(database),
         catalog=catalog,
-        editing=Editing(database, cache),
+        editing=Editing(database),
         reading=Reading(catalog, Overlays(database)),
-        progress=Progress(database, cache),
+        progress=Progress(database),
         sessions=Sessions(database),
         bookmarks=Bookmarks(database),
         analytics=Analytics(database),
+        writer=Writer(database, cache),
     )
     add_routes(app)
     app.cleanup_ctx.append(_run_services)

@@ -17,6 +17,7 @@ from server.api import (
     auth,
     classes,
     operations,
+    profile,
     study,
 )
 from server.middleware.rules import RULES, LookUp, Rule
@@ -56,6 +57,8 @@ ROUTES = (
     Route("POST", "/api/auth/refresh", auth.refresh, "public", "refresh"),
     Route("POST", "/api/auth/logout", auth.logout, "public", "writes"),
     Route("GET", "/api/auth/me", auth.get_me, "user", "reads"),
+    Route("GET", "/api/profile", profile.get_profile, "user", "reads"),
+    Route("PATCH", "/api/profile", profile.change_profile, "user", "writes"),
     # Reading
     Route("GET", "/api/classes", classes.list_classes, "user", "reads"),
     Route("GET", "/api/classes/{classId}", classes.get_class, "user", "reads", classes.look_up_class),

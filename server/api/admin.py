@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from server.api.requests import path_id, read_query, refuse_query
 from server.api.responses import json_response
 from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
+from server.api.writes import no_content, write
 from server.domain.analytics import describe_user_figures
+from server.domain.idempotency import Answer
+from server.domain.writing import Unit
 from server.errors import InvalidInput, ServiceUnavailable
 from server.ratelimit.policies import Decision
 from server.ratelimit.subjects import parse_subject
@@ -60,12 +64,20 @@ async def reset_rate_limits(request: web.Request) -> web.Response:
     """Forget what a client has used."""
     subject = _subject(request)
     services = services_of(request)
-    try:
-        await services.limiter.reset(subject, services.rate_limits.current.policies_for_subject(subject))
-    except RedisUnavailable as error:
-        raise ServiceUnavailable("The rate limits can't be reached.") from error
-    log.info("audit.rate_limits_reset", subject=subject, admin_id=str(caller_of(request).user_id))
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    async def work(unit: Unit) -> Answer:
+        # In Redis, which no rollback reaches; a reset that happens twice is still one.
+        try:
+            await services.limiter.reset(subject, services.rate_limits.current.policies_for_subject(subject))
+        except RedisUnavailable as error:
+            raise ServiceUnavailable("The rate limits can't be reached.") from error
+        admin_id = str(caller_of(request).user_id)
+        unit.afterwards.append(
+            partial(log.info, "audit.rate_limits_reset", subject=subject, admin_id=admin_id)
+        )
+        return no_content()
+
+    return await write(request, work)
 
 
 def _subject(request: web.Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,13 @@ from aiohttp import web
 from server.api.catalog_schemas import ClassesQuerySchema, ClassSchema
 from server.api.listing import read_listing
 from server.api.requests import path_id, read_json
-from server.api.responses import created_response, json_response, no_content, tagged_response
+from server.api.responses import tagged_response
 from server.api.services import caller_of, services_of
+from server.api.writes import answer, no_content, write
+from server.domain.editing import classes
 from server.domain.editing.classes import describe_class
+from server.domain.idempotency import Answer
+from server.domain.writing import Unit
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +44,14 @@ async def list_classes(request: web.Request) -> web.Response:
 
 async def create_class(request: web.Request) -> web.Response:
     """Make a class."""
-    row = await services_of(request).editing.classes.create_class(await read_json(request, _NEW))
-    log.info("audit.class_created", **_subject(request, row["id"]))
-    return created_response(f"/api/admin/classes/{row['id']}", describe_class(row))
+    values = await read_json(request, _NEW)
+
+    async def work(unit: Unit) -> Answer:
+        row = await classes.create_class(unit, values)
+        _audit(unit, request, "audit.class_created", row["id"])
+        return answer(describe_class(row), status=201, location=f"/api/admin/classes/{row['id']}")
+
+    return await write(request, work)
 
 
 async def get_class(request: web.Request) -> web.Response:
@@ -54,18 +64,27 @@ async def update_class(request: web.Request) -> web.Response:
     """Change some fields of a class."""
     class_id = path_id(request, "classId")
     changes = await read_json(request, _CHANGES)
-    edited = await services_of(request).editing.classes.update_class(class_id, changes)
-    log.info("audit.class_updated", **_subject(request, class_id), changed=sorted(edited.changed))
-    return json_response(describe_class(edited.row))
+
+    async def work(unit: Unit) -> Answer:
+        edited = await classes.update_class(unit, class_id, changes)
+        _audit(unit, request, "audit.class_updated", class_id, changed=sorted(edited.changed))
+        return answer(describe_class(edited.row))
+
+    return await write(request, work)
 
 
 async def delete_class(request: web.Request) -> web.Response:
     """Delete a class with everything in it."""
     class_id = path_id(request, "classId")
-    await services_of(request).editing.classes.delete_class(class_id)
-    log.info("audit.class_deleted", **_subject(request, class_id))
-    return no_content()
+
+    async def work(unit: Unit) -> Answer:
+        await classes.delete_class(unit, class_id)
+        _audit(unit, request, "audit.class_deleted", class_id)
+        return no_content()
+
+    return await write(request, work)
 
 
-def _subject(request: web.Request, class_id: UUID) -> dict[str, Any]:
-    return {"admin_id": str(caller_of(request).user_id), "class_id": str(class_id)}
+def _audit(unit: Unit, request: web.Request, event: str, class_id: UUID, **more: Any) -> None:
+    subject = {"admin_id": str(caller_of(request).user_id), "class_id": str(class_id)}
+    unit.afterwards.append(partial(log.info, event, **subject, **more))

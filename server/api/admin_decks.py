@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,13 @@ from aiohttp import web
 from server.api.catalog_schemas import DeckSchema, DecksQuerySchema
 from server.api.listing import read_listing
 from server.api.requests import path_id, read_json
-from server.api.responses import created_response, json_response, no_content, tagged_response
+from server.api.responses import tagged_response
 from server.api.services import caller_of, services_of
+from server.api.writes import answer, no_content, write
+from server.domain.editing import decks
 from server.domain.editing.decks import describe_deck
+from server.domain.idempotency import Answer
+from server.domain.writing import Unit
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +44,14 @@ async def list_decks(request: web.Request) -> web.Response:
 
 async def create_deck(request: web.Request) -> web.Response:
     """Make a deck."""
-    row = await services_of(request).editing.decks.create_deck(await read_json(request, _NEW))
-    log.info("audit.deck_created", **_subject(request, row["id"]))
-    return created_response(f"/api/admin/decks/{row['id']}", describe_deck(row))
+    values = await read_json(request, _NEW)
+
+    async def work(unit: Unit) -> Answer:
+        row = await decks.create_deck(unit, values)
+        _audit(unit, request, "audit.deck_created", row["id"])
+        return answer(describe_deck(row), status=201, location=f"/api/admin/decks/{row['id']}")
+
+    return await write(request, work)
 
 
 async def get_deck(request: web.Request) -> web.Response:
@@ -54,22 +64,31 @@ async def update_deck(request: web.Request) -> web.Response:
     """Change some fields of a deck."""
     deck_id = path_id(request, "deckId")
     changes = await read_json(request, _CHANGES)
-    edited = await services_of(request).editing.decks.update_deck(deck_id, changes)
-    log.info("audit.deck_updated", **_subject(request, deck_id), changed=sorted(edited.changed))
-    return json_response(describe_deck(edited.row))
+
+    async def work(unit: Unit) -> Answer:
+        edited = await decks.update_deck(unit, deck_id, changes)
+        _audit(unit, request, "audit.deck_updated", deck_id, changed=sorted(edited.changed))
+        return answer(describe_deck(edited.row))
+
+    return await write(request, work)
 
 
 async def delete_deck(request: web.Request) -> web.Response:
     """Delete a deck with its cards."""
     deck_id = path_id(request, "deckId")
-    await services_of(request).editing.decks.delete_deck(deck_id)
-    log.info("audit.deck_deleted", **_subject(request, deck_id))
-    return no_content()
+
+    async def work(unit: Unit) -> Answer:
+        await decks.delete_deck(unit, deck_id)
+        _audit(unit, request, "audit.deck_deleted", deck_id)
+        return no_content()
+
+    return await write(request, work)
 
 
 def _position(row: dict[str, Any]) -> tuple[str, int, str, str]:
     return str(row["class_id"]), row["sort_order"], row["name"], str(row["id"])
 
 
-def _subject(request: web.Request, deck_id: UUID) -> dict[str, Any]:
-    return {"admin_id": str(caller_of(request).user_id), "deck_id": str(deck_id)}
+def _audit(unit: Unit, request: web.Request, event: str, deck_id: UUID, **more: Any) -> None:
+    subject = {"admin_id": str(caller_of(request).user_id), "deck_id": str(deck_id)}
+    unit.afterwards.append(partial(log.info, event, **subject, **more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,13 @@ from aiohttp import web
 from server.api.catalog_schemas import FlashcardSchema, FlashcardsQuerySchema
 from server.api.listing import read_listing
 from server.api.requests import path_id, read_json
-from server.api.responses import created_response, json_response, no_content, tagged_response
+from server.api.responses import tagged_response
 from server.api.services import caller_of, services_of
+from server.api.writes import answer, no_content, write
+from server.domain.editing import flashcards
 from server.domain.editing.flashcards import describe_flashcard
+from server.domain.idempotency import Answer
+from server.domain.writing import Unit
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +44,14 @@ async def list_flashcards(request: web.Request) -> web.Response:
 
 async def create_flashcard(request: web.Request) -> web.Response:
     """Make a card."""
-    row = await services_of(request).editing.flashcards.create_flashcard(await read_json(request, _NEW))
-    log.info("audit.flashcard_created", **_subject(request, row["id"]))
-    return created_response(f"/api/admin/flashcards/{row['id']}", describe_flashcard(row))
+    values = await read_json(request, _NEW)
+
+    async def work(unit: Unit) -> Answer:
+        row = await flashcards.create_flashcard(unit, values)
+        _audit(unit, request, "audit.flashcard_created", row["id"])
+        return answer(describe_flashcard(row), status=201, location=f"/api/admin/flashcards/{row['id']}")
+
+    return await write(request, work)
 
 
 async def get_flashcard(request: web.Request) -> web.Response:
@@ -54,22 +64,31 @@ async def update_flashcard(request: web.Request) -> web.Response:
     """Change some fields of a card."""
     flashcard_id = path_id(request, "flashcardId")
     changes = await read_json(request, _CHANGES)
-    edited = await services_of(request).editing.flashcards.update_flashcard(flashcard_id, changes)
-    log.info("audit.flashcard_updated", **_subject(request, flashcard_id), changed=sorted(edited.changed))
-    return json_response(describe_flashcard(edited.row))
+
+    async def work(unit: Unit) -> Answer:
+        edited = await flashcards.update_flashcard(unit, flashcard_id, changes)
+        _audit(unit, request, "audit.flashcard_updated", flashcard_id, changed=sorted(edited.changed))
+        return answer(describe_flashcard(edited.row))
+
+    return await write(request, work)
 
 
 async def delete_flashcard(request: web.Request) -> web.Response:
     """Delete a card."""
     flashcard_id = path_id(request, "flashcardId")
-    await services_of(request).editing.flashcards.delete_flashcard(flashcard_id)
-    log.info("audit.flashcard_deleted", **_subject(request, flashcard_id))
-    return no_content()
+
+    async def work(unit: Unit) -> Answer:
+        await flashcards.delete_flashcard(unit, flashcard_id)
+        _audit(unit, request, "audit.flashcard_deleted", flashcard_id)
+        return no_content()
+
+    return await write(request, work)
 
 
 def _position(row: dict[str, Any]) -> tuple[str, int, str]:
     return str(row["deck_id"]), row["sort_order"], str(row["id"])
 
 
-def _subject(request: web.Request, flashcard_id: UUID) -> dict[str, Any]:
-    return {"admin_id": str(caller_of(request).user_id), "flashcard_id": str(flashcard_id)}
+def _audit(unit: Unit, request: web.Request, event: str, flashcard_id: UUID, **more: Any) -> None:
+    subject = {"admin_id": str(caller_of(request).user_id), "flashcard_id": str(flashcard_id)}
+    unit.afterwards.append(partial(log.info, event, **subject, **more))

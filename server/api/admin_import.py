@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import asdict
+from functools import partial
 
 import structlog
 from aiohttp import web
 
 from server.api.requests import path_id, read_body
-from server.api.responses import json_response
 from server.api.services import caller_of, services_of
+from server.api.writes import answer, write
 from server.domain.deck_files import FORMAT_BY_MEDIA_TYPE
+from server.domain.editing.imports import import_cards, read_deck_file
+from server.domain.idempotency import Answer
+from server.domain.writing import Unit
 from server.errors import InvalidInput, UnsupportedMediaType
 
 log = structlog.get_logger(__name__)
@@ -30,13 +34,19 @@ async def import_deck(request: web.Request) -> web.Response:
     if deck_format is None:
         raise UnsupportedMediaType(f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}.")
     encoding = _encoding(request.charset)
-    editing = services_of(request).editing
-    await editing.decks.get_deck(deck_id)  # who errs in the deck learns it before sending megabytes
-    content = _as_utf8(await read_body(request, MAX_FILE_BYTES), encoding)
-    imported = await editing.imports.import_deck_file(deck_id, content, deck_format)
-    counts = asdict(imported)
-    log.info("audit.deck_imported", admin_id=str(caller_of(request).user_id), deck_id=str(deck_id), **counts)
-    return json_response(counts)
+    await services_of(request).editing.decks.get_deck(
+        deck_id
+    )  # who errs here learns it before sending megabytes
+    body = await read_body(request, MAX_FILE_BYTES)
+    cards = await read_deck_file(_as_utf8(body, encoding), deck_format)
+
+    async def work(unit: Unit) -> Answer:
+        counts = asdict(await import_cards(unit, deck_id, cards))
+        subject = {"admin_id": str(caller_of(request).user_id), "deck_id": str(deck_id)}
+        unit.afterwards.append(partial(log.info, "audit.deck_imported", **subject, **counts))
+        return answer(counts)
+
+    return await write(request, work, body=body)
 
 
 def _encoding(charset: str | None) -> str:

@@ -10,6 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, FlagWord, Identifier, Text
 from server.api.pagination import PageSchema
+from server.domain.scheduling import SCHEDULERS
 
 LONGEST_NAME = 255
 LONGEST_NOTE = 2000
@@ -45,7 +46,8 @@ class ClassSchema(Schema):
     """POST /api/admin/classes, PATCH /api/admin/classes/{classId}.
 
     `name` 1 to 255 characters; `description` (null) up to 2000; `icon` (null) up to 64 and `color` (null) up to 32,
-    for the client to understand; `order` (0) among the classes; `isPublished` (false).
+    for the client to understand; `order` (0) among the classes; `isPublished` (false); `scheduler`: when a rated card
+    is due again, "fixed" (a table; the default) or "fsrs" (spaced repetition).
     """
 
     name = _text(1, LONGEST_NAME)
@@ -54,6 +56,9 @@ class ClassSchema(Schema):
     color = _note(LONGEST_COLOR)
     sort_order = _order()
     is_published = _published()
+    scheduler = fields.String(
+        load_default="fixed", validate=validate.OneOf(SCHEDULERS, error="Must be one of {choices}.")
+    )
 
 
 class DeckSchema(Schema):

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
 
 from marshmallow import ValidationError, fields
 
 # RFC 9562, section 4: the only form of a UUID that we take, in either case.
 CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
+_TIME_ZONES = frozenset(available_timezones())
 _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 # How far a client's clock may be ahead of ours.
 _CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -106,3 +108,15 @@ class PastMoment(fields.AwareDateTime):
         if not _EARLIEST <= moment <= now + _CLOCK_TOLERANCE:
             raise ValidationError("Must be a time between the year 2000 and now.")
         return min(moment, now)
+
+
+class TimeZone(fields.Field[ZoneInfo]):
+    """The IANA name of a time zone."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any
+    ) -> ZoneInfo:
+        del attr, data, options
+        if not isinstance(value, str) or value not in _TIME_ZONES:
+            raise ValidationError("This is not an IANA time zone such as Europe/Berlin.")
+        return ZoneInfo(value)

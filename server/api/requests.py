@@ -6,13 +6,13 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import orjson
 from aiohttp import web
 from marshmallow import Schema, ValidationError
 
-from server.api.fields import CANONICAL_UUID
+from server.api.fields import CANONICAL_UUID, TimeZone
 from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
 
 MAX_BODY_BYTES = 1 << 20
@@ -20,8 +20,8 @@ MAX_BODY_BYTES = 1 << 20
 BODY_FIELD = "body"
 TIME_ZONE_HEADER = "X-Time-Zone"
 
-_TIME_ZONES = frozenset(available_timezones())
 _NO_PARAMETERS = Schema()
+_TIME_ZONE = TimeZone()
 # Why the body could not be read: a second look must not find the rest of it.
 _BODY_FAILURE = web.RequestKey("body_failure", MasteryError)
 
@@ -84,15 +84,20 @@ async def read_json_value(request: web.Request) -> Any:
         raise BodyTooLarge
     if not _is_json(request.content_type):
         raise UnsupportedMediaType
-    body = await _read_body(request)
+    body = await read_bytes(request)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(errors={BODY_FIELD: f"This is not valid JSON: {error}."}) from error
 
 
-async def _read_body(request: web.Request) -> bytes:
-    """The whole body; what went wrong once goes wrong again."""
+async def read_bytes(request: web.Request) -> bytes:
+    """The whole body as it came; what went wrong once goes wrong again.
+
+    Raises:
+        BodyTooLarge: it is larger than 1 MiB.
+        MalformedBody: it did not arrive whole.
+    """
     failure = request.get(_BODY_FAILURE)
     if failure is None:
         try:
@@ -138,9 +143,10 @@ def time_zone_of(request: web.Request) -> ZoneInfo | None:
     name = request.headers.get(TIME_ZONE_HEADER)
     if name is None:
         return None
-    if name not in _TIME_ZONES:
-        raise InvalidInput(errors={TIME_ZONE_HEADER: "This is not an IANA time zone such as Europe/Berlin."})
-    return ZoneInfo(name)
+    try:
+        return _TIME_ZONE.deserialize(name)
+    except ValidationError as error:
+        raise InvalidInput(errors={TIME_ZONE_HEADER: " ".join(map(str, error.messages))}) from error
 
 
 def _is_json(content_type: str) -> bool:

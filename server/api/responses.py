@@ -44,16 +44,6 @@ def render(payload: Any) -> Rendering:
     return Rendering(body, f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
 
 
-def created_response(location: str, payload: Any) -> web.Response:
-    """201: what a POST has made, and the path where it is from now on."""
-    return json_response(payload, status=201, headers={hdrs.LOCATION: location})
-
-
-def no_content() -> web.Response:
-    """204: done, and nothing to say about it."""
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
-
-
 def tagged_response(request: web.Request, payload: Any) -> web.Response:
     """The answer to a read, for this reader's own cache: with a weak ETag; 304 where the reader has it already."""
     return _tagged(request, render(payload))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from server.api.fields import Identifier, IdentifierList, PastMoment, Text, WholeNumber
+from server.api.fields import Identifier, IdentifierList, PastMoment, Text, TimeZone, WholeNumber
 from server.api.pagination import PageSchema
 from server.domain.analytics import USER_ORDERS
 from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
@@ -38,6 +38,13 @@ class RefreshSchema(Schema):
     refresh_token = fields.String(
         required=True, data_key="refreshToken", validate=validate.Length(min=1, max=512)
     )
+
+
+class ProfileSchema(Schema):
+    """PATCH /api/profile; what is left out stays as it was."""
+
+    name = Text(allow_none=True, validate=validate.Length(min=1, max=255))
+    time_zone = TimeZone(data_key="timeZone")
 
 
 class StudyQuerySchema(Schema):

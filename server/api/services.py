@@ -14,10 +14,12 @@ from server.domain.bookmarks import Bookmarks
 from server.domain.callers import Callers
 from server.domain.catalog import Catalog
 from server.domain.editing import Editing
+from server.domain.profiles import Profiles
 from server.domain.progress import Progress
 from server.domain.reading import Reading
 from server.domain.sessions import Sessions
 from server.domain.tokens import Caller
+from server.domain.writing import Writer
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
@@ -42,6 +44,7 @@ class Services:
     rate_limits: RateLimitsFile
     callers: Callers
     accounts: Accounts
+    profiles: Profiles
     catalog: Catalog
     editing: Editing
     reading: Reading
@@ -49,6 +52,7 @@ class Services:
     sessions: Sessions
     bookmarks: Bookmarks
     analytics: Analytics
+    writer: Writer
 
 
 @dataclass(slots=True)

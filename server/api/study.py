@@ -6,16 +6,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from server.api.pagination import PageSchema
 from server.api.requests import path_id, read_json, read_query, refuse_query, time_zone_of
-from server.api.responses import json_response, tagged_response
+from server.api.responses import tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
+from server.api.writes import answer, no_content, write
+from server.domain import bookmarks, sessions
 from server.domain.bookmarks import describe_bookmark
-from server.domain.progress import Rating
+from server.domain.idempotency import Answer
+from server.domain.ratings import Rating, record_ratings
 from server.domain.sessions import NEWEST, Position, describe_session
+from server.domain.writing import Unit
 
 _PAGE = PageSchema()
 _RATING = RatingSchema()
@@ -27,22 +31,26 @@ _SESSIONS_QUERY = SessionsQuerySchema()
 async def rate_card(request: web.Request) -> web.Response:
     """Record one rating; the answer is the card's progress."""
     flashcard_id = path_id(request, "flashcardId")
-    body = await read_json(request, _RATING)
-    rating = Rating(flashcard_id=flashcard_id, **body)
-    recorded = await services_of(request).progress.record_ratings(
-        caller_of(request).user_id, [rating], zone=time_zone_of(request)
-    )
-    return json_response(recorded[0])
+    rating = Rating(flashcard_id=flashcard_id, **await read_json(request, _RATING))
+    user_id, zone = caller_of(request).user_id, time_zone_of(request)
+
+    async def work(unit: Unit) -> Answer:
+        recorded = await record_ratings(unit, user_id, [rating], zone=zone)
+        return answer(recorded[0])
+
+    return await write(request, work)
 
 
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
     ratings = [Rating(**entry) for entry in body["ratings"]]
-    recorded = await services_of(request).progress.record_ratings(
-        caller_of(request).user_id, ratings, zone=time_zone_of(request)
-    )
-    return json_response({"progress": recorded})
+    user_id, zone = caller_of(request).user_id, time_zone_of(request)
+
+    async def work(unit: Unit) -> Answer:
+        return answer({"progress": await record_ratings(unit, user_id, ratings, zone=zone)})
+
+    return await write(request, work)
 
 
 async def get_card_progress(request: web.Request) -> web.Response:
@@ -72,29 +80,38 @@ async def get_stats(request: web.Request) -> web.Response:
 async def start_session(request: web.Request) -> web.Response:
     """Start a study session over decks."""
     body = await read_json(request, _SESSION)
-    started = await services_of(request).sessions.create_session(caller_of(request).user_id, body["deck_ids"])
-    return json_response(started, status=201)
+
+    async def work(unit: Unit) -> Answer:
+        started = await sessions.start_session(unit, caller_of(request).user_id, body["deck_ids"])
+        return answer(started, status=201)
+
+    return await write(request, work)
 
 
 async def end_session(request: web.Request) -> web.Response:
     """End a session; the answer is what was counted."""
     session_id = path_id(request, "sessionId")
-    session = await services_of(request).sessions.end_session(caller_of(request).user_id, session_id)
-    return json_response({"session": session})
+
+    async def work(unit: Unit) -> Answer:
+        return answer({"session": await sessions.end_session(unit, caller_of(request).user_id, session_id)})
+
+    return await write(request, work)
 
 
 async def list_sessions(request: web.Request) -> web.Response:
     """The caller's sessions, newest first; of one deck where `deckId` is given."""
     query = read_query(request, _SESSIONS_QUERY)
-    sessions, user_id, deck_id = services_of(request).sessions, caller_of(request).user_id, query["deck_id"]
+    user_id, deck_id = caller_of(request).user_id, query["deck_id"]
     cursors = request.app[CURSORS]
     listing = f"sessions:{user_id}:{deck_id or ''}"
     before = _position(cursors.read(listing, query["cursor"]))
     size = query["limit"] + 1
     if deck_id is None:
-        rows = await sessions.list_sessions(user_id, before=before, page_size=size)
+        rows = await services_of(request).sessions.list_sessions(user_id, before=before, page_size=size)
     else:
-        rows = await sessions.list_deck_sessions(user_id, deck_id, before=before, page_size=size)
+        rows = await services_of(request).sessions.list_deck_sessions(
+            user_id, deck_id, before=before, page_size=size
+        )
     page, next_cursor = cursors.page(
         listing, rows, query["limit"], lambda row: (row["started_at"].isoformat(), str(row["id"]))
     )
@@ -106,17 +123,23 @@ async def list_sessions(request: web.Request) -> web.Response:
 async def add_bookmark(request: web.Request) -> web.Response:
     """Bookmark a card: 201 the first time, 200 afterwards."""
     flashcard_id = path_id(request, "flashcardId")
-    is_new, bookmark = await services_of(request).bookmarks.add_bookmark(
-        caller_of(request).user_id, flashcard_id
-    )
-    return json_response(bookmark, status=201 if is_new else 200)
+
+    async def work(unit: Unit) -> Answer:
+        is_new, bookmark = await bookmarks.add_bookmark(unit, caller_of(request).user_id, flashcard_id)
+        return answer(bookmark, status=201 if is_new else 200)
+
+    return await write(request, work)
 
 
 async def delete_bookmark(request: web.Request) -> web.Response:
     """Forget a bookmark."""
     flashcard_id = path_id(request, "flashcardId")
-    await services_of(request).bookmarks.delete_bookmark(caller_of(request).user_id, flashcard_id)
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    async def work(unit: Unit) -> Answer:
+        await bookmarks.delete_bookmark(unit, caller_of(request).user_id, flashcard_id)
+        return no_content()
+
+    return await write(request, work)
 
 
 async def list_bookmarks(request: web.Request) -> web.Response:

@@ -6,40 +6,50 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from server.domain.activity import lock_activity
 from server.domain.sessions import Position
 from server.domain.values import iso_timestamp
 from server.domain.vanished import vanished_as_not_found
+from server.domain.writing import Unit
 from server.errors import NotFound
 from server.stores.database import Database
 
 
+async def add_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
+    """Bookmark a card: whether it is new, and the bookmark.
+
+    Raises:
+        NotFound: there is no such published card.
+        AccountGone: the user no longer exists.
+    """
+    transaction = unit.transaction
+    if not await transaction.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id]):
+        raise NotFound("There is no such card.")
+    await lock_activity(transaction, user_id)  # who adds and who deletes it at once do so one after the other
+    with vanished_as_not_found():
+        row = await transaction.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+    is_new = row is not None
+    row = row or await transaction.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+    if row is None:
+        raise RuntimeError("a bookmark neither is nor becomes")
+    return is_new, _bookmark(flashcard_id, row["created_at"])
+
+
+async def delete_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> None:
+    """Forget a bookmark; one that is not there is forgotten already.
+
+    Raises:
+        AccountGone: the user no longer exists.
+    """
+    await lock_activity(unit.transaction, user_id)
+    await unit.transaction.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+
+
 class Bookmarks:
-    """Sets, removes and lists bookmarks."""
+    """Lists bookmarks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def add_bookmark(self, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
-        """Bookmark a card: whether it is new, and the bookmark.
-
-        Raises:
-            NotFound: there is no such published card.
-        """
-        cards = await self._database.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id])
-        if not cards:
-            raise NotFound("There is no such card.")
-        with vanished_as_not_found():
-            row = await self._database.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
-        if row is not None:
-            return True, _bookmark(flashcard_id, row["created_at"])
-        row = await self._database.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)
-        if row is None:
-            raise NotFound("The bookmark was removed at the same moment.")
-        return False, _bookmark(flashcard_id, row["created_at"])
-
-    async def delete_bookmark(self, user_id: UUID, flashcard_id: UUID) -> None:
-        """Forget a bookmark; one that is not there is forgotten already."""
-        await self._database.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
 
     async def list_bookmarks(
         self, user_id: UUID, *, before: Position, page_size: int

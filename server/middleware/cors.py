@@ -9,7 +9,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 _EXPOSED = (
     "X-Request-ID, X-Trace-ID, Server-Timing, X-Response-Time, X-Performance-Rating, X-RateLimit-Limit, "
-    "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location"
+    "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location, "
+    "Idempotency-Replayed"
 )
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _HEADERS = (

@@ -1,4 +1,4 @@
--- Makes a class. Parameters: name, description, icon, color, sort_order, is_published.
-INSERT INTO classes (name, description, icon, color, sort_order, is_published)
-VALUES (%(name)s, %(description)s, %(icon)s, %(color)s, %(sort_order)s, %(is_published)s)
-RETURNING id, name, description, icon, color, sort_order, is_published, created_at, updated_at
+-- Makes a class. Parameters: name, description, icon, color, sort_order, is_published, scheduler.
+INSERT INTO classes (name, description, icon, color, sort_order, is_published, scheduler)
+VALUES (%(name)s, %(description)s, %(icon)s, %(color)s, %(sort_order)s, %(is_published)s, %(scheduler)s)
+RETURNING id, name, description, icon, color, sort_order, is_published, scheduler, created_at, updated_at

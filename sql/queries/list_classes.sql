@@ -1,7 +1,7 @@
 -- A page of classes as administrators see them, drafts included, by order, name and id. Parameters: published, text
 -- (filters; null for none), after_order, after_name, after_id (the last row of the page before; null for the first
 -- page), page_size.
-SELECT id, name, description, icon, color, sort_order, is_published, created_at, updated_at
+SELECT id, name, description, icon, color, sort_order, is_published, scheduler, created_at, updated_at
   FROM classes
  WHERE (%(published)s::boolean IS NULL OR is_published = %(published)s::boolean)
    AND (%(text)s::text IS NULL OR strpos(lower(name), lower(%(text)s::text)) > 0)

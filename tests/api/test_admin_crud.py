@@ -42,9 +42,11 @@ CLASSES = Kind(
     minimal={"name": "Cryptography"},
     complete={
         "name": "Cryptography", "description": "Ciphers", "icon": "🔑", "color": "#aabbcc", "order": 7,
-        "isPublished": True,
+        "isPublished": True, "scheduler": "fsrs",
     },
-    defaults={"description": None, "icon": None, "color": None, "order": 0, "isPublished": False},
+    defaults={
+        "description": None, "icon": None, "color": None, "order": 0, "isPublished": False, "scheduler": "fixed",
+    },
 )  # fmt: skip
 DECKS = Kind(
     name="deck",

@@ -27,6 +27,8 @@ AUDIENCES: dict[str, Audience] = {
     "POST /api/auth/refresh": "public",
     "POST /api/auth/logout": "public",
     "GET /api/auth/me": "user",
+    "GET /api/profile": "user",
+    "PATCH /api/profile": "user",
     "GET /api/classes": "user",
     "GET /api/classes/{classId}": "user",
     "GET /api/classes/{classId}/study": "user",

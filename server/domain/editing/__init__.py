@@ -5,20 +5,15 @@ from __future__ import annotations
 from server.domain.editing.classes import ClassEditing
 from server.domain.editing.decks import DeckEditing
 from server.domain.editing.flashcards import FlashcardEditing
-from server.domain.editing.imports import DeckImports
-from server.domain.editing.writer import CatalogWriter
-from server.stores.cache import Cache
 from server.stores.database import Database
 
 __all__ = ["Editing"]
 
 
 class Editing:
-    """The editors of the course, by what they edit."""
+    """What administrators read of the course; their writes are functions of the modules beside it."""
 
-    def __init__(self, database: Database, cache: Cache) -> None:
-        writer = CatalogWriter(database, cache)
-        self.classes = ClassEditing(database, writer)
-        self.decks = DeckEditing(database, writer)
-        self.flashcards = FlashcardEditing(database, writer)
-        self.imports = DeckImports(writer)
+    def __init__(self, database: Database) -> None:
+        self.classes = ClassEditing(database)
+        self.decks = DeckEditing(database)
+        self.flashcards = FlashcardEditing(database)

@@ -6,21 +6,62 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from server.domain.editing.changes import Edited
 from server.domain.editing.staleness import changed_fields, stale_after_class
-from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
+from server.domain.writing import Unit
 from server.errors import NotFound
-from server.stores.database import Database, Transaction
+from server.stores.database import Database
 
-_COLUMNS = ("name", "description", "icon", "color", "sort_order", "is_published")
+_COLUMNS = ("name", "description", "icon", "color", "sort_order", "is_published", "scheduler")
+
+
+async def create_class(unit: Unit, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a class; values: by column. Returns its row."""
+    transaction = unit.transaction
+    row = _found(await transaction.fetch_one("create_class", **values))
+    unit.stale.update(stale_after_class(None, row, ()))
+    return row
+
+
+async def update_class(unit: Unit, class_id: UUID, changes: Mapping[str, Any]) -> Edited:
+    """Change those columns of a class that are given.
+
+    Raises:
+        NotFound: it is unknown.
+    """
+    transaction = unit.transaction
+    before = _found(await transaction.fetch_one("lock_class", class_id=class_id))
+    changed = changed_fields(before, changes)
+    if not changed:
+        return Edited(before, changed)
+    values = {column: changes.get(column, before[column]) for column in _COLUMNS}
+    after = _found(await transaction.fetch_one("update_class", class_id=class_id, **values))
+    # The lock keeps decks from coming in until this is committed: none is missing here.
+    decks = await transaction.fetch_all("list_deck_ids", class_id=class_id)
+    unit.stale.update(stale_after_class(before, after, [deck["id"] for deck in decks]))
+    return Edited(after, changed)
+
+
+async def delete_class(unit: Unit, class_id: UUID) -> None:
+    """Delete a class with its decks, their cards, and all progress on them.
+
+    Raises:
+        NotFound: it is unknown.
+    """
+    transaction = unit.transaction
+    before = _found(await transaction.fetch_one("lock_class", class_id=class_id))
+    decks = await transaction.fetch_all("lock_decks_of_class", class_id=class_id)
+    deck_ids = [deck["id"] for deck in decks]
+    await transaction.execute("delete_class", class_id=class_id)
+    unit.stale.update(stale_after_class(before, None, deck_ids))
 
 
 class ClassEditing:
-    """Lists, reads and writes classes; drafts included."""
+    """Lists and reads classes; drafts included."""
 
-    def __init__(self, database: Database, writer: CatalogWriter) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._writer = writer
 
     async def list_classes(
         self, *, published: bool | None, text: str | None, after: tuple[int, str, UUID] | None, page_size: int
@@ -52,53 +93,6 @@ class ClassEditing:
         """
         return _found(await self._database.fetch_one("get_class", class_id=class_id))
 
-    async def create_class(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a class; values: by column. Returns its row."""
-
-        async def work(transaction: Transaction, stale: set[str]) -> dict[str, Any]:
-            row = _found(await transaction.fetch_one("create_class", **values))
-            stale |= stale_after_class(None, row, ())
-            return row
-
-        return await self._writer.run(work)
-
-    async def update_class(self, class_id: UUID, changes: Mapping[str, Any]) -> Edited:
-        """Change those columns of a class that are given.
-
-        Raises:
-            NotFound: it is unknown.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> Edited:
-            before = _found(await transaction.fetch_one("lock_class", class_id=class_id))
-            changed = changed_fields(before, changes)
-            if not changed:
-                return Edited(before, changed)
-            values = {column: changes.get(column, before[column]) for column in _COLUMNS}
-            after = _found(await transaction.fetch_one("update_class", class_id=class_id, **values))
-            # The lock keeps decks from coming in until this is committed: none is missing here.
-            decks = await transaction.fetch_all("list_deck_ids", class_id=class_id)
-            stale |= stale_after_class(before, after, [deck["id"] for deck in decks])
-            return Edited(after, changed)
-
-        return await self._writer.run(work)
-
-    async def delete_class(self, class_id: UUID) -> None:
-        """Delete a class with its decks, their cards, and all progress on them.
-
-        Raises:
-            NotFound: it is unknown.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> None:
-            before = _found(await transaction.fetch_one("lock_class", class_id=class_id))
-            decks = await transaction.fetch_all("lock_decks_of_class", class_id=class_id)
-            deck_ids = [deck["id"] for deck in decks]
-            await transaction.execute("delete_class", class_id=class_id)
-            stale |= stale_after_class(before, None, deck_ids)
-
-        await self._writer.run(work)
-
 
 def describe_class(row: Mapping[str, Any]) -> dict[str, Any]:
     """A class's row in the form of the API."""
@@ -110,6 +104,7 @@ def describe_class(row: Mapping[str, Any]) -> dict[str, Any]:
         "color": row["color"],
         "order": row["sort_order"],
         "isPublished": row["is_published"],
+        "scheduler": row["scheduler"],
         "createdAt": iso_timestamp(row["created_at"]),
         "updatedAt": iso_timestamp(row["updated_at"]),
     }

@@ -6,21 +6,65 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from server.domain.editing.changes import Edited, unknown_parent_as_invalid
 from server.domain.editing.staleness import changed_fields, stale_after_deck
-from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
+from server.domain.writing import Unit
 from server.errors import NotFound
-from server.stores.database import Database, Transaction
+from server.stores.database import Database
 
 _COLUMNS = ("class_id", "name", "description", "sort_order", "is_published")
 
 
-class DeckEditing:
-    """Lists, reads and writes decks; drafts included."""
+async def create_deck(unit: Unit, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a deck; values: by column. Returns its row.
 
-    def __init__(self, database: Database, writer: CatalogWriter) -> None:
+    Raises:
+        InvalidInput: there is no such class.
+    """
+    transaction = unit.transaction
+    with unknown_parent_as_invalid():
+        row = _found(await transaction.fetch_one("create_deck", **values))
+    unit.stale.update(stale_after_deck(None, row))
+    return row
+
+
+async def update_deck(unit: Unit, deck_id: UUID, changes: Mapping[str, Any]) -> Edited:
+    """Change those columns of a deck that are given; another class_id moves it.
+
+    Raises:
+        NotFound: it is unknown.
+        InvalidInput: there is no such class.
+    """
+    transaction = unit.transaction
+    before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id))
+    changed = changed_fields(before, changes)
+    if not changed:
+        return Edited(before, changed)
+    values = {column: changes.get(column, before[column]) for column in _COLUMNS}
+    with unknown_parent_as_invalid():
+        after = _found(await transaction.fetch_one("update_deck", deck_id=deck_id, **values))
+    unit.stale.update(stale_after_deck(before, after))
+    return Edited(after, changed)
+
+
+async def delete_deck(unit: Unit, deck_id: UUID) -> None:
+    """Delete a deck with its cards and all progress on them.
+
+    Raises:
+        NotFound: it is unknown.
+    """
+    transaction = unit.transaction
+    before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id))
+    await transaction.execute("delete_deck", deck_id=deck_id)
+    unit.stale.update(stale_after_deck(before, None))
+
+
+class DeckEditing:
+    """Lists and reads decks; drafts included."""
+
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._writer = writer
 
     async def list_decks(
         self,
@@ -60,54 +104,6 @@ class DeckEditing:
             NotFound: it is unknown.
         """
         return _found(await self._database.fetch_one("get_deck", deck_id=deck_id))
-
-    async def create_deck(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a deck; values: by column. Returns its row.
-
-        Raises:
-            InvalidInput: there is no such class.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> dict[str, Any]:
-            row = _found(await transaction.fetch_one("create_deck", **values))
-            stale |= stale_after_deck(None, row)
-            return row
-
-        return await self._writer.run(work)
-
-    async def update_deck(self, deck_id: UUID, changes: Mapping[str, Any]) -> Edited:
-        """Change those columns of a deck that are given; another class_id moves it.
-
-        Raises:
-            NotFound: it is unknown.
-            InvalidInput: there is no such class.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> Edited:
-            before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id))
-            changed = changed_fields(before, changes)
-            if not changed:
-                return Edited(before, changed)
-            values = {column: changes.get(column, before[column]) for column in _COLUMNS}
-            after = _found(await transaction.fetch_one("update_deck", deck_id=deck_id, **values))
-            stale |= stale_after_deck(before, after)
-            return Edited(after, changed)
-
-        return await self._writer.run(work)
-
-    async def delete_deck(self, deck_id: UUID) -> None:
-        """Delete a deck with its cards and all progress on them.
-
-        Raises:
-            NotFound: it is unknown.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> None:
-            before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id))
-            await transaction.execute("delete_deck", deck_id=deck_id)
-            stale |= stale_after_deck(before, None)
-
-        await self._writer.run(work)
 
 
 def describe_deck(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,21 +10,66 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from server.domain.editing.changes import Edited, unknown_parent_as_invalid
 from server.domain.editing.staleness import changed_fields, stale_after_card
-from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
+from server.domain.writing import Unit
 from server.errors import NotFound
 from server.stores.database import Database, Transaction
 
 _COLUMNS = ("deck_id", "question", "answer", "explanation", "category", "sort_order", "is_published")
 
 
-class FlashcardEditing:
-    """Lists, reads and writes cards; drafts included."""
+async def create_flashcard(unit: Unit, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a card; values: by column. Returns its row.
 
-    def __init__(self, database: Database, writer: CatalogWriter) -> None:
+    Raises:
+        InvalidInput: there is no such deck.
+    """
+    transaction = unit.transaction
+    class_of = await _lock_decks(transaction, flashcard_id=None, deck_id=values["deck_id"])
+    with unknown_parent_as_invalid():
+        row = _found(await transaction.fetch_one("create_flashcard", **values))
+    unit.stale.update(stale_after_card(None, row, class_of))
+    return row
+
+
+async def update_flashcard(unit: Unit, flashcard_id: UUID, changes: Mapping[str, Any]) -> Edited:
+    """Change those columns of a card that are given; another deck_id moves it.
+
+    Raises:
+        NotFound: it is unknown.
+        InvalidInput: there is no such deck.
+    """
+    transaction = unit.transaction
+    before, class_of = await _lock_card(transaction, flashcard_id, changes.get("deck_id"))
+    changed = changed_fields(before, changes)
+    if not changed:
+        return Edited(before, changed)
+    values = {column: changes.get(column, before[column]) for column in _COLUMNS}
+    with unknown_parent_as_invalid():
+        after = _found(await transaction.fetch_one("update_flashcard", flashcard_id=flashcard_id, **values))
+    unit.stale.update(stale_after_card(before, after, class_of))
+    return Edited(after, changed)
+
+
+async def delete_flashcard(unit: Unit, flashcard_id: UUID) -> None:
+    """Delete a card and all progress on it.
+
+    Raises:
+        NotFound: it is unknown.
+    """
+    transaction = unit.transaction
+    before, class_of = await _lock_card(transaction, flashcard_id, None)
+    await transaction.execute("delete_flashcard", flashcard_id=flashcard_id)
+    unit.stale.update(stale_after_card(before, None, class_of))
+
+
+class FlashcardEditing:
+    """Lists and reads cards; drafts included."""
+
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._writer = writer
 
     async def list_flashcards(
         self,
@@ -66,57 +111,6 @@ class FlashcardEditing:
             NotFound: it is unknown.
         """
         return _found(await self._database.fetch_one("get_flashcard", flashcard_id=flashcard_id))
-
-    async def create_flashcard(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a card; values: by column. Returns its row.
-
-        Raises:
-            InvalidInput: there is no such deck.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> dict[str, Any]:
-            class_of = await _lock_decks(transaction, flashcard_id=None, deck_id=values["deck_id"])
-            row = _found(await transaction.fetch_one("create_flashcard", **values))
-            stale |= stale_after_card(None, row, class_of)
-            return row
-
-        return await self._writer.run(work)
-
-    async def update_flashcard(self, flashcard_id: UUID, changes: Mapping[str, Any]) -> Edited:
-        """Change those columns of a card that are given; another deck_id moves it.
-
-        Raises:
-            NotFound: it is unknown.
-            InvalidInput: there is no such deck.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> Edited:
-            before, class_of = await _lock_card(transaction, flashcard_id, changes.get("deck_id"))
-            changed = changed_fields(before, changes)
-            if not changed:
-                return Edited(before, changed)
-            values = {column: changes.get(column, before[column]) for column in _COLUMNS}
-            after = _found(
-                await transaction.fetch_one("update_flashcard", flashcard_id=flashcard_id, **values)
-            )
-            stale |= stale_after_card(before, after, class_of)
-            return Edited(after, changed)
-
-        return await self._writer.run(work)
-
-    async def delete_flashcard(self, flashcard_id: UUID) -> None:
-        """Delete a card and all progress on it.
-
-        Raises:
-            NotFound: it is unknown.
-        """
-
-        async def work(transaction: Transaction, stale: set[str]) -> None:
-            before, class_of = await _lock_card(transaction, flashcard_id, None)
-            await transaction.execute("delete_flashcard", flashcard_id=flashcard_id)
-            stale |= stale_after_card(before, None, class_of)
-
-        await self._writer.run(work)
 
 
 async def _lock_decks(

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from server.domain.deck_files import DeckFormat, as_json, parse_deck
 from server.domain.editing.staleness import stale_after_import
-from server.domain.editing.writer import CatalogWriter
+from server.domain.writing import Unit
 from server.errors import NotFound
-from server.stores.database import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +21,33 @@ class Imported:
     unchanged: int
 
 
-class DeckImports:
-    """Imports files into decks. A card is known by its question within its deck."""
+async def read_deck_file(content: bytes, deck_format: DeckFormat) -> str:
+    """The cards of a file, as `import_cards` takes them.
 
-    def __init__(self, writer: CatalogWriter) -> None:
-        self._writer = writer
+    Args:
+        content: the file, in UTF-8.
+        deck_format: how it is written.
 
-    async def import_deck_file(self, deck_id: UUID, content: bytes, deck_format: DeckFormat) -> Imported:
-        """Merge the cards of a file into a deck; cards that the file does not have stay.
+    Raises:
+        DeckFileError: a row can't be imported.
+    """
+    # Some hundred milliseconds for the largest files: not in the thread that answers everybody else.
+    return await asyncio.to_thread(lambda: as_json(parse_deck(content, deck_format)))
 
-        Args:
-            deck_id: published or not.
-            content: the file, in UTF-8.
-            deck_format: how it is written.
 
-        Raises:
-            NotFound: there is no such deck.
-            DeckFileError: a row can't be imported; nothing was.
-        """
-        # Some hundred milliseconds for the largest files: not in the thread that answers everybody else.
-        cards = await asyncio.to_thread(lambda: as_json(parse_deck(content, deck_format)))
+async def import_cards(unit: Unit, deck_id: UUID, cards: str) -> Imported:
+    """Merge cards into a deck, published or not; cards that it has beyond them stay.
 
-        async def work(transaction: Transaction, stale: set[str]) -> Imported:
-            # Two imports into one deck, one after the other: the second one knows the cards of the first.
-            deck = await transaction.fetch_one("lock_deck", deck_id=deck_id)
-            if deck is None:
-                raise NotFound("There is no such deck.")
-            counts = await transaction.fetch_one("import_cards", deck_id=deck_id, cards=cards)
-            imported = Imported(**(counts or {}))
-            stale |= stale_after_import(
-                deck["class_id"], deck_id, created=imported.created, updated=imported.updated
-            )
-            return imported
-
-        return await self._writer.run(work)
+    Raises:
+        NotFound: there is no such deck.
+    """
+    # Two imports into one deck, one after the other: the second one knows the cards of the first.
+    deck = await unit.transaction.fetch_one("lock_deck", deck_id=deck_id)
+    if deck is None:
+        raise NotFound("There is no such deck.")
+    counts = await unit.transaction.fetch_one("import_cards", deck_id=deck_id, cards=cards)
+    imported = Imported(**(counts or {}))
+    unit.stale.update(
+        stale_after_import(deck["class_id"], deck_id, created=imported.created, updated=imported.updated)
+    )
+    return imported

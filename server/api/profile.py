@@ -1,0 +1,33 @@
+"""/api/profile: what the caller says of themselves."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from server.api.requests import read_json, refuse_query
+from server.api.responses import tagged_response
+from server.api.schemas import ProfileSchema
+from server.api.services import caller_of, services_of
+from server.api.writes import answer, write
+from server.domain.idempotency import Answer
+from server.domain.profiles import update_profile
+from server.domain.writing import Unit
+
+_CHANGES = ProfileSchema()
+
+
+async def get_profile(request: web.Request) -> web.Response:
+    """The caller's name and time zone."""
+    refuse_query(request)
+    profile = await services_of(request).profiles.get_profile(caller_of(request).user_id)
+    return tagged_response(request, profile)
+
+
+async def change_profile(request: web.Request) -> web.Response:
+    """Change the name, the time zone, or both."""
+    changes = await read_json(request, _CHANGES)
+
+    async def work(unit: Unit) -> Answer:
+        return answer(await update_profile(unit, caller_of(request).user_id, **changes))
+
+    return await write(request, work)

@@ -1,0 +1,93 @@
+"""How a handler writes: it says what to do in the transaction, and its answer is sent once that has happened.
+
+    async def end_session(request):
+        session_id = path_id(request, "sessionId")
+
+        async def work(unit):
+            return answer({"session": await sessions.end_session(unit, caller_of(request).user_id, session_id)})
+
+        return await write(request, work)
+
+Every write understands `Idempotency-Key`. Those of /api/auth do not go through here: their answers hold tokens, which
+must not lie in a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from server.api.requests import read_bytes
+from server.api.responses import JSON
+from server.api.services import caller_of, services_of
+from server.domain.idempotency import Answer, KeyedRequest, Work, answer_once
+from server.domain.writing import Unit
+from server.errors import InvalidInput
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+
+# The draft asks for a structured string; most clients send the bare key. The field's value counts as it came.
+_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
+
+
+def answer(payload: Any, *, status: int = 200, location: str | None = None) -> Answer:
+    """An answer with a JSON body; `location` is the path of what was made."""
+    return Answer(status=status, body=orjson.dumps(payload), location=location)
+
+
+def no_content() -> Answer:
+    """204: done, and nothing to say about it."""
+    return Answer(status=204)
+
+
+async def write(request: web.Request, work: Work, *, body: bytes | None = None) -> web.Response:
+    """Do the work in one transaction, and answer with what it gives.
+
+    Args:
+        request: whose caller writes.
+        work: gets the unit of work; may run twice, so all that it does is undone by a rollback.
+        body: what the request's body was, where the handler has read it in another way than by read_json.
+
+    Raises:
+        InvalidInput: the Idempotency-Key is not usable.
+        IdempotencyKeyReused: it belongs to another request.
+        MasteryError: what the work raises; nothing has happened then, and the key stays free.
+    """
+    keyed = await _keyed_request(request, body)
+
+    async def once(unit: Unit) -> Answer:
+        return await work(unit) if keyed is None else await answer_once(unit, keyed, work)
+
+    return _response(await services_of(request).writer.run(once))
+
+
+async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedRequest | None:
+    values = request.headers.getall(IDEMPOTENCY_KEY, ())
+    if not values:
+        return None
+    if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
+        raise InvalidInput(
+            errors={IDEMPOTENCY_KEY: "Must be one key of 1 to 255 printable ASCII characters."}
+        )
+    if body is None:
+        body = await read_bytes(request)
+    digest = hashlib.sha256()
+    for part in (request.method.encode(), request.raw_path.encode(), request.content_type.encode(), body):
+        digest.update(len(part).to_bytes(8) + part)
+    return KeyedRequest(caller_of(request).user_id, values[0], digest.digest())
+
+
+def _response(given: Answer) -> web.Response:
+    headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
+    if given.location is not None:
+        headers[hdrs.LOCATION] = given.location
+    if given.is_replay:
+        headers[REPLAYED] = "true"
+    if given.body is None:
+        return web.Response(status=given.status, headers=headers)
+    return web.Response(body=given.body, status=given.status, content_type=JSON, headers=headers)

@@ -1,0 +1,56 @@
+"""What people say of themselves: their name, and the time zone in which their days of study are counted."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from server.domain.writing import Unit
+from server.errors import AccountGone
+from server.stores.database import Database
+
+
+async def update_profile(
+    unit: Unit, user_id: UUID, *, time_zone: ZoneInfo | None = None, **changes: str | None
+) -> dict[str, Any]:
+    """Change a profile.
+
+    Args:
+        unit: the unit of work.
+        user_id: whose profile it is.
+        time_zone: None for the one that it has.
+        changes: `name`, where it is to change; None for no name.
+
+    Raises:
+        AccountGone: the account no longer exists.
+    """
+    row = await unit.transaction.fetch_one(
+        "update_profile",
+        user_id=user_id,
+        sets_name="name" in changes,
+        name=changes.get("name"),
+        time_zone=None if time_zone is None else time_zone.key,
+    )
+    return _profile(row)
+
+
+class Profiles:
+    """Reads profiles."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_profile(self, user_id: UUID) -> dict[str, Any]:
+        """A user's profile.
+
+        Raises:
+            AccountGone: the account no longer exists.
+        """
+        return _profile(await self._database.fetch_one("get_profile", user_id=user_id))
+
+
+def _profile(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        raise AccountGone
+    return {"name": row["name"], "timeZone": row["time_zone"]}

@@ -1,0 +1,62 @@
+"""The unit of work: all that a write does happens in one transaction, and what follows from it after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from server.stores.cache import Cache
+from server.stores.database import Database, Transaction
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A write under way.
+
+    Args:
+        transaction: where all of it happens.
+        stale: to be filled with the cache keys of what it changes.
+        afterwards: to be filled with what is to be done once it is certain to have happened, such as audit lines.
+    """
+
+    transaction: Transaction
+    stale: set[str] = field(default_factory=set)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Writer:
+    """Runs writes, from the first statement to the last consequence."""
+
+    def __init__(self, database: Database, cache: Cache) -> None:
+        self._database = database
+        self._cache = cache
+
+    async def run(self, work: Callable[[Unit], Awaitable[Result]]) -> Result:
+        """Do the work in a transaction; after the commit, and before this returns, nobody reads what it made stale.
+
+        Args:
+            work: may run twice (after a deadlock, or a connection that was lost), each time on a unit of its own.
+
+        Raises:
+            MasteryError: what the work raises; nothing has happened then.
+            DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
+        """
+        unit: Unit | None = None
+
+        async def attempt(transaction: Transaction) -> Result:
+            nonlocal unit
+            unit = Unit(transaction)
+            return await work(unit)
+
+        try:
+            result = await self._database.run_transaction(attempt)
+        finally:
+            if unit is not None:
+                # Also when the answer to COMMIT was lost, or nobody waits for ours any more.
+                await self._cache.invalidate(unit.stale)
+        for action in [] if unit is None else unit.afterwards:
+            action()
+        return result
