@@ -1,8 +1,8 @@
 """The limiters compared: server time and memory of a decision, and the share of requests admitted.
 
-Every client asks for 1.25 times its limit, at random times. What a script takes from the server's clock is simulated, so
-that hours pass in seconds: a command that reads the simulated time stands for TIME. Time is what Redis itself counts for
-EVALSHA, the least of the rounds. Libraries are compared when they are installed: `pip install limits throttled-py`.
+Every client asks for 1.25 times its limit, at random times. What a script takes from the server's clock is simulated,
+so that hours pass in seconds: a command that reads the simulated time stands for TIME. Time is what Redis itself counts
+for EVALSHA, the least of the rounds. Libraries are compared when installed: `pip install limits throttled-py`.
 
     python bench/limiter.py [--redis PATH] [--rounds N] [--cases N]
 """
