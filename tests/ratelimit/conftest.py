@@ -12,8 +12,9 @@ import redis
 
 from server.ratelimit import Limiter
 from server.stores.redis_link import RedisLink
-from server.tools.embedded import EmbeddedServer
+from server.tools.embedded import EmbeddedServer, redis_server
 from tests.ratelimit.simulated_redis import SimulatedRedis
+from tests.stores.redis_servers import redis_binaries
 
 # Tests are not about deadlines unless they say so, and the machine may be busy.
 GENEROUS_DEADLINE_MS = 5000
@@ -27,11 +28,23 @@ def subject() -> str:
     return f"user:test-{next(_numbers)}"
 
 
+@pytest.fixture(scope="session", params=redis_binaries(), ids=lambda path: path.parent.name)
+def each_version(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """A Redis of each version on this machine."""
+    folder = tmp_path_factory.mktemp("simulated")
+    with redis_server(folder, binary=request.param, options=('save ""',)) as server:
+        yield server
+
+
 @pytest.fixture
-def simulated(shared_redis: EmbeddedServer) -> Iterator[SimulatedRedis]:
-    """The session's Redis with a clock of the test's own."""
-    redis = SimulatedRedis(shared_redis.url)
+def simulated(each_version: EmbeddedServer) -> Iterator[SimulatedRedis]:
+    """A Redis with a clock of the test's own; each key that a test leaves must have a TTL."""
+    redis = SimulatedRedis(each_version.url)
     yield redis
+    assert [] == [key for key in redis.client.scan_iter(count=1000) if redis.client.ttl(key) == -1]
+    redis.client.flushall()
     redis.client.close()
 
 
