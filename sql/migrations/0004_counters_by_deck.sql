@@ -169,15 +169,25 @@ BEGIN
 END
 $$;
 
--- A deck's progress goes in one statement, so that each user's counters are written once and not once a card.
-CREATE FUNCTION delete_deck_progress() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The progress on a deck, or on all decks of a class, goes in one statement, so that each user's counters are written
+-- once and not once a card; and after all of its cards are locked, so that ratings of them have ended or wait.
+CREATE FUNCTION delete_progress_in_deck() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM flashcards WHERE deck_id = OLD.id ORDER BY id FOR UPDATE;
     DELETE FROM user_card_progress WHERE deck_id = OLD.id;
     RETURN OLD;
 END
 $$;
-CREATE TRIGGER decks_take_progress BEFORE DELETE ON decks FOR EACH ROW EXECUTE FUNCTION delete_deck_progress();
+CREATE TRIGGER decks_take_progress BEFORE DELETE ON decks FOR EACH ROW EXECUTE FUNCTION delete_progress_in_deck();
+
+CREATE FUNCTION delete_progress_in_class() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM flashcards WHERE deck_id IN (SELECT id FROM decks WHERE class_id = OLD.id) ORDER BY id FOR UPDATE;
+    DELETE FROM user_card_progress WHERE deck_id IN (SELECT id FROM decks WHERE class_id = OLD.id);
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER classes_take_progress BEFORE DELETE ON classes FOR EACH ROW EXECUTE FUNCTION delete_progress_in_class();
 
 -- Streaks that end do so without being written: the ranking reads when each one lapses. Those that live lapse at one
 -- of the midnights ahead, of which there are a few for each time zone; list_users_by_streak reads the longest of each.

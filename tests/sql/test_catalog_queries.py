@@ -48,9 +48,3 @@ def test_the_cards_of_a_class_are_found_by_its_decks(busy_url: str) -> None:
     assert "Seq Scan" not in {
         node["Node Type"] for node in nodes if node.get("Relation Name") == "flashcards"
     }
-
-
-@pytest.mark.parametrize("query", ["lock_students_of_cards", "delete_progress_on_cards"])
-def test_progress_on_a_card_is_found_by_the_card(busy_url: str, query: str) -> None:
-    """A deletion looks at the progress on what is deleted, not at everybody's."""
-    assert "idx_user_card_progress_flashcard" in indexes_of(explain(busy_url, query, {"flashcard_ids": CARD}))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.editing.removal import delete_progress_in_decks
 from server.domain.editing.staleness import changed_fields, stale_after_class
 from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
@@ -95,7 +94,6 @@ class ClassEditing:
             before = _found(await transaction.fetch_one("lock_class", class_id=class_id))
             decks = await transaction.fetch_all("lock_decks_of_class", class_id=class_id)
             deck_ids = [deck["id"] for deck in decks]
-            await delete_progress_in_decks(transaction, deck_ids)
             await transaction.execute("delete_class", class_id=class_id)
             stale |= stale_after_class(before, None, deck_ids)
 

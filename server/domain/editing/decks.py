@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.editing.removal import delete_progress_in_decks
 from server.domain.editing.staleness import changed_fields, stale_after_deck
 from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
@@ -105,7 +104,6 @@ class DeckEditing:
 
         async def work(transaction: Transaction, stale: set[str]) -> None:
             before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id))
-            await delete_progress_in_decks(transaction, [deck_id])
             await transaction.execute("delete_deck", deck_id=deck_id)
             stale |= stale_after_deck(before, None)
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.editing.removal import delete_progress_on_cards
 from server.domain.editing.staleness import changed_fields, stale_after_card
 from server.domain.editing.writer import CatalogWriter, Edited
 from server.domain.values import iso_timestamp
@@ -114,7 +113,6 @@ class FlashcardEditing:
 
         async def work(transaction: Transaction, stale: set[str]) -> None:
             before, class_of = await _lock_card(transaction, flashcard_id, None)
-            await delete_progress_on_cards(transaction, [flashcard_id])
             await transaction.execute("delete_flashcard", flashcard_id=flashcard_id)
             stale |= stale_after_card(before, None, class_of)
 
