@@ -9,7 +9,8 @@ from random import Random
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.scheduling import Mastery, continue_streak, mastery_of, next_review
+from server.domain.scheduling import Mastery, Review, mastery_of, next_review
+from server.domain.streaks import Streak, continue_streak
 
 # Few study very much and many a little: the n-th busiest in proportion to (n + _HEAD) ** -_SKEW, as Zipf's law has it.
 _SKEW, _HEAD, _WEIGHT_UNIT = 0.9, 5, 10**12
@@ -165,9 +166,8 @@ def _sittings(
         pace = timedelta(seconds=random.randint(*_SECONDS_A_CARD))
         rated = []
         for (card_id, deck_id), level, seen in zip(sitting, levels, times, strict=True):
-            rated.append(
-                Rated(card_id, deck_id, level, mastery_of(level), seen, moment, next_review(level, moment))
-            )
+            due_at = next_review(Review(level, moment))
+            rated.append(Rated(card_id, deck_id, level, mastery_of(level), seen, moment, due_at))
             moment -= pace
         yield rated
         moment -= timedelta(seconds=random.randint(3600, 2 * 86_400))
@@ -183,5 +183,5 @@ def _streak(last_seen_at: datetime, sittings: int, zone: str, random: Random) ->
     before = min(int(random.expovariate(1 / 6)), sittings)
     here = ZoneInfo(zone)
     yesterday = last_seen_at.astimezone(here).date() - timedelta(days=1)
-    streak = continue_streak(before, yesterday, last_seen_at, here)
-    return streak.days, streak.last_active_date.isoformat(), streak.lapses_at
+    streak = continue_streak(Streak(before, yesterday, last_seen_at + timedelta(days=1)), last_seen_at, here)
+    return streak.days, str(streak.last_active_date), streak.lapses_at

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg2
 import pytest
 from psycopg2.extras import register_uuid
 
-from server.domain.bookmarks import Bookmarks
-from server.domain.progress import Progress
-from server.domain.sessions import Sessions
+from server.domain.bookmarks import add_bookmark
+from server.domain.ratings import Rating, record_ratings
+from server.domain.sessions import end_session, start_session
+from server.domain.writing import Writer
 from server.stores.cache import Cache
 from server.stores.database import Database
 from server.stores.redis_link import RedisLink
@@ -31,10 +34,26 @@ class Domain:
     """What is under test, and a way to look at the tables beside it."""
 
     database: Database
-    progress: Progress
-    sessions: Sessions
-    bookmarks: Bookmarks
+    writer: Writer
     url: str
+
+    async def record_ratings(
+        self, user_id: UUID, ratings: Sequence[Rating], *, zone: ZoneInfo | None
+    ) -> list[dict[str, Any]]:
+        """Record ratings in a unit of work of their own."""
+        return await self.writer.run(lambda unit: record_ratings(unit, user_id, ratings, zone=zone))
+
+    async def start_session(self, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:
+        """Start a session in a unit of work of its own."""
+        return await self.writer.run(lambda unit: start_session(unit, user_id, deck_ids))
+
+    async def end_session(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
+        """End a session in a unit of work of its own."""
+        return await self.writer.run(lambda unit: end_session(unit, user_id, session_id))
+
+    async def add_bookmark(self, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
+        """Bookmark a card in a unit of work of its own."""
+        return await self.writer.run(lambda unit: add_bookmark(unit, user_id, flashcard_id))
 
     def delete(self, statement: str, *values: object) -> None:
         """Delete shared content or users as the service must: with the figures of all students locked first.
@@ -62,7 +81,7 @@ async def domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
     cache = Cache(link, Metrics(), ttl_seconds=60, deadline_ms=2000)
     await database.start()
     await link.start()
-    yield Domain(database, Progress(database, cache), Sessions(database), Bookmarks(database), database_url)
+    yield Domain(database, Writer(database, cache), database_url)
     await cache.close()
     await link.close()
     await database.close()

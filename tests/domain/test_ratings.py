@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from server.domain.progress import Rating
+from server.domain.ratings import Rating
 from server.domain.tokens import Caller
 from server.errors import AccountGone, Conflict, NotFound
 from tests.domain.conftest import Course, Domain
@@ -31,14 +31,14 @@ async def test_the_newest_rating_decides_and_all_of_them_count(
 ) -> None:
     """An offline device's older ratings count as seen and change nothing else, within a batch and between them."""
     user, card = people["user"].user_id, course.cards["r1"]
-    (first, second, third) = await domain.progress.record_ratings(
+    (first, second, third) = await domain.record_ratings(
         user, [rate(card, 2, hours_ago=5), rate(card, 5, hours_ago=1), rate(card, 1, hours_ago=9)], zone=None
     )
     assert first == second == third
     assert (5, "mastered", 3) == (first["confidenceLevel"], first["masteryStatus"], first["timesSeen"])
-    (late,) = await domain.progress.record_ratings(user, [rate(card, 1, hours_ago=2)], zone=None)
+    (late,) = await domain.record_ratings(user, [rate(card, 1, hours_ago=2)], zone=None)
     assert first | {"timesSeen": 4} == late
-    (now,) = await domain.progress.record_ratings(user, [rate(card, 3)], zone=None)
+    (now,) = await domain.record_ratings(user, [rate(card, 3)], zone=None)
     assert (3, "learning", 5) == (now["confidenceLevel"], now["masteryStatus"], now["timesSeen"])
 
 
@@ -47,22 +47,22 @@ async def test_a_rating_of_now_is_the_newest_whatever_the_clocks_say(
 ) -> None:
     """A host whose clock is behind the one before still records the later rating."""
     user, card = people["user"].user_id, course.cards["r1"]
-    await domain.progress.record_ratings(user, [rate(card, 5)], zone=None)
+    await domain.record_ratings(user, [rate(card, 5)], zone=None)
     domain.sql(
         "WITH p AS (UPDATE user_card_progress SET last_seen_at = now() + interval '1 minute')"
         " UPDATE user_stats SET last_active_at = now() + interval '1 minute' WHERE user_id = %s",
         user,
     )
-    (later,) = await domain.progress.record_ratings(user, [rate(card, 1)], zone=None)
+    (later,) = await domain.record_ratings(user, [rate(card, 1)], zone=None)
     assert (1, 2) == (later["confidenceLevel"], later["timesSeen"])
 
 
 async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Caller], course: Course) -> None:
     """One card that can not be rated, or one session that is not the user's, undoes the whole batch."""
     user = people["user"].user_id
-    foreign = await domain.sessions.create_session(people["other"].user_id, [course.decks["Analysis"]])
-    ended = await domain.sessions.create_session(user, [course.decks["Analysis"]])
-    await domain.sessions.end_session(user, UUID(ended["sessionId"]))
+    foreign = await domain.start_session(people["other"].user_id, [course.decks["Analysis"]])
+    ended = await domain.start_session(user, [course.decks["Analysis"]])
+    await domain.end_session(user, UUID(ended["sessionId"]))
     good = rate(course.cards["r1"])
     for bad, expected in (
         (rate(uuid4()), NotFound),
@@ -74,7 +74,7 @@ async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Calle
         (rate(course.cards["r2"], session=UUID(ended["sessionId"])), Conflict),
     ):
         with pytest.raises(expected):
-            await domain.progress.record_ratings(user, [good, bad], zone=None)
+            await domain.record_ratings(user, [good, bad], zone=None)
     assert [(0,)] == domain.sql("SELECT count(*) FROM user_card_progress")
     assert [(0,)] == domain.sql("SELECT count(*) FROM session_cards")
     assert [(0, 0, None)] == domain.sql(
@@ -86,11 +86,11 @@ async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Calle
 async def test_who_no_longer_exists_rates_nothing(domain: Domain, course: Course) -> None:
     """The bearer of a token whose account is gone is told so, not that something conflicts."""
     with pytest.raises(AccountGone):
-        await domain.progress.record_ratings(uuid4(), [rate(course.cards["r1"])], zone=None)
+        await domain.record_ratings(uuid4(), [rate(course.cards["r1"])], zone=None)
     with pytest.raises(AccountGone):
-        await domain.sessions.create_session(uuid4(), [course.decks["Analysis"]])
+        await domain.start_session(uuid4(), [course.decks["Analysis"]])
     with pytest.raises(AccountGone):
-        await domain.bookmarks.add_bookmark(uuid4(), course.cards["r1"])
+        await domain.add_bookmark(uuid4(), course.cards["r1"])
 
 
 async def test_two_devices_lose_no_rating(domain: Domain, people: dict[str, Caller], course: Course) -> None:
@@ -100,7 +100,7 @@ async def test_two_devices_lose_no_rating(domain: Domain, people: dict[str, Call
     generator = random.Random(7)  # noqa: S311 - shuffles cards, guards nothing
 
     async def send() -> None:
-        await domain.progress.record_ratings(
+        await domain.record_ratings(
             user, [rate(card, generator.randint(1, 5)) for card in generator.sample(cards, 6)], zone=None
         )
 
@@ -116,12 +116,12 @@ async def test_the_deletion_of_a_class_beside_ratings(
     users = [people[name].user_id for name in ("user", "other", "admin")]
     cards = [course.cards[name] for name in ("r1", "r2", "r3", "l1", "l2")]
     for user in users:
-        await domain.progress.record_ratings(user, [rate(card) for card in cards], zone=None)
+        await domain.record_ratings(user, [rate(card) for card in cards], zone=None)
 
     async def study(user: UUID) -> None:
         for card in cards * 2:
             try:
-                await domain.progress.record_ratings(user, [rate(card), rate(course.cards["a1"])], zone=None)
+                await domain.record_ratings(user, [rate(card), rate(course.cards["a1"])], zone=None)
             except NotFound:
                 return
 
@@ -130,24 +130,6 @@ async def test_the_deletion_of_a_class_beside_ratings(
 
     await asyncio.gather(*(study(user) for user in users), delete())
     assert_counters_are_exact(domain)
-
-
-async def test_a_streak_does_not_depend_on_who_looks(
-    domain: Domain, people: dict[str, Caller], course: Course
-) -> None:
-    """A streak that has lapsed begins anew, whether the ranking has zeroed it or not."""
-    for name, looked in (("user", False), ("other", True)):
-        user = people[name].user_id
-        await domain.progress.record_ratings(user, [rate(course.cards["r1"])], zone=None)
-        domain.sql(
-            "UPDATE user_stats SET study_streak_days = 7, last_active_date = current_date - 1,"
-            " streak_lapses_at = now() - interval '1 hour' WHERE user_id = %s",
-            user,
-        )
-        if looked:
-            await domain.database.execute("lapse_streaks")
-        await domain.progress.record_ratings(user, [rate(course.cards["r1"])], zone=ZoneInfo("UTC"))
-        assert [(1,)] == domain.sql("SELECT study_streak_days FROM user_stats WHERE user_id = %s", user)
 
 
 async def test_the_profiles_time_zone_is_used_unless_the_request_names_one(
@@ -159,7 +141,7 @@ async def test_the_profiles_time_zone_is_used_unless_the_request_names_one(
     for zone in (None, ZoneInfo("Etc/GMT+12")):
         domain.sql("UPDATE user_stats SET last_active_date = NULL WHERE user_id = %s", user)
         before = datetime.now(UTC)
-        await domain.progress.record_ratings(user, [rate(course.cards["r1"])], zone=zone)
+        await domain.record_ratings(user, [rate(course.cards["r1"])], zone=zone)
         days = {
             moment.astimezone(zone or ZoneInfo("Pacific/Kiritimati")).date()
             for moment in (before, datetime.now(UTC))
@@ -193,7 +175,7 @@ async def test_counters_equal_a_recount_whatever_happens(
             rate(generator.choice(cards), generator.randint(1, 5)) for _ in range(generator.randint(1, 8))
         ]
         try:
-            await domain.progress.record_ratings(user, chosen, zone=None)
+            await domain.record_ratings(user, chosen, zone=None)
         except (NotFound, AccountGone):
             return
 
