@@ -103,9 +103,6 @@ def build_parser() -> argparse.ArgumentParser:
             action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
         action.set_defaults(command=_limits, action=name)
 
-    counters = commands.add_parser("check-counters", help="recount what admins are shown, and compare")
-    counters.set_defaults(command=_check_counters)
-
     token = commands.add_parser("token", help="print an access token of a demo account")
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
@@ -210,17 +207,6 @@ def _limits(options: argparse.Namespace) -> None:
     else:
         answer = block_subject(settings, options.subject, seconds=options.seconds)
     sys.stdout.write(f"{answer}\n")
-
-
-def _check_counters(_options: argparse.Namespace) -> None:
-    from server.tools.counters import check_counters
-
-    drifts = check_counters(_settings("DATABASE_URL").database_url)
-    for drift in drifts:
-        sys.stdout.write(f"user {drift.user_id}: kept {drift.kept}, counted {drift.counted}\n")
-    if drifts:
-        raise CommandError(f"the counters of {len(drifts)} users are wrong")
-    sys.stdout.write("every counter is right\n")
 
 
 def _token(options: argparse.Namespace) -> None:
