@@ -40,7 +40,7 @@ def test_help_names_every_command(checkout: Checkout) -> None:
     """--help is the list of what one can do."""
     done = checkout.server("--help")
     assert 0 == done.returncode
-    for command in ("dev", "serve", "migrate", "import", "token", "limits", "check-counters"):
+    for command in ("dev", "serve", "migrate", "import", "token", "limits", "generate", "check-counters"):
         assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE), command
 
 
@@ -152,7 +152,7 @@ def test_results_are_on_stdout_and_logs_on_stderr(
     imported = checkout.server("import", "config/sample-course", **variables)
     assert 0 == imported.returncode, imported.stderr
     assert "8 classes" in imported.stdout
-    assert "every counter is right\n" == checkout.server("check-counters", **variables).stdout
+    assert "0 of them with wrong counters" in checkout.server("check-counters", **variables).stdout
     assert "import.finished" in [json.loads(line)["message"] for line in imported.stderr.splitlines()]
 
 
