@@ -17,7 +17,7 @@ from server.settings import ROOT
 from server.tools.embedded import EmbeddedServer
 from tests.service import running_service
 
-PAGES = ("README.md", "docs/performance-monitoring.md")
+PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
 _SEPARATOR = "--- the next example ---"
 _BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
