@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-_HEADER_BYTES = (
-    8  # A worker that has just made its file has not written this much yet; one killed then never does.
-)
+from server.telemetry.series import Family, Series
+from server.telemetry.worker_files import WorkerFiles
 
 
 class Declarations(CollectorRegistry):
@@ -32,58 +30,53 @@ class Declarations(CollectorRegistry):
             self.families.extend(collector.describe())
 
 
-def collect_families(registry: Declarations, directory: Path | None, *, kind: str = "*") -> list[Metric]:
-    """The metrics of all workers by name; of this process alone without a directory.
+def collect_families(registry: Declarations, files: WorkerFiles | None, *, kind: str = "*") -> list[Family]:
+    """The metrics of all workers by name; of this process alone without files.
 
     Args:
         registry: where the metrics are declared; one that has no value yet appears without samples.
-        directory: where the workers write theirs.
+        files: what the workers have written.
         kind: `counter`, `gauge` or `histogram` to read only those.
     """
-    if directory is None:
-        families = list(registry.collect())
-    else:
-        paths = [str(path) for path in sorted(directory.glob(f"{kind}_*.db")) if _is_begun(path)]
-        merge = MultiProcessCollector.merge
-        merged = {family.name: family for family in merge(paths)}  # type: ignore[no-untyped-call]
-        families = [merged.get(family.name, family) for family in registry.families]
-    for family in families:
-        # When a series began is no fact about it where workers come and go; several-process mode has none
-        # either.
-        family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-    return families
+    if files is None:
+        return [_family_of(metric) for metric in registry.collect()]
+    values = files.values(kind)
+    return [
+        Family(metric.name, metric.type, metric.documentation, values.get(metric.name, []))
+        for metric in registry.families
+    ]
 
 
-def counter_value(families: Iterable[Metric], name: str) -> float:
+def counter_value(families: Iterable[Family], name: str) -> float:
     """The sum over all labels of a counter, by its name without `_total`."""
-    return sum(sample.value for family in families if family.name == name for sample in family.samples)
+    return sum(value for family in families if family.name == name for _, value in family.samples)
 
 
-def render_families(families: Sequence[Metric], accept: str) -> tuple[bytes, str]:
+def render_families(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
     """The exposition and its content type: OpenMetrics 1.0 if Accept prefers it, else text 0.0.4."""
-    registry = CollectorRegistry()
-    registry.register(_Families(families))
-    if _prefers_openmetrics(accept):
-        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return text, openmetrics.CONTENT_TYPE_LATEST
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    openmetrics = _prefers_openmetrics(accept)
+    lines = []
+    for family in families:
+        name = family.name if openmetrics else family.exposed_name
+        description = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
+        if openmetrics:
+            description = description.replace('"', r"\"")
+        lines.append(f"# HELP {name} {description}\n# TYPE {name} {family.kind}\n")
+        lines += [f"{series.text} {floatToGoString(value)}\n" for series, value in family.samples]  # type: ignore[no-untyped-call]
+    if openmetrics:
+        lines.append("# EOF\n")
+    return "".join(lines).encode(), CONTENT_TYPE_OPENMETRICS if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
 
 
-class _Families(Collector):
-    """What is collected already."""
-
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _is_begun(path: Path) -> bool:
-    try:
-        return path.stat().st_size >= _HEADER_BYTES
-    except FileNotFoundError:
-        return False
+def _family_of(metric: Metric) -> Family:
+    # When a series began is no fact about it where workers come and go; their files do not say it either.
+    samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+    return Family(
+        metric.name,
+        metric.type,
+        metric.documentation,
+        [(Series.of(sample.name, sample.labels), sample.value) for sample in samples],
+    )
 
 
 def _prefers_openmetrics(accept: str) -> bool:

@@ -10,8 +10,6 @@ from functools import partial
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
 
 from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
@@ -19,6 +17,8 @@ from server.telemetry.exposition import Declarations, collect_families, counter_
 from server.telemetry.memory import read_memory
 from server.telemetry.memory_limit import read_memory_limit
 from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
+from server.telemetry.series import Family
+from server.telemetry.worker_files import WorkerFiles
 
 _REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 # The thresholds of the alerts (docs/performance-monitoring.md) are among the bounds: there a quantile is exact.
@@ -41,6 +41,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = Declarations()
         self._directory = multiprocess_directory()
+        self._files = None if self._directory is None else WorkerFiles(self._directory)
         self._buffer = Buffer()
         if self._directory is not None:
             install(self._buffer)
@@ -189,54 +190,43 @@ class Metrics:
         """
         entries: dict[str, dict[str, Any]] = {}
         for family in self._families():
+            about = {"type": family.kind, "help": family.documentation}
             if not family.samples:
-                name = f"{family.name}_total" if family.type == "counter" else family.name
-                entries[name] = {
-                    "name": name,
-                    "type": family.type,
-                    "help": family.documentation,
-                    "samples": [],
-                }
-            for sample in family.samples:
-                blank = {
-                    "name": sample.name,
-                    "type": family.type,
-                    "help": family.documentation,
-                    "samples": [],
-                }
-                entry = entries.setdefault(sample.name, blank)
-                entry["samples"].append({"labels": dict(sample.labels), "value": sample.value})
+                entries[family.exposed_name] = {"name": family.exposed_name, **about, "samples": []}
+            for series, value in family.samples:
+                entry = entries.setdefault(series.name, {"name": series.name, **about, "samples": []})
+                entry["samples"].append({"labels": dict(series.labels), "value": value})
         timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return {"metrics": list(entries.values()), "timestamp": timestamp}
 
     def _cache_counts_now(self) -> dict[str, int]:
-        return _cache_counts(collect_families(self.registry, self._directory, kind="counter"))
+        return _cache_counts(collect_families(self.registry, self._files, kind="counter"))
 
-    def _families(self) -> list[Metric]:
+    def _families(self) -> list[Family]:
         """All metrics of all workers, and those that are computed from them."""
         self.sample_memory()
-        families = collect_families(self.registry, self._directory)
+        families = collect_families(self.registry, self._files)
         counts = _cache_counts(families)
-        started = (
-            next(family for family in families if family.name == "process_start_time_seconds")
-            .samples[0]
-            .value
+        ((_, started),) = next(
+            family.samples for family in families if family.name == "process_start_time_seconds"
         )
         return [
             *families,
-            CounterMetricFamily("cache_operations", "All cache operations.", value=sum(counts.values())),
-            GaugeMetricFamily(
+            Family.of_one("cache_operations", "counter", "All cache operations.", sum(counts.values())),
+            Family.of_one(
                 "cache_hit_rate",
+                "gauge",
                 "Hits in percent of all cache reads since the last reset, 0..100.",
-                value=self._cache_reset.since(counts).hit_rate,
+                self._cache_reset.since(counts).hit_rate,
             ),
-            GaugeMetricFamily(
+            Family.of_one(
                 "process_uptime_seconds",
+                "gauge",
                 "How long the longest-running worker process has been running.",
-                value=max(0.0, time.time() - started),
+                max(0.0, time.time() - started),
             ),
         ]
 
 
-def _cache_counts(families: Iterable[Metric]) -> dict[str, int]:
+def _cache_counts(families: Iterable[Family]) -> dict[str, int]:
     return {name: int(counter_value(families, f"cache_{name}")) for name in _CACHE_COUNTERS}
