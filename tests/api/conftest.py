@@ -177,7 +177,7 @@ async def api(settings: Settings, start_api: StartApi) -> Api:
 
 
 @pytest.fixture
-def shipped_limits() -> Path:
+def strict_limits() -> Path:
     """The rate limits that the service ships with."""
     return ROOT / "config" / "ratelimits.toml"
 

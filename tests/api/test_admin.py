@@ -78,10 +78,10 @@ async def test_a_page_takes_a_fixed_number_of_queries(api: Api, sort: str) -> No
 
 
 async def test_looking_at_limits_consumes_nothing(
-    settings: Settings, start_api: StartApi, shipped_limits: Path
+    settings: Settings, start_api: StartApi, strict_limits: Path
 ) -> None:
     """A client's use of each policy can be seen again and again, and forgotten."""
-    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     user_id = api.people["user"].user_id
     for _ in range(3):
         await api.get("/api/classes")

@@ -1,5 +1,5 @@
 """The middlewares are tested from outside, on the whole service."""
 
-from tests.api.conftest import api, course, people, redis_url, settings, shipped_limits, start_api
+from tests.api.conftest import api, course, people, redis_url, settings, start_api, strict_limits
 
-__all__ = ["api", "course", "people", "redis_url", "settings", "shipped_limits", "start_api"]
+__all__ = ["api", "course", "people", "redis_url", "settings", "start_api", "strict_limits"]

@@ -19,10 +19,10 @@ EXPOSED = {
 
 
 @pytest.fixture
-async def shared(settings: Settings, start_api: StartApi, shipped_limits: Path) -> Api:
+async def shared(settings: Settings, start_api: StartApi, strict_limits: Path) -> Api:
     """The service with one origin, under the limits that it ships with."""
     return await start_api(
-        replace(settings, cors_origins=frozenset({ORIGIN}), rate_limits_file=shipped_limits)
+        replace(settings, cors_origins=frozenset({ORIGIN}), rate_limits_file=strict_limits)
     )
 
 

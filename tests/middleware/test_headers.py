@@ -165,10 +165,10 @@ async def test_hsts_is_sent_where_it_is_switched_on(
 
 
 async def test_a_refusal_by_the_limit_has_every_header(
-    settings: Settings, start_api: StartApi, shipped_limits: Path
+    settings: Settings, start_api: StartApi, strict_limits: Path
 ) -> None:
     """The sixth login in a quarter of an hour is a 429 with the wait in its headers and its body."""
-    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     body = {"email": "ada@example.com", "password": "not the password"}
     statuses = []
     for _ in range(6):
@@ -183,10 +183,10 @@ async def test_a_refusal_by_the_limit_has_every_header(
 
 
 async def test_broken_json_is_charged_as_well(
-    settings: Settings, start_api: StartApi, shipped_limits: Path
+    settings: Settings, start_api: StartApi, strict_limits: Path
 ) -> None:
     """A login whose body is too large, or no JSON, is a try like any other, with its headers."""
-    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     first = await api.post(
         "/api/auth/login", by=None, data=b"{", headers={"Content-Type": "application/json"}
     )
