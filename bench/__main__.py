@@ -70,6 +70,8 @@ def _everything(options: argparse.Namespace) -> None:
 
 
 def _report() -> None:
+    if not RESULTS.exists():
+        raise CommandError(f"{RESULTS.name} is not there: nothing was measured yet")
     document = read_document()
     CHART.write_text(chart(document), encoding="utf-8")
     PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")

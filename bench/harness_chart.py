@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 _WIDTH = 760
-_LABEL = 150
+_LABEL = 190
 _BAR = 22
 _GAP = 12
 _PANEL_GAP = 26

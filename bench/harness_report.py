@@ -25,6 +25,10 @@ _SECTION = re.compile(r"(<!-- bench:(?P<name>[a-z]+) -->\n).*?(<!-- /bench -->)"
 _DYNOS = (1, 2, 4, 8, 16, 32, 64)
 _MASTERS = (1, 2, 3, 6)
 _UNDISTURBED = 0.9
+_FILES = (
+    "![Requests a second and p99 latency](../bench/results/service.svg)\n\n"
+    "All figures: [bench/results/service.json](../bench/results/service.json)."
+)
 _NOTHING = "Not measured yet: `make bench` does."
 
 Document = Mapping[str, Any]
@@ -88,7 +92,7 @@ def _comparison(document: Document) -> str:
     missing = "".join(
         f"\n\n{TITLES[name]} is missing: {why}." for name, why in document.get("missing", {}).items()
     )
-    return f"{conditions(document)}\n\n{as_markdown(HEADINGS, lines)}{missing}"
+    return f"{_FILES}\n\n{conditions(document)}\n\n{as_markdown(HEADINGS, lines)}{missing}"
 
 
 def _goals(document: Document) -> str:
