@@ -198,7 +198,7 @@ def test_own_servers_are_used_where_they_are_named(fresh: Checkout, tmp_path: Pa
     ],
 )
 def test_stop_at_every_stage(fresh: Checkout, sign: str, number: signal.Signals) -> None:
-    """Whenever it is asked to stop it does, with exit code 0, and leaves no process; half a database is no obstacle later."""
+    """Whenever it is asked to stop it does, with exit code 0, and leaves no process; half a database does no harm."""
     port = str(free_port())
     service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
     if sign.startswith(".state"):
