@@ -29,11 +29,10 @@ from server.domain.sessions import Sessions
 from server.domain.tokens import AccessTokens
 from server.domain.writing import Writer
 from server.middleware.authentication import authentication, authorization
-from server.middleware.client import TRUSTED_PROXIES
 from server.middleware.cors import cors
 from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
-from server.middleware.rules import UNMATCHED_GROUP
+from server.middleware.rules import RULES, UNMATCHED_GROUP, Rule
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
@@ -44,6 +43,7 @@ from server.stores.cache import Cache
 from server.stores.database import Database
 from server.stores.key_sets import KeySet
 from server.stores.redis_link import RedisLink
+from server.telemetry.children import Children
 from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.exporter import metrics_middleware
 from server.telemetry.health import Health
@@ -64,13 +64,15 @@ def create_app(settings: Settings) -> web.Application:
         RateLimitsError: the rate limits file is not valid.
     """
     metrics = Metrics()
+    query_durations = Children(metrics.database_query_duration_seconds)
+    decisions = Children(metrics.rate_limit_decisions)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
         acquire_timeout_ms=settings.database_acquire_timeout_ms,
         query_timeout_ms=settings.database_query_timeout_ms,
         slow_query_ms=settings.slow_query_ms,
-        on_query=lambda name, seconds: metrics.database_query_duration_seconds.labels(name).observe(seconds),
+        on_query=lambda name, seconds: query_durations(name).observe(seconds),
     )
     redis = RedisLink(
         settings.redis_url,
@@ -87,9 +89,7 @@ def create_app(settings: Settings) -> web.Application:
         deadline_ms=settings.rate_limit_deadline_ms,
         workers=lambda: settings.web_concurrency,
         one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
-        on_decision=lambda policy, outcome, source: metrics.rate_limit_decisions.labels(
-            policy, outcome, source
-        ).inc(),
+        on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
     )
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
@@ -111,6 +111,9 @@ def create_app(settings: Settings) -> web.Application:
         )
     catalog = Catalog(database, cache)
 
+    callers = Callers(database, tokens, external)
+    trusted = TrustedProxies.parse(settings.trusted_proxies)
+    rules: dict[web.AbstractRoute, Rule] = {}
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
         middlewares=[
@@ -118,18 +121,18 @@ def create_app(settings: Settings) -> web.Application:
                 rating_good_ms=settings.rating_good_ms,
                 rating_poor_ms=settings.rating_poor_ms,
                 hsts=settings.hsts,
+                trusted=trusted,
             ),
             metrics_middleware(metrics),
-            cors(settings.cors_origins),
+            *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
-            authentication,
-            rate_limit,
-            authorization,
+            authentication(callers),
+            rate_limit(limiter, rate_limits, rules),
+            authorization(rules),
         ],
     )
     app[CURSORS] = Cursors(settings.secret_key)
     app[READINESS] = Readiness()
-    app[TRUSTED_PROXIES] = TrustedProxies.parse(settings.trusted_proxies)
     app[SERVICES] = Services(
         settings=settings,
         database=database,
@@ -139,7 +142,7 @@ def create_app(settings: Settings) -> web.Application:
         health=health,
         limiter=limiter,
         rate_limits=rate_limits,
-        callers=Callers(database, tokens, external),
+        callers=callers,
         accounts=Accounts(
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),
@@ -153,7 +156,8 @@ def create_app(settings: Settings) -> web.Application:
         analytics=Analytics(database),
         writer=Writer(database, cache),
     )
-    add_routes(app)
+    rules.update(add_routes(app))
+    app[RULES] = rules
     app.cleanup_ctx.append(_run_services)
     app.on_shutdown.append(_stop_being_ready)
     return app

@@ -20,7 +20,7 @@ from server.api import (
     profile,
     study,
 )
-from server.middleware.rules import RULES, LookUp, Rule
+from server.middleware.rules import LookUp, Rule
 
 HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
 Audience = Literal["public", "user", "admin"]
@@ -116,8 +116,8 @@ ROUTES = (
 )
 
 
-def add_routes(app: web.Application) -> None:
-    """Put every route and its rule on an application; each GET answers HEAD as well."""
+def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
+    """Put every route on an application, and answer with their rules; each GET answers HEAD as well."""
     rules = {}
     for route in ROUTES:
         rule = Rule(
@@ -128,4 +128,4 @@ def add_routes(app: web.Application) -> None:
         methods = (hdrs.METH_GET, hdrs.METH_HEAD) if route.method == hdrs.METH_GET else (route.method,)
         for method in methods:
             rules[app.router.add_route(method, route.path, route.handler)] = rule
-    app[RULES] = rules
+    return rules

@@ -8,7 +8,8 @@ from server.api.pagination import PageSchema
 from server.api.requests import path_id, read_query, refuse_query
 from server.api.responses import page_response, tagged_response
 from server.api.schemas import StudyQuerySchema
-from server.api.services import CURSORS, LOOKED_UP, caller_of, services_of
+from server.api.services import CURSORS, caller_of, services_of
+from server.api.state import state_of
 from server.domain.catalog import class_position
 from server.domain.reading import ClassPageLookup
 
@@ -37,7 +38,7 @@ def look_up_class(request: web.Request) -> ClassPageLookup:
 async def get_class(request: web.Request) -> web.Response:
     """A class with its decks and how far the caller is in each."""
     refuse_query(request)
-    lookup: ClassPageLookup = request.get(LOOKED_UP) or look_up_class(request)
+    lookup: ClassPageLookup = state_of(request).looked_up or look_up_class(request)
     return page_response(request, await lookup.page())
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
 from server.api.pagination import Cursors
+from server.api.state import state_of
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
@@ -20,6 +20,7 @@ from server.domain.reading import Reading
 from server.domain.sessions import Sessions
 from server.domain.tokens import Caller
 from server.domain.writing import Writer
+from server.errors import Unauthenticated
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
@@ -65,10 +66,6 @@ class Readiness:
 SERVICES = web.AppKey("services", Services)
 CURSORS = web.AppKey("cursors", Cursors)
 READINESS = web.AppKey("readiness", Readiness)
-# Set by the rate limit, for routes that look up their data while the limiter decides.
-LOOKED_UP: web.RequestKey[Any] = web.RequestKey("looked_up", object)
-# Set by authentication: who is calling; not there for a stranger.
-CALLER = web.RequestKey("caller", Caller)
 
 
 def services_of(request: web.Request) -> Services:
@@ -78,4 +75,7 @@ def services_of(request: web.Request) -> Services:
 
 def caller_of(request: web.Request) -> Caller:
     """Who is calling; for routes that require a role, where somebody always is."""
-    return request[CALLER]
+    caller = state_of(request).caller
+    if caller is None:
+        raise Unauthenticated
+    return caller

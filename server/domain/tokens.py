@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
@@ -25,6 +25,11 @@ class Caller:
     user_id: UUID
     role: Role
     plan: str | None = None
+    # The id as text, made once: it is in every log line and every key.
+    user_key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user_key", str(self.user_id))
 
 
 @dataclass(frozen=True, slots=True)

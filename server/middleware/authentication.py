@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
-from server.api.services import CALLER, services_of
+from server.api.state import state_of
+from server.domain.callers import Callers
 from server.errors import Forbidden, MasteryError, Unauthenticated
-from server.middleware.rules import rule_of
+from server.middleware.rules import Rules, rule_of
 from server.telemetry.request_context import current_request
 
-# Why a token was refused: its bearer is a stranger, limited by address, and told the reason where a role is required.
-_REFUSAL = web.RequestKey("refusal", MasteryError)
+
+def authentication(callers: Callers) -> Middleware:
+    """The middleware that verifies the Bearer token, if there is one.
+
+    The bearer of a token that is refused is a stranger, limited by address, and told the reason where a role is
+    required.
+    """
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        credentials = request.headers.get(hdrs.AUTHORIZATION)
+        if credentials is not None:
+            scheme, _, token = credentials.partition(" ")
+            if scheme.lower() == "bearer":
+                state = state_of(request)
+                token = token.strip()
+                try:
+                    caller = callers.recall(token) or await callers.identify(token)
+                except MasteryError as refusal:
+                    state.refusal = refusal
+                else:
+                    state.caller = caller
+                    context = current_request.get()
+                    if context is not None:
+                        context.user_id = caller.user_key
+        return await handler(request)
+
+    return authenticate
 
 
-@web.middleware
-async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Verify the Bearer token, if there is one."""
-    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() == "bearer":
-        callers = services_of(request).callers
-        token = token.strip()
-        try:
-            caller = callers.recall(token) or await callers.identify(token)
-        except MasteryError as refusal:
-            request[_REFUSAL] = refusal
-        else:
-            request[CALLER] = caller
-            context = current_request.get()
-            if context is not None:
-                context.user_id = str(caller.user_id)
-    return await handler(request)
+def authorization(rules: Rules) -> Middleware:
+    """The middleware that lets a request through to its handler if its caller has the role that the route requires."""
 
+    @web.middleware
+    async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
+        required = rule_of(request, rules).role
+        if required is not None:
+            state = state_of(request)
+            if state.caller is None:
+                raise state.refusal or Unauthenticated()
+            if required == "admin" and state.caller.role != "admin":
+                raise Forbidden
+        return await handler(request)
 
-@web.middleware
-async def authorization(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request through to its handler if its caller has the role that the route requires."""
-    required = rule_of(request).role
-    if required is not None:
-        caller = request.get(CALLER)
-        if caller is None:
-            raise request.get(_REFUSAL) or Unauthenticated()
-        if required == "admin" and caller.role != "admin":
-            raise Forbidden
-    return await handler(request)
+    return authorize

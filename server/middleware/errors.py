@@ -12,8 +12,8 @@ from aiohttp.typedefs import Handler
 
 from server.api.responses import problem_response
 from server.api.services import services_of
+from server.api.state import state_of
 from server.errors import InvalidInput, MasteryError, ServiceUnavailable, Unauthenticated
-from server.middleware.tracing import ERROR_CODE, REQUEST_ID
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def note_error_code(request: web.Request, code: str) -> None:
     """Count an error that is answered, and keep its code for the log line."""
     services_of(request).metrics.errors.labels(code).inc()
-    request[ERROR_CODE] = code
+    state_of(request).error_code = code
 
 
 def _log_failure(error: MasteryError) -> None:
@@ -73,7 +73,7 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
         title=error.title,
         detail=error.detail,
         code=error.code,
-        request_id=request[REQUEST_ID],
+        request_id=state_of(request).request_id,
         headers=headers,
         **problem,
     )
@@ -91,6 +91,6 @@ def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response
         title=phrase,
         detail=_DETAILS.get(error.status, f"{phrase}."),
         code=code,
-        request_id=request[REQUEST_ID],
+        request_id=state_of(request).request_id,
         headers=headers,
     )

@@ -6,53 +6,61 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from server.api.requests import read_json_value
 from server.api.responses import problem_response
-from server.api.services import CALLER, LOOKED_UP, services_of
+from server.api.state import state_of
 from server.domain.accounts import normal_email
 from server.errors import MasteryError
-from server.middleware.client import address_of
 from server.middleware.errors import note_error_code
-from server.middleware.rules import rule_of
-from server.middleware.tracing import RATE_LIMIT_HEADERS, RATE_LIMIT_OUTCOME, REQUEST_ID
+from server.middleware.rules import Rules, rule_of
+from server.ratelimit import Limiter
+from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.headers import problem_of, rate_limit_headers
 from server.telemetry.timings import measure
 
 
-@web.middleware
-async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Charge the request, or refuse it. Whatever comes out in the end carries the limiter's headers."""
-    rule = rule_of(request)
-    group = rule.limits
-    if group is None:
-        return await handler(request)
-    services = services_of(request)
-    limits = services.rate_limits.current
-    caller = request.get(CALLER)
-    charges = limits.charges(
-        group,
-        user_id=None if caller is None else caller.user_id,
-        address=address_of(request),
-        email=await _email_of(request) if limits.counts_email(group) else None,
-        plan=None if caller is None else caller.plan,
-    )
-    if rule.look_up is not None and caller is not None and not services.limiter.is_refusing(charges):
-        try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
-            request[LOOKED_UP] = rule.look_up(request)
-        except MasteryError:
-            pass  # the handler will say what is wrong, once the request is charged
-    with measure("limit"):
-        # Without a request id of the client's: who repeats it must not get the first verdict again for free.
-        decision = await services.limiter.decide(charges)
-    request_id = request[REQUEST_ID]
-    request[RATE_LIMIT_HEADERS] = dict(rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id))
-    request[RATE_LIMIT_OUTCOME] = "allowed" if decision.allowed else "denied"
-    if decision.allowed:
-        return await handler(request)
-    note_error_code(request, "rate_limited")
-    return _refusal(problem_of(decision, jitter=request_id), request_id)
+def rate_limit(limiter: Limiter, rate_limits: RateLimitsFile, rules: Rules) -> Middleware:
+    """The middleware that charges a request, or refuses it.
+
+    Whatever comes out in the end carries the limiter's headers.
+    """
+
+    @web.middleware
+    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        rule = rule_of(request, rules)
+        group = rule.limits
+        if group is None:
+            return await handler(request)
+        limits = rate_limits.current
+        state = state_of(request)
+        caller = state.caller
+        charges = limits.charges(
+            group,
+            user_id=None if caller is None else caller.user_key,
+            address=state.address,
+            email=await _email_of(request) if limits.counts_email(group) else None,
+            plan=None if caller is None else caller.plan,
+        )
+        if rule.look_up is not None and caller is not None and not limiter.is_refusing(charges):
+            try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
+                state.looked_up = rule.look_up(request)
+            except MasteryError:
+                pass  # the handler will say what is wrong, once the request is charged
+        with measure("limit"):
+            # Without a request id of the client's: who repeats it must not get the first verdict again for free.
+            decision = await limiter.decide(charges)
+        request_id = state.request_id
+        state.limit_headers = rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
+        if decision.allowed:
+            state.limit_outcome = "allowed"
+            return await handler(request)
+        state.limit_outcome = "denied"
+        note_error_code(request, "rate_limited")
+        return _refusal(problem_of(decision, jitter=request_id), request_id)
+
+    return limit
 
 
 def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:

@@ -33,9 +33,10 @@ class Rule:
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)
-RULES = web.AppKey("rules", Mapping[web.AbstractRoute, Rule])
+Rules = Mapping[web.AbstractRoute, Rule]
+RULES = web.AppKey("rules", dict[web.AbstractRoute, Rule])
 
 
-def rule_of(request: web.Request) -> Rule:
+def rule_of(request: web.Request, rules: Rules) -> Rule:
     """The rule of the route that a request matched."""
-    return request.app[RULES].get(request.match_info.route, UNMATCHED)
+    return rules.get(request.match_info.route, UNMATCHED)

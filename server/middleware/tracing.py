@@ -9,18 +9,13 @@ from datetime import timedelta
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from server.api.state import STATE, RequestState
 from server.middleware.client import address_of
+from server.ratelimit.identity import text_of
+from server.ratelimit.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
-
-REQUEST_ID = web.RequestKey("request_id", str)
-# Set by the rate limit: what it tells the client, on whatever response comes out in the end.
-RATE_LIMIT_HEADERS = web.RequestKey("rate_limit_headers", dict[str, str])
-# Set by the rate limit: allowed, denied or unlimited, for the log line.
-RATE_LIMIT_OUTCOME = web.RequestKey("rate_limit_outcome", str)
-# Set with every problem that is answered: its stable code, for the log line and the metrics.
-ERROR_CODE = web.RequestKey("error_code", str)
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 # W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
@@ -33,8 +28,17 @@ _random_bits = random.Random().getrandbits  # noqa: S311
 _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
 
 
-def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Middleware:
-    """The middleware. The two thresholds, in milliseconds, decide X-Performance-Rating."""
+def tracing(
+    *, rating_good_ms: float, rating_poor_ms: float, hsts: bool, trusted: TrustedProxies
+) -> Middleware:
+    """The middleware.
+
+    Args:
+        rating_good_ms: faster answers are rated Good.
+        rating_poor_ms: from here on they are Poor.
+        hsts: tell browsers to come back by HTTPS only.
+        trusted: whose word on a client's address counts.
+    """
     fixed = {
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
@@ -52,6 +56,7 @@ def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Midd
 
     def write_line(
         request: web.Request,
+        state: RequestState,
         context: RequestContext,
         timings: Timings,
         total_ms: float,
@@ -65,10 +70,10 @@ def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Midd
             status=status,
             duration_ms=total_ms,
             timings=timings,
-            client_ip=str(address_of(request)),
+            client_ip=text_of(state.address),
             response_bytes=size,
-            rate_limit=request.get(RATE_LIMIT_OUTCOME, "unlimited"),
-            error_code=request.get(ERROR_CODE),
+            rate_limit=state.limit_outcome,
+            error_code=state.error_code,
         )
 
     @web.middleware
@@ -76,14 +81,14 @@ def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Midd
         timings = Timings()
         request_id = request_id_of(request)
         context = RequestContext(request_id, trace_id_of(request) or request_id)
-        request[REQUEST_ID] = request_id
+        state = request[STATE] = RequestState(request_id, address_of(request, trusted))
         # One connection is one task: what the request before has left here is replaced.
         current_request.set(context)
         current_timings.set(timings)
         try:
             response = await handler(request)
         except BaseException:
-            write_line(request, context, timings, timings.total_ms(), 499, 0)
+            write_line(request, state, context, timings, timings.total_ms(), 499, 0)
             raise
         total_ms = timings.total_ms()
         headers = response.headers
@@ -94,13 +99,11 @@ def tracing(*, rating_good_ms: float, rating_poor_ms: float, hsts: bool) -> Midd
         headers["X-Performance-Rating"] = rating_of(total_ms)
         if timings.cache_outcome is not None:
             headers["X-Cache"] = timings.cache_outcome
-        limits = request.get(RATE_LIMIT_HEADERS)
-        if limits is not None:
-            headers.update(limits)
+        headers.update(state.limit_headers)
         headers.update(fixed)
         body = response.body if isinstance(response, web.Response) else None
         size = len(body) if isinstance(body, bytes) else 0
-        write_line(request, context, timings, total_ms, response.status, size)
+        write_line(request, state, context, timings, total_ms, response.status, size)
         return response
 
     return trace

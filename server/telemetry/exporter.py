@@ -23,6 +23,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from server.errors import MasteryError
+from server.telemetry.children import Children
 from server.telemetry.metrics import Metrics
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it: the client went away, or the server is stopping
@@ -38,7 +39,7 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
     untouched.
     """
     measured = prometheus_middleware_factory("http", _CountersOnly(metrics.registry))
-    in_flight, durations = metrics.http_requests_in_flight, metrics.http_request_duration_seconds
+    in_flight, durations = metrics.http_requests_in_flight, Children(metrics.http_request_duration_seconds)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -65,7 +66,7 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
         else:
             return response
         finally:
-            durations.labels(view.method, view.path_template, status).observe(perf_counter() - began)
+            durations(view.method, view.path_template, status).observe(perf_counter() - began)
             in_flight.dec()
         raise failure or _StandIn  # the first; out here, where its context stays what it was
 
@@ -97,26 +98,9 @@ class _CountersOnly(CollectorRegistry):
         """Declare a metric of the exporter's, and make finding its children cheap."""
         if isinstance(collector, Counter):
             self._registry.register(collector)
-            collector.labels = _Children(collector)  # type: ignore[method-assign, assignment]
+            collector.labels = Children(collector)  # type: ignore[method-assign]
         elif isinstance(collector, MetricWrapperBase):
             collector.labels = _nothing  # type: ignore[method-assign, assignment]
-
-
-class _Children:
-    """A metric's `labels` with a memory: the exporter looks five children up for every request."""
-
-    __slots__ = ("_find", "_known")
-
-    def __init__(self, metric: MetricWrapperBase) -> None:
-        self._find = metric.labels
-        self._known: dict[tuple[object, ...], Any] = {}
-
-    def __call__(self, **labels: object) -> Any:
-        key = tuple(labels.values())
-        child = self._known.get(key)
-        if child is None:
-            child = self._known[key] = self._find(**labels)
-        return child
 
 
 class _Nothing:

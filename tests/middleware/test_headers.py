@@ -133,8 +133,7 @@ async def failing(aiohttp_client: AiohttpClient, settings: Settings, people: dic
         raise kinds[request.match_info["kind"]](SECRET)
 
     route = app.router.add_get("/fail/{kind}", fail)
-    known = app[RULES]
-    app[RULES] = {**known, route: Rule(role="user", limits="reads")}
+    app[RULES][route] = Rule(role="user", limits="reads")
     client: TestClient[Any, Any] = await aiohttp_client(app)
     return Api(client, people)
 

@@ -1,0 +1,41 @@
+"""What the chain has found out about a request on its way in, for those further down and for the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from server.domain.tokens import Caller
+from server.errors import MasteryError
+from server.ratelimit.identity import Address
+
+
+class RequestState:
+    """One object a request, made by the outermost link: finding several things on a request would cost more."""
+
+    __slots__ = (
+        "address", "caller", "error_code", "limit_headers", "limit_outcome", "looked_up", "refusal", "request_id",
+    )  # fmt: skip
+
+    def __init__(self, request_id: str, address: Address) -> None:
+        self.request_id = request_id
+        self.address = address
+        # Set by authentication: who is calling, or why the token was refused; neither for a stranger.
+        self.caller: Caller | None = None
+        self.refusal: MasteryError | None = None
+        # Set by the rate limit: what it said, what it tells the client on whatever answer comes out in the end, and
+        # what the route has asked the cache for meanwhile.
+        self.limit_outcome = "unlimited"
+        self.limit_headers: list[tuple[str, str]] = []
+        self.looked_up: Any = None
+        # Set with every problem that is answered: its stable code.
+        self.error_code: str | None = None
+
+
+STATE = web.RequestKey("state", RequestState)
+
+
+def state_of(request: web.Request) -> RequestState:
+    """The state of a request."""
+    return request[STATE]
