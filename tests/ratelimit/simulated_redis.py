@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("server_clock").source
+_REAL_MARGIN = b" + 1000"
 _REAL_PAGE = b"local PAGE = 16\n"
 _SIMULATED_CLOCK = (
     f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
@@ -23,17 +24,28 @@ _SIMULATED_CLOCK = (
 
 
 @functools.cache
-def simulated(script: Script, page_entries: int = 16) -> Script:
-    """The script with lua/server_clock.lua replaced by a key that the test sets, and pages of another size."""
+def simulated(script: Script, page_entries: int, kept_longer_ms: int) -> Script:
+    """The script with lua/server_clock.lua replaced by a key that the test sets.
+
+    Args:
+        script: the real one.
+        page_entries: entries of a page; a small number brings a long log's forms into short tests.
+        kept_longer_ms: how long a state outlives its newest entry.
+    """
     assert _REAL_CLOCK in script.source
     assert _REAL_PAGE in script.source
     source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
+    assert _REAL_MARGIN in source
+    source = source.replace(_REAL_MARGIN, b" + %d" % kept_longer_ms)
     source = source.replace(_REAL_PAGE, b"local PAGE = %d\n" % page_entries)
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 class SimulatedRedis:
     """A `ScriptRunner` whose scripts see `now_us` as the server's time.
+
+    Keys expire by the real time: a test in which little time is simulated must not be stopped for longer than a
+    state's life, or it sets `kept_longer_ms`.
 
     Args:
         url: of the Redis.
@@ -42,6 +54,7 @@ class SimulatedRedis:
     def __init__(self, url: str) -> None:
         self.client = redis.Redis.from_url(url)
         self.page_entries = 16
+        self.kept_longer_ms = 1000
         self._now_us = 0
         self.now_us = START_US
 
@@ -64,7 +77,7 @@ class SimulatedRedis:
         deadline_ms: float | None = None,  # noqa: ARG002 - the interface is RedisLink's
     ) -> Any:
         """Run it at the simulated time."""
-        changed = simulated(script, self.page_entries)
+        changed = simulated(script, self.page_entries, self.kept_longer_ms)
         try:
             return self.client.evalsha(changed.sha1, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:

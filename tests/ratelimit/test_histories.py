@@ -25,6 +25,8 @@ from tests.ratelimit.oracle import Admission, OracleWindow
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
 
 HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", "120"))
+# Simulated time may stand still while a busy machine makes the test wait: no key may expire meanwhile.
+NEVER_EXPIRES_MS = 3_600_000
 EXACT = 1_000_000  # log entries: never a ring
 
 histories = settings(
@@ -201,7 +203,7 @@ def test_point_01_exact_in_random_histories(
     history: list[Request | Refund | NewLimits],
 ) -> None:
     """Every answer is the oracle's, whatever the limits, costs, reloads, clock steps, replays and refunds."""
-    simulated.page_entries = page_entries
+    simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
     simulated.now_us = START_US
     world = World(simulated, start)
     for step in history:
@@ -230,7 +232,7 @@ def test_point_01_a_ring_never_admits_more_and_is_at_most_a_slot_late(
     history: list[tuple[int, int]],
 ) -> None:
     """Beyond its entries a log admits never more than the limit, and refuses only what a slot's delay explains."""
-    simulated.page_entries = page_entries
+    simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
     simulated.now_us = START_US
     policy, subject, window = Policy("ring", limit, window_ms), f"user:ring-{next(subjects)}", OracleWindow()
     span = window_ms * 1000
