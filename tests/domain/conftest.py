@@ -26,8 +26,6 @@ __all__ = ["COURSE", "Course", "course", "people", "redis_url"]
 
 register_uuid()  # type: ignore[no-untyped-call]
 
-_LOCK_FIGURES = "DO $$ BEGIN PERFORM FROM user_stats ORDER BY user_id FOR UPDATE; END $$;"
-
 
 @dataclass(frozen=True)
 class Domain:
@@ -54,13 +52,6 @@ class Domain:
     async def add_bookmark(self, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
         """Bookmark a card in a unit of work of its own."""
         return await self.writer.run(lambda unit: add_bookmark(unit, user_id, flashcard_id))
-
-    def delete(self, statement: str, *values: object) -> None:
-        """Delete shared content or users as the service must: with the figures of all students locked first.
-
-        Everything that writes for a student takes their figures first, and so neither waits for the other in a circle.
-        """
-        self.sql(_LOCK_FIGURES + statement, *values)
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement, committed, and give its rows if it has any."""
