@@ -56,9 +56,29 @@ SELECT user_id, deck_id,
 --   and stay one for the single ratings that follow on the same connection: only plans along an index are allowed.
 CREATE OR REPLACE FUNCTION count_progress_inserted() RETURNS trigger LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    one record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM inserted) THEN
+    SELECT user_id, deck_id, (mastery_status = 'new')::integer AS new_cards,
+           (mastery_status = 'learning')::integer AS learning_cards,
+           (mastery_status = 'mastered')::integer AS mastered_cards, count(*) OVER () AS rows
+      INTO one FROM inserted LIMIT 1;
+    IF NOT FOUND THEN
         RETURN NULL;  -- an upsert that found all of its rows
+    END IF;
+    IF one.rows = 1 THEN  -- a single rating, by far the most frequent: without any of the sums
+        UPDATE user_stats
+           SET new_cards = new_cards + one.new_cards,
+               learning_cards = learning_cards + one.learning_cards,
+               mastered_cards = mastered_cards + one.mastered_cards
+         WHERE user_id = one.user_id;
+        INSERT INTO user_deck_stats AS s (user_id, deck_id, new_cards, learning_cards, mastered_cards)
+        VALUES (one.user_id, one.deck_id, one.new_cards, one.learning_cards, one.mastered_cards)
+            ON CONFLICT (user_id, deck_id) DO UPDATE
+           SET new_cards = s.new_cards + excluded.new_cards,
+               learning_cards = s.learning_cards + excluded.learning_cards,
+               mastered_cards = s.mastered_cards + excluded.mastered_cards;
+        RETURN NULL;
     END IF;
     PERFORM FROM user_stats WHERE user_id IN (SELECT user_id FROM inserted) ORDER BY user_id FOR NO KEY UPDATE;
     UPDATE user_stats AS s
@@ -119,7 +139,36 @@ $$;
 
 CREATE OR REPLACE FUNCTION count_progress_updated() RETURNS trigger LANGUAGE plpgsql
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    changed integer;
+    one record;
 BEGIN
+    SELECT count(*) INTO changed FROM (SELECT FROM after_update LIMIT 2) AS few;
+    IF changed = 0 THEN
+        RETURN NULL;  -- an upsert that found none of its rows
+    END IF;
+    IF changed = 1 THEN  -- as above
+        SELECT a.user_id, a.deck_id, a.mastery_status <> b.mastery_status AS is_other,
+               (a.mastery_status = 'new')::integer - (b.mastery_status = 'new')::integer AS new_cards,
+               (a.mastery_status = 'learning')::integer - (b.mastery_status = 'learning')::integer AS learning_cards,
+               (a.mastery_status = 'mastered')::integer - (b.mastery_status = 'mastered')::integer AS mastered_cards
+          INTO one FROM after_update AS a JOIN before_update AS b ON b.deck_id = a.deck_id;
+        IF FOUND THEN
+            IF one.is_other THEN
+                UPDATE user_stats
+                   SET new_cards = new_cards + one.new_cards,
+                       learning_cards = learning_cards + one.learning_cards,
+                       mastered_cards = mastered_cards + one.mastered_cards
+                 WHERE user_id = one.user_id;
+                UPDATE user_deck_stats
+                   SET new_cards = new_cards + one.new_cards,
+                       learning_cards = learning_cards + one.learning_cards,
+                       mastered_cards = mastered_cards + one.mastered_cards
+                 WHERE user_id = one.user_id AND deck_id = one.deck_id;
+            END IF;
+            RETURN NULL;
+        END IF;
+    END IF;
     -- Most ratings leave the status as it was.
     IF NOT EXISTS (SELECT user_id, deck_id, mastery_status FROM after_update
                    EXCEPT ALL
