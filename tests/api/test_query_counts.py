@@ -14,6 +14,7 @@ from server.routes import ROUTES
 from server.settings import Settings
 from server.tools.generating import generate
 from tests.api.conftest import Api, Course, StartApi
+from tests.conftest import run_sql
 
 # Each read with an empty cache: its queries, each once. {name} is an id of `ids`.
 READS: dict[str, set[str]] = {
@@ -27,6 +28,7 @@ READS: dict[str, set[str]] = {
     "/api/progress/class/{class}": {"get_published_class", "list_class_decks", "list_class_mastery"},
     "/api/progress/cards/{card}": {"get_card_progress"},
     "/api/stats": {"get_user_stats"},
+    "/api/profile": {"get_profile"},
     "/api/bookmarks": {"list_bookmarks"},
     "/api/sessions": {"list_sessions"},
     "/api/sessions?deckId={deck}": {"list_deck_sessions"},
@@ -46,9 +48,11 @@ WITHOUT_QUERIES = {
     "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
 }  # fmt: skip
 RATING = {
-    "find_rateable_cards", "lock_user_stats", "find_own_sessions", "record_ratings", "add_session_cards",
-    "record_activity",
+    "find_rateable_cards", "lock_user_stats", "find_own_sessions", "add_reviews", "add_session_cards",
+    "record_ratings", "record_activity",
 }  # fmt: skip
+OF_A_CLASS_SET_TO_FSRS = {"list_memory_states", "list_reviews", "keep_memory_states"}
+WITH_A_KEY = {"claim_idempotency_key", "keep_idempotent_answer"}
 # Asked now and then, apart from what the route asks.
 WHETHER_THE_CALLER_EXISTS = Counter({"find_user": 2})
 
@@ -123,23 +127,30 @@ async def test_a_class_of_many_decks_is_studied_with_as_many_queries(api: Api, d
 
 
 @pytest.mark.parametrize("cards", [1, 3])
-async def test_ratings_need_the_same_queries_however_many(api: Api, course: Course, cards: int) -> None:
-    """A batch costs what a single rating costs."""
-    started = await (
-        await api.post("/api/sessions", json={"deckIds": [str(course.decks["Analysis"])]})
-    ).json()
-    tally = Tally(api)
+async def test_ratings_need_the_same_queries_however_many(
+    api: Api, course: Course, database_url: str, cards: int
+) -> None:
+    """A batch costs what a single rating costs; a key and spaced repetition cost a few queries more."""
+    started = await api.post("/api/sessions", json={"deckIds": [str(course.decks["Analysis"])]})
+    session_id = (await started.json())["sessionId"]
     ratings = [
-        {
-            "flashcardId": str(course.cards[f"r{number + 1}"]),
-            "confidenceLevel": 4,
-            "sessionId": started["sessionId"],
-        }
+        {"flashcardId": str(course.cards[f"r{number + 1}"]), "confidenceLevel": 4, "sessionId": session_id}
         for number in range(cards)
     ]
-    response = await api.post("/api/progress/cards", json={"ratings": ratings})
-    assert 200 == response.status
-    assert Counter(RATING) == tally.since() - WHETHER_THE_CALLER_EXISTS
+
+    async def asked(**headers: str) -> Counter[str]:
+        tally = Tally(api)
+        response = await api.post("/api/progress/cards", json={"ratings": ratings}, headers=headers)
+        assert 200 == response.status
+        return tally.since() - WHETHER_THE_CALLER_EXISTS
+
+    keyed = {"Idempotency-Key": "a-batch"}
+    assert Counter(RATING) == await asked()
+    assert Counter(RATING | WITH_A_KEY) == await asked(**keyed)
+    assert Counter({"claim_idempotency_key"}) == await asked(**keyed), "a repeat"
+    run_sql(database_url, "UPDATE classes SET scheduler = 'fsrs'")
+    assert Counter(RATING | OF_A_CLASS_SET_TO_FSRS) == await asked()
+    assert Counter(RATING | OF_A_CLASS_SET_TO_FSRS - {"list_reviews"}) == await asked(), "the memory is kept"
 
 
 def test_every_read_has_its_line_here() -> None:

@@ -1,0 +1,71 @@
+"""What a rating asks beyond progress is answered along an index, however many reviews and keys there are."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from server.tools.embedded import EmbeddedServer
+from tests.conftest import replace_database, run_sql
+from tests.sql.test_indexes import explain, indexes_of
+from tests.stores.databases import ask
+
+FILL = """
+    INSERT INTO users (email) SELECT 'user' || n || '@example.org' FROM generate_series(1, 200) AS n;
+    INSERT INTO classes (name) VALUES ('C');
+    INSERT INTO decks (class_id, name) SELECT id, 'D' FROM classes;
+    INSERT INTO flashcards (deck_id, question, answer) SELECT id, n, n FROM decks, generate_series(1, 50) AS n;
+    INSERT INTO review_log (user_id, flashcard_id, confidence_level, rated_at)
+    SELECT u.id, f.id, 3, now() FROM generate_series(1, 5), users AS u, flashcards AS f;
+    INSERT INTO memory_states
+    SELECT u.id, f.id, 1, 5, 'review', NULL, now(), now(), 5 FROM users AS u, flashcards AS f;
+    INSERT INTO idempotency_keys (user_id, key, fingerprint, status, created_at)
+    SELECT u.id, n, sha256(''), 200, now() - n * interval '1 minute' FROM users AS u, generate_series(1, 100) AS n;
+"""
+USER = "(SELECT id FROM users ORDER BY email LIMIT 1)"
+CARD = "(SELECT id FROM flashcards ORDER BY id LIMIT 1)"
+OWN = {"user_id": USER, "flashcard_ids": CARD}
+KEY = {"user_id": USER, "key": "7"}
+CLAIM = KEY | {"fingerprint": bytes(32)}
+ANSWER = KEY | {"status": 200, "location": None, "body": b""}
+
+
+@pytest.fixture(scope="module")
+def studied_url(shared_postgres: EmbeddedServer, database_template: str) -> Iterator[str]:
+    """50,000 reviews, 10,000 memories and 20,000 keys; to be read, not written."""
+    name = f"studied_{secrets.token_hex(6)}"
+    run_sql(shared_postgres.url, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY file_copy")
+    url = replace_database(shared_postgres.url, name)
+    run_sql(url, FILL)
+    run_sql(url, "ANALYZE")
+    yield url
+    run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(("query", "parameters", "indexes"), [
+    ("list_reviews", OWN, {"idx_review_log_user_flashcard"}),
+    ("list_memory_states", OWN, {"memory_states_pkey", "idx_review_log_user_flashcard"}),
+    ("claim_idempotency_key", CLAIM, {"idempotency_keys_pkey", "idx_idempotency_keys_created"}),
+    ("keep_idempotent_answer", ANSWER, {"idempotency_keys_pkey"}),
+])  # fmt: skip
+def test_a_table_is_read_along_its_index(
+    studied_url: str, query: str, parameters: dict[str, Any], indexes: set[str]
+) -> None:
+    """No table is scanned."""
+    nodes = explain(studied_url, query, parameters)
+    assert indexes == indexes_of(nodes)
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+
+
+@pytest.mark.parametrize("table", ["review_log", "memory_states"])
+def test_the_deletion_of_a_card_finds_what_hangs_on_it(studied_url: str, table: str) -> None:
+    """Each foreign key has an index that begins with it."""
+    leading = ask(
+        studied_url,
+        "SELECT i.indrelid::regclass::text, a.attname FROM pg_index AS i "
+        "JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]",
+    )
+    assert {(table, "user_id"), (table, "flashcard_id")} <= set(leading)
