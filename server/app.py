@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from server import __version__
+from server.api.documentation import OPENAPI, openapi_asset
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
@@ -35,6 +36,7 @@ from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
 from server.middleware.rules import UNMATCHED_GROUP
 from server.middleware.tracing import tracing
+from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.proxies import TrustedProxies
@@ -128,6 +130,7 @@ def create_app(settings: Settings) -> web.Application:
         ],
     )
     app[CURSORS] = Cursors(settings.secret_key)
+    app[OPENAPI] = openapi_asset(openapi_document())
     app[READINESS] = Readiness()
     app[TRUSTED_PROXIES] = TrustedProxies.parse(settings.trusted_proxies)
     app[SERVICES] = Services(
