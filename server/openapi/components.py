@@ -69,6 +69,10 @@ HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "X-Cache": _header(
             "What the service's cache gave.", {"type": "string", "enum": ["HIT", "MISS", "STALE", "BYPASS"]}
         ),
+        "Idempotency-Replayed": _header(
+            "This is the answer to an earlier request with the same Idempotency-Key.",
+            {"type": "string", "const": "true"},
+        ),
         "Location": _header(
             "Where the new one is.", {"type": "string", "format": "uri-reference"}, always=True
         ),
@@ -99,7 +103,7 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
         },
         "Idempotency-Key": {
             "description": "A repeat within 24 hours gets the first answer and changes nothing.",
-            "schema": {"type": "string", "pattern": r"^[!-~]([ -~]{0,253}[!-~])?$"},
+            "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
             "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
         },
         "X-Time-Zone": {

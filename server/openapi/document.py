@@ -16,6 +16,7 @@ from server import __version__
 from server.api.answers.problems import Problem
 from server.api.documentation import asset_names
 from server.api.responses import PROBLEM_JSON
+from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
 from server.openapi.components import (
     BEARER,
     HEADERS,
@@ -119,18 +120,20 @@ def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] |
     if 304 in operation.results:
         yield "If-None-Match"
     if is_idempotent(route):
-        yield "Idempotency-Key"
+        yield IDEMPOTENCY_KEY
     yield from operation.headers
 
 
 def _responses(route: Route, operation: Operation) -> Iterator[tuple[str, Any]]:
-    limited = ON_LIMITED_ROUTES if route.limits is not None else ()
+    headers = ON_LIMITED_ROUTES if route.limits is not None else ()
+    if is_idempotent(route):
+        headers = (*headers, REPLAYED)
     for status in sorted({*operation.results, *operation.errors, *_implied_errors(route, operation)}):
         result = operation.results.get(status)
         if result is None:
             yield str(status), PROBLEMS[status][0]
         else:
-            yield str(status), _response(result, limited)
+            yield str(status), _response(result, headers)
 
 
 def _implied_errors(route: Route, operation: Operation) -> set[int]:

@@ -15,6 +15,7 @@ from server.api import (
     classes,
     documentation,
     operations,
+    profile,
     study,
 )
 from server.api.answers import administration, identity, reading, studying
@@ -31,6 +32,7 @@ from server.api.pagination import PageSchema
 from server.api.responses import JSON
 from server.api.schemas import (
     LoginSchema,
+    ProfileSchema,
     RatingSchema,
     RatingsSchema,
     RefreshSchema,
@@ -125,6 +127,10 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         ),
         auth.logout: Operation(bodies=json(RefreshSchema()), results=done()),
         auth.get_me: Operation(results=tagged(identity.Me)),
+        profile.get_profile: Operation(results=tagged(identity.Profile)),
+        profile.change_profile: Operation(
+            bodies=json(ProfileSchema(partial=True)), results=answers(identity.Profile)
+        ),
         classes.list_classes: Operation(query=PageSchema(), results=tagged(reading.ClassList, cached=True)),
         classes.get_class: Operation(results=tagged(reading.Class, cached=True)),
         classes.study_class: Operation(query=StudyQuerySchema(), results=tagged(reading.Study, cached=True)),

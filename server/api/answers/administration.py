@@ -9,6 +9,7 @@ from marshmallow import fields, validate
 from server.api.answers.identity import User
 from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
 from server.api.answers.studying import ClassProgress, Stats
+from server.domain.scheduling import SCHEDULERS
 from server.ratelimit.policies import Source
 
 
@@ -22,6 +23,7 @@ class EditableClass(Answer):
     color = maybe_text()
     order = count()
     is_published = fields.Boolean()
+    scheduler = fields.String(validate=validate.OneOf(SCHEDULERS))
     created_at = fields.DateTime()
     updated_at = fields.DateTime()
 

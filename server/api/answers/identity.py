@@ -32,3 +32,10 @@ class Me(Answer):
     """The caller."""
 
     user = fields.Nested(User)
+
+
+class Profile(Answer):
+    """What the caller says of themselves."""
+
+    name = maybe_text()
+    time_zone = fields.String(metadata={"description": "an IANA name"})
