@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from server import __version__
+from server.api.documentation import OPENAPI, openapi_asset
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
@@ -34,6 +35,7 @@ from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
 from server.middleware.rules import RULES, UNMATCHED_GROUP, Rule
 from server.middleware.tracing import tracing
+from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.proxies import TrustedProxies
@@ -132,6 +134,7 @@ def create_app(settings: Settings) -> web.Application:
         ],
     )
     app[CURSORS] = Cursors(settings.secret_key)
+    app[OPENAPI] = openapi_asset(openapi_document())
     app[READINESS] = Readiness()
     app[SERVICES] = Services(
         settings=settings,

@@ -16,6 +16,7 @@ from server.api import (
     admin_import,
     auth,
     classes,
+    documentation,
     operations,
     profile,
     study,
@@ -51,6 +52,10 @@ ROUTES = (
     # An admin, or the METRICS_TOKEN: the handler looks.
     Route("GET", "/api/metrics/cache", operations.show_cache_metrics, "public", None),
     Route("POST", "/api/metrics/cache/reset", operations.reset_cache_metrics, "admin", None),
+    # Documentation
+    Route("GET", "/api/openapi.json", documentation.show_openapi, "public", None),
+    Route("GET", "/api/docs", documentation.show_documentation, "public", None),
+    Route("GET", "/api/docs/{file}", documentation.show_asset, "public", None),
     # Identity
     Route("POST", "/api/auth/register", auth.register, "public", "register"),
     Route("POST", "/api/auth/login", auth.login, "public", "login"),

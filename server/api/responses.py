@@ -60,12 +60,17 @@ def page_response(request: web.Request, page: Page) -> web.Response:
 def _tagged(request: web.Request, rendering: Rendering) -> web.Response:
     headers = CIMultiDict(_TAGGED_HEADERS)
     headers[hdrs.ETAG] = rendering.tag
-    if hdrs.IF_NONE_MATCH in request.headers and _matches(
-        ",".join(request.headers.getall(hdrs.IF_NONE_MATCH)), rendering.tag
-    ):
+    if is_known(request, rendering.tag):
         return web.Response(status=304, headers=headers)
     headers[hdrs.CONTENT_TYPE] = JSON
     return web.Response(body=rendering.body, headers=headers)
+
+
+def is_known(request: web.Request, tag: str) -> bool:
+    """Whether the reader has the body with this entity tag already, and says so."""
+    return hdrs.IF_NONE_MATCH in request.headers and _matches(
+        ",".join(request.headers.getall(hdrs.IF_NONE_MATCH)), tag
+    )
 
 
 def _matches(if_none_match: str, tag: str) -> bool:

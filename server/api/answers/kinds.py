@@ -1,0 +1,65 @@
+"""What the answers are made of.
+
+Handlers do not go through these schemas: they write dictionaries as the domain gives them. The schemas describe the
+answers in the OpenAPI document, and the tests hold the service to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, fields, missing, validate
+
+from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+
+COUNTS = validate.Range(min=0)
+SHARES = validate.Range(0, 100)
+CONFIDENCE = validate.Range(MINIMUM_CONFIDENCE, MAXIMUM_CONFIDENCE)
+MASTERY = validate.OneOf(("new", "learning", "mastered"))
+
+
+class Answer(Schema):
+    """An object in an answer: a field `next_cursor` is `nextCursor` in JSON, and always there.
+
+    But for fields with a `load_default`, which may be left out. Clients ignore what they do not know: later versions
+    may add fields.
+    """
+
+    class Meta:
+        """Told to apispec: other fields are not forbidden."""
+
+        unknown = EXCLUDE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Give a field its name in JSON."""
+        if field_obj.data_key is None:
+            first, *others = field_name.split("_")
+            field_obj.data_key = first + "".join(word.title() for word in others)
+        field_obj.required = field_obj.load_default is missing
+
+
+def count(*, unit: str | None = None) -> fields.Integer:
+    """A number of things, or of `unit`."""
+    return fields.Integer(validate=COUNTS, metadata={} if unit is None else {"description": unit})
+
+
+def milliseconds() -> fields.Float:
+    """A duration."""
+    return fields.Float(validate=COUNTS, metadata={"description": "milliseconds"})
+
+
+def share() -> fields.Integer:
+    """A part of a whole."""
+    return fields.Integer(validate=SHARES, metadata={"description": "percent, rounded half up"})
+
+
+def maybe_text() -> fields.String:
+    """A text, or null."""
+    return fields.String(allow_none=True)
+
+
+def next_cursor() -> fields.String:
+    """Where a list goes on."""
+    return fields.String(
+        allow_none=True, metadata={"description": "the `cursor` of the next page; null at the end"}
+    )

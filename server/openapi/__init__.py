@@ -1,0 +1,1 @@
+"""The service describes itself, from its routes and its schemas."""
