@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiopg
@@ -118,9 +120,26 @@ class Connector:
 
 async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
     dsn = make_dsn(**parameters)
+    _forget_closed_sockets()
     connection: aiopg.Connection = await aiopg.connect(dsn, timeout=timeout_seconds, enable_hstore=False)
     register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
     return connection
+
+
+def _forget_closed_sockets() -> None:
+    """Make uvloop forget the sockets that libpq has closed by itself, as it does when the server is gone.
+
+    uvloop keeps the dead handle of such a socket under its number, and raises RuntimeError when the next connection
+    gets the same number. To remove a reader or a writer that is not there does nothing.
+    """
+    loop = asyncio.get_running_loop()
+    highest = max(int(path.name) for path in Path("/dev/fd").iterdir())
+    for descriptor in range(3, highest + 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            loop.remove_reader(descriptor)
+            loop.remove_writer(descriptor)
 
 
 class ConnectionPool:

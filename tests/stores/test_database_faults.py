@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from server.stores.database import DatabaseUnavailable
 from server.tools.embedded import EmbeddedServer, free_port, postgres_server
+from tests.conftest import FAST_POSTGRES
 from tests.stores.databases import ask, count_running, open_database
 from tests.stores.postgres_wire import PostgresWire, through
 from tests.waiting import wait_until
@@ -275,3 +279,23 @@ async def test_closing_ends_what_takes_too_long(database_url: str) -> None:
         with pytest.raises(DatabaseUnavailable, match="closed"):
             await waiter
     await wait_until(lambda: count_running(database_url, "query=sleep") == 0, "the server stops")
+
+
+def test_the_death_of_the_server_under_uvloop(tmp_path: Path) -> None:
+    """uvloop, which production runs on, keeps dead handles of sockets that libpq closed: they get in nobody's way."""
+
+    async def ask_a_dead_server(server: EmbeddedServer) -> list[str]:
+        async with open_database(server.url, {"one": "SELECT 1 AS one"}, pool_size=6) as database:
+            await asyncio.gather(*(database.fetch_one("one") for _ in range(6)))
+            os.kill(server.pid, signal.SIGKILL)
+            await asyncio.to_thread(server.process.wait)
+            reasons = []
+            for _ in range(12):
+                with pytest.raises(DatabaseUnavailable) as caught:
+                    await database.fetch_one("one")
+                reasons.append(caught.value.reason)
+            return reasons
+
+    with postgres_server(tmp_path / "postgres", options=FAST_POSTGRES) as server:
+        reasons = uvloop.run(ask_a_dead_server(server))
+    assert "refused" == reasons[-1]
