@@ -103,7 +103,7 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
   end
   if base + last > now then
     if entries then
-      value = rewrite_window(value, key, pages_key, now, span, kind)
+      value = rewrite_window(value, key, pages_key, now, span, kind, false)
       return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
     end
     base = now - last
@@ -172,7 +172,7 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
   end
   local offset = at - base
   if (wide and kind == 0) or offset > reach then
-    value = rewrite_window(value, key, pages_key, now, span, wide and 1 or kind)
+    value = rewrite_window(value, key, pages_key, now, span, wide and 1 or kind, offset > reach)
     return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
   end
   local older, page = '', nil

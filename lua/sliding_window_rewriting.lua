@@ -2,13 +2,14 @@
   What rarely happens to the log of a sliding window: it is read, changed and written anew as a whole.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: rewrite_window(value, key, pages_key, now, span, kind, change) -> the new state, or nil if nothing is left
+  Gives: rewrite_window(value, key, pages_key, now, span, kind, forget, change) -> the new state, or nil if nothing is left
 ]]
 
--- Writes the live entries anew, in a kind, at a base that fits the clock: `now` and `span` are microseconds. If `change`
--- is given, it gets the entries as lists of times, totals since the log's start and their number, and returns how many
--- there are now.
-local function rewrite_window(value, key, pages_key, now, span, kind, change)
+-- Writes the entries anew, in a kind, at a base that fits the clock; `now` and `span` are microseconds. It may be for a
+-- request that is refused in the end, so that all entries are kept unless `forget` says that those which have left must
+-- go, which moves the base. If `change` is given, it gets the entries as lists of times, totals since the log's start and
+-- their number, and returns how many there are now; kind and base stay, as another refund may need them.
+local function rewrite_window(value, key, pages_key, now, span, kind, forget, change)
   local entry, bytes, skip, modulus = '>I5I2', 7, 22, 65536
   local tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I5I2', value)
   if tag % 2 == 1 then
@@ -27,7 +28,7 @@ local function rewrite_window(value, key, pages_key, now, span, kind, change)
   local times, totals, count, before = {}, {}, 0, start
   for offset = 1, #text, bytes do
     local at, charged = struct.unpack(entry, text, offset)
-    if base - moved + at > now - span then
+    if not forget or base - moved + at > now - span then
       count = count + 1
       times[count], totals[count] = at, (charged - before) % modulus
     else
@@ -42,11 +43,10 @@ local function rewrite_window(value, key, pages_key, now, span, kind, change)
     return nil
   end
 
-  -- A refund leaves kind, edition and base as they are.
+  local shift = (forget and not change) and times[1] or 0
   if not change then
-    tag, base = (tag - tag % 2 + 2) % 256 + kind, base - moved + times[1]
+    tag, base = (tag - tag % 2 + 2) % 256 + kind, base - moved + shift
   end
-  local shift = change and 0 or times[1]
   entry = tag % 2 == 1 and '>I6I4' or '>I5I2'
   local parts = {}
   for index = 1, count - 1 do

@@ -142,7 +142,6 @@ class World:
             moved = window.notice_clock(now)
             if moved:
                 self.shaken.update(one[0] for one in self.decided)
-                window.forget(now, span)
             used = window.used(now, span)
             remaining = max(0, limit - used)
             if charge.cost > limit:

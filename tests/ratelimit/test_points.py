@@ -112,6 +112,20 @@ def test_point_04_a_refusal_costs_nothing(simulated: SimulatedRedis, subject: st
     assert decide(simulated, charge).allowed
 
 
+def test_point_04_a_refusal_forgets_nothing(simulated: SimulatedRedis, subject: str) -> None:
+    """What one policy refuses leaves another's log complete, even where a reload wants it in a wider form."""
+    simulated.now_us = START_US
+
+    def charges(limit: int, other_limit: int, other_window_ms: int) -> tuple[Charge, Charge]:
+        other = Policy("other", other_limit, other_window_ms)
+        return Charge(Policy("full", limit, 60_000), "g", subject), Charge(other, "g", subject)
+
+    assert decide(simulated, *charges(1, 1, 1)).allowed
+    simulated.now_us += 1000
+    assert not decide(simulated, *charges(1, 100_000, 1)).allowed
+    assert not decide(simulated, *charges(9, 1, 60_000)).allowed
+
+
 def test_point_04_a_cost_is_one_entry(simulated: SimulatedRedis, subject: str) -> None:
     """A cost of ten thousand takes no more room than one of one; one above the limit has its own answer."""
     policy = Policy("units", 30_000, 60_000)
