@@ -25,9 +25,15 @@ VALUES (%(id)s::uuid, %(email)s, %(password_hash)s, %(name)s, %(role)s)
 """
 
 
-def ensure_demo_accounts(url: str) -> None:
-    """Make the demo accounts where they are missing. Args: url: of the migrated database."""
-    password_hash = PasswordHasher().hash(DEMO_PASSWORD)
+def ensure_demo_accounts(url: str, *, with_password: bool = False) -> None:
+    """Make the demo accounts where they are missing.
+
+    Args:
+        url: of the migrated database.
+        with_password: whether DEMO_PASSWORD signs them in. It is known to everybody: only for a database of our own.
+            Without it, there are only the tokens.
+    """
+    password_hash = PasswordHasher().hash(DEMO_PASSWORD) if with_password else None
     connection = psycopg2.connect(url)
     try:
         with connection, connection.cursor() as cursor:

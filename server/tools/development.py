@@ -18,7 +18,7 @@ from server.tools.banner import banner
 from server.tools.embedded import postgres_server, redis_server
 from server.tools.environment import completed
 from server.tools.failures import CommandError
-from server.tools.importing import import_path
+from server.tools.importing import has_classes, import_path
 from server.tools.invalidation import tell_readers
 from server.tools.migrations import migrate
 from server.tools.processes import Process, child_process, wait_until_ready
@@ -67,7 +67,9 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
             settings = Settings.from_env(complete)
             address = "http://{}:{}".format(*local_address(settings.host, settings.port))
             state.announce(_running(settings, address))
-            run_interruptibly(functools.partial(_prepare_data, settings, root))
+            run_interruptibly(
+                functools.partial(_prepare_data, settings, root, is_own_database="postgres" in embedded)
+            )
             with child_process(
                 gunicorn_command(root), output=None, environment=complete, stop_seconds=DRAIN_SECONDS
             ) as gunicorn:
@@ -103,12 +105,15 @@ def _servers(
         yield completed(environment, found), processes
 
 
-def _prepare_data(settings: Settings, root: Path) -> None:
+def _prepare_data(settings: Settings, root: Path, *, is_own_database: bool) -> None:
     migrate(settings.database_url, root / "sql" / "migrations")
-    report = import_path(settings.database_url, root / "config" / "sample-course")
-    if not tell_readers(settings, report.stale):
-        log.warning("cache.not_invalidated", stale_at_most_seconds=settings.cache_ttl_seconds)
-    ensure_demo_accounts(settings.database_url)
+    if not has_classes(
+        settings.database_url
+    ):  # or what an administrator has edited would be as it was before
+        report = import_path(settings.database_url, root / "config" / "sample-course")
+        if not tell_readers(settings, report.stale):
+            log.warning("cache.not_invalidated", stale_at_most_seconds=settings.cache_ttl_seconds)
+    ensure_demo_accounts(settings.database_url, with_password=is_own_database)
 
 
 def _watch(gunicorn: Process, embedded: dict[str, Process]) -> None:

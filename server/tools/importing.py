@@ -72,6 +72,23 @@ class _Class:
     decks: list[_Deck] = field(default_factory=list)
 
 
+def has_classes(url: str) -> bool:
+    """Whether a migrated database holds any course, drafts included.
+
+    Raises:
+        ImportFailed: there is no such database.
+    """
+    try:
+        with (
+            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT EXISTS (SELECT FROM classes)")
+            return cursor.fetchone() == (True,)
+    except psycopg2.Error as error:
+        raise ImportFailed(f"the database can't be asked: {str(error).strip()}") from error
+
+
 def import_path(url: str, path: Path, *, progress: bool | None = None) -> ImportReport:
     """Load a deck file, or every deck file below a folder, into the database: all of it or nothing.
 
