@@ -84,7 +84,11 @@ def create_app(settings: Settings) -> web.Application:
         on_round_trip=metrics.redis_round_trip_seconds.observe,
     )
     cache = Cache(
-        redis, metrics, ttl_seconds=settings.cache_ttl_seconds, deadline_ms=settings.cache_deadline_ms
+        redis,
+        metrics,
+        ttl_seconds=settings.cache_ttl_seconds,
+        stale_seconds=settings.cache_stale_seconds,
+        deadline_ms=settings.cache_deadline_ms,
     )
     limiter = Limiter(
         redis,

@@ -65,6 +65,7 @@ class Settings:
     redis_connect_timeout_ms: int = 500  # REDIS_CONNECT_TIMEOUT_MS
     cache_deadline_ms: int = 50  # CACHE_DEADLINE_MS
     cache_ttl_seconds: int = 300  # CACHE_TTL_SECONDS
+    cache_stale_seconds: int = 3600  # CACHE_STALE_SECONDS
     rate_limit_deadline_ms: int = 50  # RATE_LIMIT_DEADLINE_MS
 
     rating_good_ms: int = 200  # RATING_GOOD_MS
@@ -265,6 +266,7 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "redis_connect_timeout_ms": ("REDIS_CONNECT_TIMEOUT_MS", _milliseconds),
     "cache_deadline_ms": ("CACHE_DEADLINE_MS", _milliseconds),
     "cache_ttl_seconds": ("CACHE_TTL_SECONDS", _seconds),
+    "cache_stale_seconds": ("CACHE_STALE_SECONDS", _whole(0, 7 * 24 * 3600, "seconds")),
     "rate_limit_deadline_ms": ("RATE_LIMIT_DEADLINE_MS", _milliseconds),
     "rating_good_ms": ("RATING_GOOD_MS", _milliseconds),
     "rating_poor_ms": ("RATING_POOR_MS", _milliseconds),

@@ -1,13 +1,17 @@
 """Cache-aside over Redis: read, else load once and fill; a writer's invalidation always wins over a slow reader.
 
-A stored value is one marker byte, eight random bytes, and JSON. The random bytes make each version of a key unique,
-so that `fill_cache.lua` can tell whether anything happened between a reader's look and its fill.
+A stored value is one marker byte, eight random bytes, the instant until which it is fresh, and JSON. The random bytes
+make each version of a key unique, so that `fill_cache.lua` can tell whether anything happened between a reader's look
+and its fill. A value that is no longer fresh is kept for a while: it is answered once more while it is loaded anew in
+the background, and as long as the database is away (RFC 5861). One that was invalidated is never answered again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import struct
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import islice
 from typing import Any
@@ -28,6 +32,9 @@ Load = Callable[[], Awaitable[Any]]
 _VALUE, _TOMBSTONE = b"V", b"T"
 _NONCE_BYTES = 8
 _HEAD_BYTES = 1 + _NONCE_BYTES
+# Milliseconds since 1970.
+_FRESH_UNTIL = struct.Struct(">Q")
+_PREFIX_BYTES = _HEAD_BYTES + _FRESH_UNTIL.size
 # Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
 _TOMBSTONE_MS = 60_000
 # Keys whose invalidation Redis has not seen yet; past this many, their time to live has to do.
@@ -67,11 +74,23 @@ async def bury(
 class Cache:
     """JSON values by key, each with a time to live; never an error for the caller because Redis is away."""
 
-    def __init__(self, link: RedisLink, metrics: Metrics, *, ttl_seconds: int, deadline_ms: float) -> None:
-        """Args: ttl_seconds: of each value; deadline_ms: after which a write to Redis counts as failed."""
+    def __init__(
+        self,
+        link: RedisLink,
+        metrics: Metrics,
+        *,
+        ttl_seconds: int,
+        deadline_ms: float,
+        stale_seconds: int = 0,
+    ) -> None:
+        """Args: ttl_seconds: how long a value is fresh; stale_seconds: how long it is kept after that.
+
+        deadline_ms: after which a write to Redis counts as failed.
+        """
         self._link = link
         self._metrics = metrics
         self._ttl_ms = ttl_seconds * 1000
+        self._kept_ms = (ttl_seconds + stale_seconds) * 1000
         self._deadline_ms = deadline_ms
         self._fill = load_script("fill_cache")
         self._decoded = DecodedValues()
@@ -152,20 +171,28 @@ class Cache:
         self._metrics.cache_errors.inc()
         self._metrics.record_cache_error(error.reason if isinstance(error, RedisUnavailable) else error.code)
 
+    def refresh(self, key: str, seen: bytes, load: Load) -> None:
+        """Load a key anew in the background, for the next reader; a failure is the business of who needs the value."""
+        if (key, seen) not in self._flights:
+            self._start(key, seen, load)
+
     async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
         """Run a loader, or share the run of another caller who saw the same version of the key.
 
         Who could not ask Redis (`seen` is None) does not know whether a run that is under way began before the
         last write of another process: it shares the next one.
         """
-        place = (key, seen)
-        flight = self._flights.get(place)
+        flight = self._flights.get((key, seen))
         if flight is None or (seen is None and flight.has_begun):
-            flight = _Flight(before=flight)
-            flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
-            self._flights[place] = flight
-            flight.task.add_done_callback(lambda _, done=flight: self._land(place, done))  # type: ignore[misc]
+            flight = self._start(key, seen, load, before=flight)
         return await asyncio.shield(flight.task)
+
+    def _start(self, key: str, seen: bytes | None, load: Load, before: _Flight | None = None) -> _Flight:
+        flight = _Flight(before=before)
+        flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
+        self._flights[key, seen] = flight
+        flight.task.add_done_callback(lambda _: self._land((key, seen), flight))
+        return flight
 
     def _land(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
         if self._flights.get(place) is flight:
@@ -180,11 +207,12 @@ class Cache:
         flight.has_begun = True
         value = await load()
         if seen is not None and value is not None and key not in self._pending:
-            stored = _VALUE + secrets.token_bytes(_NONCE_BYTES) + orjson.dumps(value)
+            fresh_until = _FRESH_UNTIL.pack(int(time.time() * 1000) + self._ttl_ms)
+            stored = _VALUE + secrets.token_bytes(_NONCE_BYTES) + fresh_until + orjson.dumps(value)
             try:
                 with measure("cache"):
                     filled = await self._link.run_script(
-                        self._fill, [key], [seen, stored, self._ttl_ms], deadline_ms=self._deadline_ms
+                        self._fill, [key], [seen, stored, self._kept_ms], deadline_ms=self._deadline_ms
                     )
             except (RedisUnavailable, RedisReplyError) as error:
                 self.note_error(error)
@@ -214,7 +242,7 @@ class Cache:
         value = self._decoded.find(key, head)
         if value is None:
             try:
-                value = orjson.loads(memoryview(stored)[_HEAD_BYTES:])
+                value = orjson.loads(memoryview(stored)[_PREFIX_BYTES:])
             except orjson.JSONDecodeError:
                 log.warning("cache.unreadable_value", size=len(stored))
                 return None
@@ -270,7 +298,11 @@ class Lookup:
             value = cache.decode(self._key, stored)
             if value is not None and (usable is None or usable(value)):
                 cache.note_hit()
-                _note_outcome("HIT")
+                if is_fresh(stored):
+                    _note_outcome("HIT")
+                else:
+                    _note_outcome("STALE")
+                    cache.refresh(self._key, stored[:_HEAD_BYTES], load)
                 return value
             cache.note_miss()
             _note_outcome("MISS")
@@ -278,6 +310,13 @@ class Lookup:
         if value is not None and usable is not None and not usable(value):
             return await load()  # the run was another caller's, who needed another variant
         return value
+
+
+def is_fresh(stored: bytes) -> bool:
+    """Whether a stored value need not be loaded anew yet."""
+    fresh_until_ms: int
+    (fresh_until_ms,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
+    return time.time() * 1000 < fresh_until_ms
 
 
 def _note_outcome(outcome: CacheOutcome) -> None:
