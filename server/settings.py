@@ -52,7 +52,7 @@ class Settings:
 
     auth_jwks_url: str | None = None  # AUTH_JWKS_URL
     auth_issuer: str = ""  # AUTH_ISSUER
-    auth_audience: str = ""  # AUTH_AUDIENCE
+    auth_audience: str | None = None  # AUTH_AUDIENCE
     access_token_seconds: int = 3600  # ACCESS_TOKEN_SECONDS
     refresh_token_seconds: int = 30 * 24 * 3600  # REFRESH_TOKEN_SECONDS
 
@@ -93,12 +93,8 @@ class Settings:
         complete: dict[str, Any] = {field.name: field.default for field in fields(cls)} | values
         if complete["rating_good_ms"] >= complete["rating_poor_ms"]:
             reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
-        together = {name: _VARIABLES[name][0] for name in ("auth_jwks_url", "auth_issuer", "auth_audience")}
-        missing = [variable for name, variable in together.items() if name not in values]
-        if 0 < len(missing) < len(together):
-            reader.problems.append(
-                f"{', '.join(together.values())} are set together; missing: {', '.join(missing)}"
-            )
+        if ("auth_jwks_url" in values) != ("auth_issuer" in values):
+            reader.problems.append("AUTH_JWKS_URL and AUTH_ISSUER are set together, or neither")
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls(**values)

@@ -29,9 +29,9 @@ class ExternalIdentity:
 
 
 class ExternalTokens:
-    """Verifies the tokens of one issuer for one audience."""
+    """Verifies the tokens of one issuer, for one audience or, where the issuer names none, for any."""
 
-    def __init__(self, keys: KeySet, *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: KeySet, *, issuer: str, audience: str | None) -> None:
         self.issuer = issuer
         self._keys = keys
         self._audience = audience
@@ -64,7 +64,7 @@ class ExternalTokens:
                 issuer=self.issuer,
                 audience=self._audience,
                 leeway=_LEEWAY_SECONDS,
-                options={"require": ["sub", "exp", "iat"]},
+                options={"require": ["sub", "exp", "iat"], "verify_aud": self._audience is not None},
             )
         except jwt.ExpiredSignatureError as error:
             raise TokenRefused("The access token has expired.") from error

@@ -222,3 +222,12 @@ async def test_a_deactivated_account_loses_access_when_it_is_looked_at_again(
 
     assert 401 == (await api.get("/api/stats")).status
     assert 200 == (await api.get("/api/admin/analytics/users", by="other")).status
+
+
+async def test_an_issuer_without_audiences(issuer: Issuer, settings: Settings, start_api: StartApi) -> None:
+    """Where no audience is set, tokens without one are accepted, and those for others as well."""
+    api = await start_api(
+        dataclasses.replace(settings, auth_jwks_url=f"{issuer.name}/jwks.json", auth_issuer=issuer.name)
+    )
+    assert 200 == (await me(api, issuer.token(aud=None)))[0]
+    assert 200 == (await me(api, issuer.token(aud="anybody")))[0]
