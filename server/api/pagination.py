@@ -29,7 +29,14 @@ class PageSchema(Schema):
         load_default=DEFAULT_LIMIT,
         validate=validate.Range(1, MAXIMUM_LIMIT, error=f"Must be from 1 to {MAXIMUM_LIMIT}."),
     )
-    cursor = fields.String(load_default=None, validate=validate.Length(max=MAXIMUM_CURSOR_LENGTH))
+    cursor = fields.String(
+        load_default=None,
+        validate=validate.Length(max=MAXIMUM_CURSOR_LENGTH),
+        metadata={
+            "description": "`nextCursor` of the page before, as it came",
+            "pattern": "^[A-Za-z0-9_-]+$",
+        },
+    )
 
 
 class Cursors:

@@ -13,6 +13,7 @@ from aiohttp import hdrs
 from apispec import APISpec
 
 from server import __version__
+from server.api.answers.kinds import in_camel_case
 from server.api.answers.problems import Problem
 from server.api.documentation import asset_names
 from server.api.responses import PROBLEM_JSON
@@ -32,20 +33,14 @@ from server.openapi.schemas import SchemaPlugin
 from server.routes import ROUTES, Route
 
 _PLACE = re.compile(r"\{(\w+)\}")
-# The first that a path begins with.
+# In the order of the page; what the paths of each begin with.
 _TAGS = {
-    "/api/admin": "Administration",
-    "/api/auth": "Identity",
-    "/api/profile": "Identity",
-    "/api/classes": "Reading",
-    "/api/decks": "Reading",
-    "/api/openapi.json": "Documentation",
-    "/api/docs": "Documentation",
-    "/api/health": "Operations",
-    "/api/metrics": "Operations",
-    "/livez": "Operations",
-    "/readyz": "Operations",
-    "/api/": "Studying",
+    "Reading": ("/api/classes", "/api/decks"),
+    "Studying": ("/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
+    "Identity": ("/api/auth", "/api/profile"),
+    "Administration": ("/api/admin",),
+    "Operations": ("/api/health", "/api/metrics", "/livez", "/readyz"),
+    "Documentation": ("/api/openapi.json", "/api/docs"),
 }
 _IDEMPOTENT_STATUSES = {413, 422}
 
@@ -64,7 +59,7 @@ def _specify() -> APISpec:
         plugins=[SchemaPlugin()],
         info={"description": "Flashcards to study, with what each student has learnt of them."},
         servers=[{"url": "/"}],
-        tags=[{"name": name} for name in dict.fromkeys(_TAGS.values())],
+        tags=[{"name": name} for name in _TAGS],
     )
     for name, scheme in SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, scheme)
@@ -90,9 +85,9 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     summary, _, more = (inspect.getdoc(route.handler) or "").partition("\n")
     module = route.handler.__module__.rpartition(".")[2]
     described: dict[str, Any] = {
-        "operationId": f"{module}.{route.handler.__name__}",
+        "operationId": f"{in_camel_case(module)}.{in_camel_case(route.handler.__name__)}",
         "summary": summary.rstrip("."),
-        "tags": [next(tag for prefix, tag in _TAGS.items() if route.path.startswith(prefix))],
+        "tags": [next(tag for tag, prefixes in _TAGS.items() if route.path.startswith(prefixes))],
         "parameters": list(_parameters(route, operation)),
         "responses": dict(_responses(route, operation)),
     }

@@ -77,7 +77,9 @@ def done() -> dict[int, Result]:
 
 def asset(*media_types: str) -> dict[int, Result]:
     """A file for everybody."""
-    contents = tuple(Content(media_type=one, schema={"type": "string"}) for one in media_types)
+    contents = tuple(
+        Content(media_type=one, schema={"type": "object" if one == JSON else "string"}) for one in media_types
+    )
     headers = ("ETag", "Vary")
     unchanged = Result(description="The file with the ETag of If-None-Match is still right.", headers=headers)
     return {200: Result(description="The file.", contents=contents, headers=headers), 304: unchanged}

@@ -21,6 +21,7 @@ from server.app import create_app
 from server.domain.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
 from server.tools.embedded import EmbeddedServer
+from tests.api.conformance import check_answer
 
 SECRET_KEY = "a key for tests only, long enough for HS256"
 # For tests that are not about limits.
@@ -61,11 +62,13 @@ class Api:
     async def request(
         self, method: str, path: str, *, by: str | None = "user", **options: Any
     ) -> ClientResponse:
-        """Send a request with the token of one of `people`."""
+        """Send a request with the token of one of `people`; the answer has to be as the API's document says."""
         headers = dict(options.pop("headers", {}))
         if by is not None:
             headers.setdefault("Authorization", f"Bearer {self.tokens.issue(self.people[by])}")
         response: ClientResponse = await self.client.request(method, path, headers=headers, **options)
+        url = response.request_info.url
+        check_answer(method, url.raw_path, response.status, response.headers, await response.read())
         return response
 
     async def get(self, path: str, **options: Any) -> ClientResponse:

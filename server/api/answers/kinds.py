@@ -33,9 +33,14 @@ class Answer(Schema):
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         """Give a field its name in JSON."""
         if field_obj.data_key is None:
-            first, *others = field_name.split("_")
-            field_obj.data_key = first + "".join(word.title() for word in others)
+            field_obj.data_key = in_camel_case(field_name)
         field_obj.required = field_obj.load_default is missing
+
+
+def in_camel_case(name: str) -> str:
+    """A name of ours as JSON writes it: next_cursor is nextCursor."""
+    first, *others = name.split("_")
+    return first + "".join(word.title() for word in others)
 
 
 def count(*, unit: str | None = None) -> fields.Integer:
