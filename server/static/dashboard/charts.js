@@ -53,7 +53,7 @@ const charts = (() => {
       legend: { show: false },
       cursor: { sync: { key: "mastery" }, y: false, drag: { x: false, y: false } },
       scales: {
-        x: { range: () => [Date.now() / 1000 - seconds, Date.now() / 1000] },
+        x: { range: () => span(Date.now() / 1000) },
         y: { range: (_plot, _low, high) => chart.range || [0, high > 0 ? high * 1.15 : 1] },
       },
       axes: [
@@ -74,8 +74,14 @@ const charts = (() => {
     };
   }
 
+  // A service that has just started fills its charts with what there is, but for two minutes at the least.
+  function span(now) {
+    const first = Math.min(columns.time[0] || now, now - 120);
+    return [Math.max(first, now - seconds), now];
+  }
+
   function clock(time) {
-    return new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    return new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   }
 
   function last(column) {

@@ -52,7 +52,7 @@
     fill(tile(find("key-metrics"), metric.name, metric.title), metric.state, {
       value: shown(metric.value, metric.unit),
       state: WORDS[metric.state],
-      basis: `${metric.basis} · bad from ${shown(metric.warning, metric.unit)}, critical ${shown(metric.critical, metric.unit)}`,
+      basis: `${metric.basis} · warning at ${metric.warning}, critical at ${metric.critical} ${metric.unit}`,
       action: isBad ? `${metric.action} See “${section}” in docs/performance-monitoring.md.` : "",
     });
   }
@@ -119,7 +119,7 @@
     ]), 4, "No requests yet.");
     showRows("clients", answer.refusedClients.map((row) => [row.client, String(row.refusals)]), 2, "Nobody was refused.");
     showOverall(...summarise(answer));
-    find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString()}`;
+    find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString([], { hourCycle: "h23" })}`;
     find("about").textContent = `Version ${answer.version} · this worker runs for ${(answer.uptime / 3600).toFixed(1)} h`;
   }
 
@@ -163,10 +163,11 @@
     if (!document.hidden && session.active) timer = setTimeout(poll, POLL_MS);
   }
 
-  function open() {
+  async function open() {
     allAt = 0;
     find("sign-in-error").textContent = "";
-    return poll().then(() => find("main").focus());
+    await poll();
+    if (session.active) find("main").focus({ preventScroll: true });
   }
 
   find("password-form").addEventListener("submit", async (event) => {
@@ -208,6 +209,6 @@
     if (!document.hidden && session.active && timer === null) poll();
   });
 
-  if (session.active) open();
+  if (session.active) poll();
   else showSignIn();
 })();
