@@ -103,6 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
             action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
         action.set_defaults(command=_limits, action=name)
 
+    status = commands.add_parser(
+        "status", help="print how a running service is; fails if something is critical"
+    )
+    status.add_argument("url", nargs="?", metavar="URL", help="where it answers (this machine, PORT)")
+    status.set_defaults(command=_status)
+
     token = commands.add_parser("token", help="print an access token of a demo account")
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
@@ -207,6 +213,22 @@ def _limits(options: argparse.Namespace) -> None:
     else:
         answer = block_subject(settings, options.subject, seconds=options.seconds)
     sys.stdout.write(f"{answer}\n")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from server.tools.accounts import demo_token
+    from server.tools.status import fetch_status
+    from server.tools.web import local_address
+
+    settings = _settings(*(() if os.environ.get("METRICS_TOKEN") else ("SECRET_KEY",)))
+    host, port = local_address(settings.host, settings.port)
+    address = options.url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    token = settings.metrics_token or demo_token(settings, "admin")
+    status = fetch_status(address, token, colours=sys.stdout.isatty())
+    sys.stdout.write(f"{status.text}\n")
+    sys.stdout.flush()
+    if status.critical:
+        raise CommandError(f"critical: {', '.join(status.critical)}")
 
 
 def _token(options: argparse.Namespace) -> None:

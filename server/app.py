@@ -43,8 +43,10 @@ from server.routes import ROUTES, add_routes
 from server.settings import Settings
 from server.stores.cache import Cache
 from server.stores.database import Database
+from server.stores.history_keeper import HistoryKeeper
 from server.stores.key_sets import KeySet
 from server.stores.redis_link import RedisLink
+from server.stores.refusals import Refusals
 from server.telemetry.children import Children
 from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.exporter import metrics_middleware
@@ -52,6 +54,7 @@ from server.telemetry.health import Health
 from server.telemetry.health_watch import HealthWatch
 from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.metrics import Metrics
+from server.telemetry.totals import Totals, read_totals
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +110,9 @@ def create_app(settings: Settings) -> web.Application:
     health.register("database", database.ping, critical=True)
     health.register("cache", redis.ping, critical=False)
 
+    refusals = Refusals(redis)
+    history = HistoryKeeper(redis, sample=lambda: _count_up(metrics), also=refusals.flush)
+
     tokens = AccessTokens(settings.secret_key, lifetime_seconds=settings.access_token_seconds)
     external = None
     if settings.auth_jwks_url is not None:
@@ -133,7 +139,7 @@ def create_app(settings: Settings) -> web.Application:
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
             authentication(callers),
-            rate_limit(limiter, rate_limits, rules),
+            rate_limit(limiter, rate_limits, rules, on_refusal=refusals.note),
             authorization(rules),
         ],
     )
@@ -147,6 +153,8 @@ def create_app(settings: Settings) -> web.Application:
         cache=cache,
         metrics=metrics,
         health=health,
+        refusals=refusals,
+        history=history,
         limiter=limiter,
         rate_limits=rate_limits,
         callers=callers,
@@ -206,9 +214,11 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.rate_limits.start()
     await lag.start()
     await watch.start()
+    await services.history.start()
     app[READINESS].is_ready = True
     log.info("service.started", redis=services.redis.status.connected)
     yield
+    await services.history.close()
     await watch.close()
     await lag.close()
     await services.rate_limits.close()
@@ -232,3 +242,9 @@ def _sample(services: Services) -> None:
     metrics.database_pool_size.set(database.pool_size)
     metrics.database_pool_in_use.set(database.pool_in_use)
     metrics.database_pool_waiters.set(database.waiters)
+
+
+async def _count_up(metrics: Metrics) -> Totals:
+    """What all workers have counted, read in a thread: it takes tens of milliseconds."""
+    await metrics.settle()
+    return await asyncio.to_thread(lambda: read_totals(metrics.render_json()))

@@ -16,6 +16,7 @@ from server.api import (
     admin_import,
     auth,
     classes,
+    dashboard,
     documentation,
     operations,
     profile,
@@ -52,6 +53,9 @@ ROUTES = (
     # An admin, or the METRICS_TOKEN: the handler looks.
     Route("GET", "/api/metrics/cache", operations.show_cache_metrics, "public", None),
     Route("POST", "/api/metrics/cache/reset", operations.reset_cache_metrics, "admin", None),
+    Route("GET", "/api/dashboard", dashboard.show_dashboard, "public", None),
+    Route("GET", "/dashboard", dashboard.show_page, "public", None),
+    Route("GET", "/dashboard/{file}", dashboard.show_file, "public", None),
     # Documentation
     Route("GET", "/api/openapi.json", documentation.show_openapi, "public", None),
     Route("GET", "/api/docs", documentation.show_documentation, "public", None),

@@ -67,7 +67,7 @@ async def show_metrics_json(request: web.Request) -> web.Response:
 
 async def show_cache_metrics(request: web.Request) -> web.Response:
     """The cache's numbers since the last reset, over all workers, and whether Redis answers now."""
-    _require_admin_or_metrics_token(request)
+    require_admin_or_metrics_token(request)
     services = services_of(request)
     await services.metrics.settle()
     totals = services.metrics.cache_totals()
@@ -114,7 +114,8 @@ def _require_metrics_token(request: web.Request) -> None:
         raise Unauthenticated("These metrics need the METRICS_TOKEN as a Bearer token.")
 
 
-def _require_admin_or_metrics_token(request: web.Request) -> None:
+def require_admin_or_metrics_token(request: web.Request) -> None:
+    """Raise unless the caller is an admin or carries the METRICS_TOKEN."""
     token = services_of(request).settings.metrics_token
     if token is not None and _carries(request, token):
         return

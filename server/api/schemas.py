@@ -61,6 +61,14 @@ class StudyQuerySchema(Schema):
     )
 
 
+class DashboardQuerySchema(Schema):
+    """GET /api/dashboard: points of the history after a time, in whole seconds since 1970."""
+
+    after = WholeNumber(
+        load_default=0, validate=validate.Range(0, 10**12, error="Must be from {min} to {max}.")
+    )
+
+
 class RatingSchema(Schema):
     """PUT /api/progress/cards/{flashcardId}."""
 

@@ -26,7 +26,9 @@ from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
 from server.stores.cache import Cache
 from server.stores.database import Database
+from server.stores.history_keeper import HistoryKeeper
 from server.stores.redis_link import RedisLink
+from server.stores.refusals import Refusals
 from server.telemetry.health import Health
 from server.telemetry.metrics import Metrics
 
@@ -41,6 +43,8 @@ class Services:
     cache: Cache
     metrics: Metrics
     health: Health
+    refusals: Refusals
+    history: HistoryKeeper
     limiter: Limiter
     rate_limits: RateLimitsFile
     callers: Callers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +22,16 @@ from server.ratelimit.headers import problem_of, rate_limit_headers
 from server.telemetry.timings import measure
 
 
-def rate_limit(limiter: Limiter, rate_limits: RateLimitsFile, rules: Rules) -> Middleware:
+def rate_limit(
+    limiter: Limiter,
+    rate_limits: RateLimitsFile,
+    rules: Rules,
+    *,
+    on_refusal: Callable[[str], None] | None = None,
+) -> Middleware:
     """The middleware that charges a request, or refuses it.
 
-    Whatever comes out in the end carries the limiter's headers.
+    Whatever comes out in the end carries the limiter's headers. `on_refusal` is told the subject of each refusal.
     """
 
     @web.middleware
@@ -57,6 +64,8 @@ def rate_limit(limiter: Limiter, rate_limits: RateLimitsFile, rules: Rules) -> M
             state.limit_outcome = "allowed"
             return await handler(request)
         state.limit_outcome = "denied"
+        if on_refusal is not None:
+            on_refusal(decision.violated[0].subject)
         note_error_code(request, "rate_limited")
         return _refusal(problem_of(decision, jitter=request_id), request_id)
 

@@ -39,7 +39,7 @@ _TAGS = {
     "Studying": ("/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
     "Identity": ("/api/auth", "/api/profile"),
     "Administration": ("/api/admin",),
-    "Operations": ("/api/health", "/api/metrics", "/livez", "/readyz"),
+    "Operations": ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),
     "Documentation": ("/api/openapi.json", "/api/docs"),
 }
 _IDEMPOTENT_STATUSES = {413, 422}

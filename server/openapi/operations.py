@@ -13,12 +13,14 @@ from server.api import (
     admin_import,
     auth,
     classes,
+    dashboard,
     documentation,
     operations,
     profile,
     study,
 )
 from server.api.answers import administration, identity, reading, studying
+from server.api.answers import dashboard as monitoring
 from server.api.answers import operations as state
 from server.api.catalog_schemas import (
     ClassesQuerySchema,
@@ -31,6 +33,7 @@ from server.api.catalog_schemas import (
 from server.api.pagination import PageSchema
 from server.api.responses import JSON
 from server.api.schemas import (
+    DashboardQuerySchema,
     LoginSchema,
     ProfileSchema,
     RatingSchema,
@@ -111,6 +114,13 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             results=answers(state.CacheMetrics), errors=frozenset({401, 403})
         ),
         operations.reset_cache_metrics: Operation(results=answers(state.CacheMetricsReset)),
+        dashboard.show_dashboard: Operation(
+            query=DashboardQuerySchema(),
+            results=answers(monitoring.Dashboard),
+            errors=frozenset({401, 403}),
+        ),
+        dashboard.show_page: Operation(results=asset("text/html")),
+        dashboard.show_file: Operation(results=asset("text/css", "text/javascript", "image/svg+xml")),
         documentation.show_openapi: Operation(results=asset(JSON)),
         documentation.show_documentation: Operation(results=asset("text/html")),
         documentation.show_asset: Operation(results=asset("text/css", "text/javascript")),

@@ -1,0 +1,108 @@
+"""Files for everybody that come with the program: pages, styles, scripts."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from aiohttp import hdrs, web
+
+from server.api.responses import JSON, is_known
+from server.errors import NotFound
+
+STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_REVALIDATED = "public, no-cache"
+_FOR_GOOD = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file for everybody, with its entity tag; the gzip form is made once as well."""
+
+    body: bytes
+    compressed: bytes
+    media_type: str
+    cache_control: str
+    tag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str, cache_control: str = _REVALIDATED) -> Asset:
+        """The asset with these bytes."""
+        # Without a time in its header: the same bytes on every worker, and after every start.
+        compressed = gzip.compress(body, mtime=0)
+        return cls(body, compressed, media_type, cache_control, f'W/"{_hash_of(body)}"')
+
+    def answer(self, request: web.Request) -> web.Response:
+        """The response: 304 where the reader has it already, compressed where that is understood."""
+        headers = {
+            hdrs.ETAG: self.tag,
+            hdrs.CACHE_CONTROL: self.cache_control,
+            hdrs.VARY: hdrs.ACCEPT_ENCODING,
+        }
+        if is_known(request, self.tag):
+            return web.Response(status=304, headers=headers)
+        body = self.body
+        if _takes_gzip(request):
+            body = self.compressed
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        charset = None if self.media_type == JSON else "utf-8"
+        return web.Response(body=body, content_type=self.media_type, charset=charset, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A page and its files, which have their content's hash in their names."""
+
+    page: Asset
+    files: Mapping[str, Asset]
+    content_security_policy: str
+
+    def show_page(self, request: web.Request) -> web.Response:
+        """The page."""
+        response = self.page.answer(request)
+        response.headers[hdrs.CONTENT_SECURITY_POLICY] = self.content_security_policy
+        return response
+
+    def show_file(self, request: web.Request, name: str) -> web.Response:
+        """One of its files, for good.
+
+        Raises:
+            NotFound: it has none of that name.
+        """
+        if name not in self.files:
+            raise NotFound
+        return self.files[name].answer(request)
+
+
+def read_site(page: str, files: tuple[str, ...], *, address: str, content_security_policy: str) -> Site:
+    """The site with a page of `server/static`, in which `{{name}}` becomes the address of the file.
+
+    Args:
+        page: the page, such as `dashboard/index.html`.
+        files: its files, such as `uplot/uPlot.min.css`; their last parts differ.
+        address: where they are served: `/dashboard`, for example.
+        content_security_policy: what the page may load.
+    """
+    text = (STATIC_FOLDER / page).read_text(encoding="utf-8")
+    assets = {}
+    for path in (STATIC_FOLDER / file for file in files):
+        body = path.read_bytes()
+        hashed = f"{path.stem}.{_hash_of(body)}{path.suffix}"
+        assets[hashed] = Asset.of(body, _MEDIA_TYPES[path.suffix], _FOR_GOOD)
+        text = text.replace(f"{{{{{path.name}}}}}", f"{address}/{hashed}")
+    return Site(Asset.of(text.encode(), "text/html"), MappingProxyType(assets), content_security_policy)
+
+
+def _takes_gzip(request: web.Request) -> bool:
+    """RFC 9110, section 12.5.3; a client that weighs its encodings against each other gets the plain one."""
+    codings = ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, ())).lower().split(",")
+    return "gzip" in {coding.strip() for coding in codings}
+
+
+def _hash_of(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=12).hexdigest()

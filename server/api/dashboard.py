@@ -1,0 +1,149 @@
+"""/dashboard and its data: how the service is, for whoever is on call. Never rate limited."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from server import __version__
+from server.api.assets import Site, read_site
+from server.api.operations import require_admin_or_metrics_token
+from server.api.requests import read_query
+from server.api.responses import json_response
+from server.api.schemas import DashboardQuerySchema
+from server.api.services import services_of
+from server.domain.values import iso_timestamp
+from server.telemetry.history import WINDOW_SECONDS, History, Point
+from server.telemetry.key_metrics import key_metrics, share
+from server.telemetry.totals import REQUEST_BOUNDS_MS, quantile_ms
+
+_QUERY = DashboardQuerySchema()
+_MOST_ROUTES = 8
+_MOST_CLIENTS = 8
+# A point that covers more seconds than this follows a time in which nobody counted: a gap in the charts.
+_GAP_SECONDS = 150
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+
+
+def _quantile(q: float) -> Callable[[Point], float | None]:
+    return lambda point: quantile_ms(q, point.requests, REQUEST_BOUNDS_MS)
+
+
+def _rate(name: str) -> Callable[[Point], float]:
+    return lambda point: point[name] / point.seconds
+
+
+_SERIES: dict[str, Callable[[Point], float | None]] = {
+    "throughput": _rate("requests"),
+    "errors": _rate("errors"),
+    "p50": _quantile(0.50),
+    "p95": _quantile(0.95),
+    "p99": _quantile(0.99),
+    "hitRate": lambda point: share(point["hits"], point["hits"] + point["misses"]),
+    "allowed": _rate("allowed"),
+    "denied": _rate("denied"),
+    "poolInUse": lambda point: point["pool_in_use"],
+    "poolSize": lambda point: point["pool_size"],
+    "poolWaiters": lambda point: point["pool_waiters"],
+    "loopLag": lambda point: point["lag_us"] / 1000 / point["lag_count"] if point["lag_count"] else None,
+}
+
+
+async def show_dashboard(request: web.Request) -> web.Response:
+    """The key metrics, the health of each service and the history as JSON; `?after=` sends only later points."""
+    require_admin_or_metrics_token(request)
+    after = read_query(request, _QUERY)["after"]
+    services = services_of(request)
+    history = services.history.history
+    report, refused = await asyncio.gather(
+        services.health.run(), services.refusals.most_refused(_MOST_CLIENTS)
+    )
+    health = report.as_json()
+    response = json_response(
+        {
+            "timestamp": iso_timestamp(datetime.now(UTC)),
+            "version": __version__,
+            "status": health["status"],
+            "windowSeconds": WINDOW_SECONDS,
+            "keyMetrics": key_metrics(history.window()),
+            "services": health["services"],
+            "uptime": health["uptime"],
+            "history": _columns(history, after),
+            "slowestRoutes": _slowest_routes(history),
+            "refusedClients": [{"client": client, "refusals": count} for client, count in refused],
+        }
+    )
+    response.enable_compression()
+    return response
+
+
+async def show_page(request: web.Request) -> web.Response:
+    """The page; there is nothing on it before somebody signs in."""
+    return (await asyncio.to_thread(_site)).show_page(request)
+
+
+async def show_file(request: web.Request) -> web.Response:
+    """A file of the page; its name changes with its content."""
+    return (await asyncio.to_thread(_site)).show_file(request, request.match_info["file"])
+
+
+@functools.cache
+def _site() -> Site:
+    """The page and its files, read once."""
+    return read_site(
+        "dashboard/index.html",
+        (
+            "uplot/uPlot.min.css",
+            "uplot/uPlot.iife.min.js",
+            "dashboard/icon.svg",
+            "dashboard/dashboard.css",
+            "dashboard/session.js",
+            "dashboard/charts.js",
+            "dashboard/dashboard.js",
+        ),
+        address="/dashboard",
+        content_security_policy=_CONTENT_SECURITY_POLICY,
+    )
+
+
+def _columns(history: History, after: int) -> dict[str, list[float | None]]:
+    """The points after a time, a list for each series: what a chart takes."""
+    columns: dict[str, list[float | None]] = {"time": [], **{name: [] for name in _SERIES}}
+    for point in history.points:
+        if point.time <= after:
+            continue
+        if point.seconds > _GAP_SECONDS:
+            columns["time"].append(point.time - 1)
+            for name in _SERIES:
+                columns[name].append(None)
+        columns["time"].append(point.time)
+        for name, value_of in _SERIES.items():
+            value = value_of(point)
+            columns[name].append(None if value is None else round(value, 3))
+    return columns
+
+
+def _slowest_routes(history: History) -> list[dict[str, Any]]:
+    """By p95, of the last five to ten minutes."""
+    routes = []
+    for name, (microseconds, *counts) in history.routes().items():
+        method, _, template = name.partition(" ")
+        requests = sum(counts)
+        routes.append(
+            {
+                "method": method,
+                "route": template,
+                "requests": requests,
+                "mean": round(microseconds / 1000 / requests, 2),
+                "p95": round(quantile_ms(0.95, counts, REQUEST_BOUNDS_MS) or 0.0, 2),
+            }
+        )
+    return sorted(routes, key=lambda route: (route["p95"], route["mean"]), reverse=True)[:_MOST_ROUTES]

@@ -1,0 +1,214 @@
+"use strict";
+
+(() => {
+  const POLL_MS = 2000;
+  const REFETCH_MS = 300_000; // all points anew: what the server has joined into minutes meanwhile
+  const WORDS = { good: "✓ Good", warning: "▲ Warning", critical: "✖ Critical", unknown: "– Too little to judge" };
+  const NAMES = { database: "PostgreSQL", cache: "Redis" };
+  const find = (id) => document.getElementById(id);
+  let timer = null;
+  let allAt = 0;
+  let announced = "";
+
+  function element(name, className, text) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function shown(value, unit) {
+    if (value === null) return "–";
+    if (unit === "ms" && value >= 1000) return `${(value / 1000).toFixed(2)} s`;
+    const digits = value >= 100 || Number.isInteger(value) ? 0 : value >= 10 ? 1 : 2;
+    return `${value.toFixed(digits)} ${unit}`;
+  }
+
+  // Tiles are made once and changed in place, so that focus and the reading position stay where they are.
+  function tile(parent, name, title) {
+    let found = parent.querySelector(`[data-name="${CSS.escape(name)}"]`);
+    if (!found) {
+      found = element("li", "tile");
+      found.dataset.name = name;
+      found.append(element("h3", "", title));
+      for (const part of ["value", "state", "basis", "action"]) found.append(element("p", part));
+      parent.append(found);
+    }
+    return found;
+  }
+
+  function fill(item, state, texts) {
+    item.dataset.state = state;
+    for (const [part, text] of Object.entries(texts)) {
+      const paragraph = item.querySelector(`.${part}`);
+      if (paragraph.textContent !== text) paragraph.textContent = text;
+      paragraph.hidden = !text;
+    }
+  }
+
+  function showMetric(metric) {
+    const isBad = metric.state === "warning" || metric.state === "critical";
+    const section = metric.runbook.replaceAll("-", " ");
+    fill(tile(find("key-metrics"), metric.name, metric.title), metric.state, {
+      value: shown(metric.value, metric.unit),
+      state: WORDS[metric.state],
+      basis: `${metric.basis} · warning at ${metric.warning}, critical at ${metric.critical} ${metric.unit}`,
+      action: isBad ? `${metric.action} See “${section}” in docs/performance-monitoring.md.` : "",
+    });
+  }
+
+  function showService(name, service) {
+    const isUp = service.status === "healthy";
+    const action = name === "database"
+      ? "Requests that need it end as 503. See “the database is away”."
+      : "Slower, but right: everything is read from the database. See “Redis is away”.";
+    fill(tile(find("services"), name, `${NAMES[name] || name} (${name})`), isUp ? "good" : "critical", {
+      value: isUp ? shown(service.responseTime, "ms") : "away",
+      state: isUp ? "✓ Healthy" : `✖ ${service.error}`,
+      basis: "",
+      action: isUp ? "" : action,
+    });
+  }
+
+  function showRows(table, rows, columns, nothing) {
+    const body = find(table).tBodies[0];
+    body.replaceChildren(...rows.map((cells) => {
+      const row = element("tr");
+      row.append(...cells.map((cell) => {
+        const made = element("td");
+        made.append(...[cell].flat());
+        return made;
+      }));
+      return row;
+    }));
+    if (!rows.length) {
+      const cell = element("td", "nothing", nothing);
+      cell.colSpan = columns;
+      const row = element("tr");
+      row.append(cell);
+      body.append(row);
+    }
+  }
+
+  function summarise(answer) {
+    const down = Object.entries(answer.services).filter(([, service]) => service.status !== "healthy");
+    const critical = answer.keyMetrics.filter((metric) => metric.state === "critical");
+    const warnings = answer.keyMetrics.filter((metric) => metric.state === "warning");
+    const bad = [...down.map(([name]) => `${NAMES[name] || name} is away`), ...critical.map((metric) => metric.title)];
+    if (bad.length) return ["critical", `✖ ${bad.join(", ")}`];
+    if (warnings.length) return ["warning", `▲ ${warnings.map((metric) => metric.title).join(", ")}`];
+    return ["good", "✓ All is well"];
+  }
+
+  function showOverall(state, text) {
+    find("overall").dataset.state = state;
+    find("overall").textContent = text;
+    if (announced !== text) find("announcement").textContent = text.slice(2);
+    announced = text;
+    document.title = state === "good" ? "Mastery" : `${text} · Mastery`;
+  }
+
+  function show(answer) {
+    answer.keyMetrics.forEach(showMetric);
+    Object.entries(answer.services).forEach(([name, service]) => showService(name, service));
+    showRows("routes", answer.slowestRoutes.map((route) => [
+      [element("span", "method", route.method), route.route],
+      String(route.requests),
+      shown(route.mean, "ms"),
+      shown(route.p95, "ms"),
+    ]), 4, "No requests yet.");
+    showRows("clients", answer.refusedClients.map((row) => [row.client, String(row.refusals)]), 2, "Nobody was refused.");
+    showOverall(...summarise(answer));
+    find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString([], { hourCycle: "h23" })}`;
+    find("about").textContent = `Version ${answer.version} · this worker runs for ${(answer.uptime / 3600).toFixed(1)} h`;
+  }
+
+  function showSignIn(message) {
+    clearTimeout(timer);
+    timer = null;
+    find("dashboard").hidden = true;
+    for (const id of ["overall", "updated", "sign-out"]) find(id).hidden = true;
+    find("sign-in").hidden = false;
+    find("sign-in-error").textContent = message || "";
+    find("email").focus();
+  }
+
+  async function poll() {
+    clearTimeout(timer);
+    timer = null;
+    const whole = Date.now() - allAt > REFETCH_MS;
+    try {
+      const response = await session.get(whole ? "/api/dashboard" : `/api/dashboard?after=${charts.lastTime}`);
+      if (response.status === 401 || response.status === 403) {
+        await session.end();
+        showSignIn(response.status === 401 ? "Please sign in again." : "This account is not an administrator’s.");
+        return;
+      }
+      if (!response.ok) throw new Error(String(response.status));
+      const answer = await response.json();
+      find("sign-in").hidden = true;
+      for (const id of ["dashboard", "overall", "updated", "sign-out"]) find(id).hidden = false;
+      charts.start(find("charts"));
+      show(answer);
+      if (whole) {
+        charts.replace(answer.history);
+        allAt = Date.now();
+      } else {
+        charts.add(answer.history);
+      }
+    } catch {
+      find("overall").hidden = false;
+      showOverall("critical", "✖ The service does not answer");
+    }
+    if (!document.hidden && session.active) timer = setTimeout(poll, POLL_MS);
+  }
+
+  async function open() {
+    allAt = 0;
+    find("sign-in-error").textContent = "";
+    await poll();
+    if (session.active) find("main").focus({ preventScroll: true });
+  }
+
+  find("password-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = event.target.querySelector("button");
+    button.disabled = true;
+    try {
+      await session.signIn(find("email").value, find("password").value);
+      find("password").value = "";
+      await open();
+    } catch (error) {
+      find("sign-in-error").textContent = error.message;
+    }
+    button.disabled = false;
+  });
+
+  find("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    session.useToken(find("token").value.trim());
+    find("token").value = "";
+    open();
+  });
+
+  find("sign-out").addEventListener("click", async () => {
+    await session.end();
+    showSignIn();
+  });
+
+  find("ranges").addEventListener("click", (event) => {
+    const seconds = event.target.dataset.seconds;
+    if (!seconds) return;
+    for (const button of find("ranges").children) {
+      button.setAttribute("aria-pressed", String(button === event.target));
+    }
+    charts.show(Number(seconds));
+  });
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && session.active && timer === null) poll();
+  });
+
+  if (session.active) poll();
+  else showSignIn();
+})();

@@ -1,0 +1,32 @@
+"""The picture in the README: `python -m tests.photograph_dashboard ADDRESS docs/dashboard.png < TOKEN`.
+
+Of a running service that has had some minutes of traffic; the token is an admin's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chromium import chromium_tab, find_chromium
+from tests.test_dashboard import DRAWN
+
+
+async def photograph(address: str, token: str, picture: Path) -> None:
+    """Sign in with a token, wait for the charts, and take the picture."""
+    program = find_chromium()
+    assert program is not None, "there is no Chromium here"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        async with chromium_tab(program, Path(folder)) as tab:
+            await tab.look_like(width=1200, height=1130, scheme="dark")
+            await tab.open(f"{address}/dashboard")
+            await tab.run(f"sessionStorage.setItem('mastery-access-token', {token!r})")
+            await tab.call("Page.reload")
+            await tab.until(DRAWN)
+            await tab.photograph(picture)
+
+
+if __name__ == "__main__":
+    asyncio.run(photograph(sys.argv[1], sys.stdin.read().strip(), Path(sys.argv[2])))

@@ -1,0 +1,225 @@
+"""The dashboard as somebody on call sees it: in a real Chromium, over the real service with two workers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from server.settings import ROOT
+from server.tools.accounts import DEMO_EMAILS, DEMO_PASSWORD
+from server.tools.embedded import EmbeddedServer, redis_server
+from tests.chromium import Tab, chromium_tab, find_chromium
+from tests.service import Service, running_service
+
+CHROMIUM = find_chromium()
+pytestmark = pytest.mark.timeout(300)  # a browser, and a service with two workers
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
+
+# Every canvas has pixels of more than the colours of its axes: the line of its first series.
+DRAWN = """
+(() => {
+  const charts = [...document.querySelectorAll('.plot canvas')];
+  const rgb = getComputedStyle(document.documentElement).getPropertyValue('--series-1').trim()
+    .match(/[0-9a-f]{2}/g).map((digits) => parseInt(digits, 16));
+  const hasLine = (canvas) => {
+    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let at = 0; at < pixels.length; at += 4) {
+      if (pixels[at + 3] > 250 && rgb.every((part, place) => Math.abs(pixels[at + place] - part) < 8)) return true;
+    }
+    return false;
+  };
+  return charts.length === 6 && charts.every(hasLine);
+})()
+"""
+FOCUS = "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+
+
+@pytest.fixture(scope="module")
+def paused_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A Redis of the module's own, which the last test stops."""
+    with redis_server(tmp_path_factory.mktemp("redis"), options=('save ""',)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(
+    shared_postgres: EmbeddedServer, paused_redis: EmbeddedServer, database_template: str
+) -> Iterator[Service]:
+    """Two workers that have answered something."""
+    with running_service(
+        shared_postgres,
+        paused_redis,
+        database_template,
+        RATE_LIMITS_FILE=str(ROOT / "bench" / "ratelimits.toml"),
+    ) as service:
+        for _ in range(60):
+            service.request("GET", "/api/classes", token=service.user_token)
+        yield service
+
+
+@pytest.fixture
+async def tab(service: Service, tmp_path: Path) -> AsyncIterator[Tab]:
+    """A browser on the sign-in form; what it complains about fails the test."""
+    assert CHROMIUM is not None
+    async with chromium_tab(CHROMIUM, tmp_path / "profile") as tab:
+        await tab.look_like(width=1200, height=900, scheme="dark")
+        await tab.open(f"{service.address}/dashboard")
+        await tab.until("!document.getElementById('sign-in').hidden")
+        yield tab
+        assert [] == tab.complaints
+
+
+async def sign_in(tab: Tab) -> None:
+    """With the keyboard alone, as the admin of the demo accounts."""
+    await tab.until("document.activeElement.id === 'email'")
+    await tab.type(DEMO_EMAILS["admin"])
+    await tab.press("Tab")
+    await tab.type(DEMO_PASSWORD)
+    await tab.press("Enter")
+    await tab.until("document.querySelectorAll('#key-metrics .tile').length === 6")
+
+
+@needs_chromium
+async def test_an_admin_signs_in_and_the_charts_draw(service: Service, tab: Tab) -> None:
+    """Six tiles with their states in words, two services, six charts with lines; a reload keeps all of it."""
+    await sign_in(tab)
+    await tab.until(DRAWN)
+    assert "✓ All is well" == await tab.text("#overall")
+    tiles = await tab.text("#key-metrics")
+    for title in (
+        "p95 response time",
+        "Cache hit rate",
+        "p95 query time",
+        "Error rate",
+        "rejections",
+        "Memory",
+    ):
+        assert title in tiles
+    assert 2 == (await tab.text("#services")).count("✓ Healthy")
+    assert "/api/classes" in await tab.text("#routes")
+    await tab.call("Page.reload")
+    await tab.until(f"document.readyState === 'complete' && {DRAWN}")
+    assert await tab.run("document.getElementById('sign-in').hidden")
+    assert service.process
+
+
+@needs_chromium
+async def test_a_token_opens_it_too_and_a_wrong_one_does_not(service: Service, tab: Tab) -> None:
+    """A pasted token works; a student's and a made-up one are refused in words; signing out forgets it."""
+    answers = {
+        "made up": "Please sign in again.",
+        service.user_token: "This account is not an administrator’s.",
+    }
+    await tab.run("document.querySelector('details').open = true")
+    for token, message in answers.items():
+        await tab.run("document.getElementById('token').focus()")
+        await tab.type(token)
+        await tab.press("Enter")
+        await tab.until(f"document.getElementById('sign-in-error').textContent === {message!r}")
+    assert all("status of 40" in complaint for complaint in tab.complaints)  # as a console shows any refusal
+    tab.complaints.clear()
+    await tab.run("document.getElementById('token').focus()")
+    await tab.type(service.admin_token)
+    await tab.press("Enter")
+    await tab.until("document.querySelectorAll('#key-metrics .tile').length === 6")
+    await tab.run("document.getElementById('sign-out').click()")
+    await tab.until("!document.getElementById('sign-in').hidden")
+    assert 0 == await tab.run("sessionStorage.length")
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+async def test_it_fits_a_phone_in_both_schemes(service: Service, tab: Tab, scheme: str) -> None:
+    """At 375 pixels nothing has to be scrolled sideways, and text stands out from what is behind it."""
+    await tab.look_like(width=375, height=800, scheme=scheme)
+    await sign_in(tab)
+    await tab.until(DRAWN)
+    assert [375, 375] == await tab.run("[document.documentElement.scrollWidth, innerWidth]")
+    background = await tab.run("getComputedStyle(document.body).backgroundColor")
+    text = await tab.run("getComputedStyle(document.body).color")
+    assert (luminance(background) < luminance(text)) == (scheme == "dark")
+    for selector in ("body", ".tile .state", ".tile .basis", ".chart .key", "h3", "th", ".method"):
+        colour = await tab.run(f"getComputedStyle(document.querySelector({selector!r})).color")
+        assert (
+            contrast(
+                colour, await tab.run("getComputedStyle(document.querySelector('.card')).backgroundColor")
+            )
+            >= 4.5
+        )
+    assert service.process
+
+
+@needs_chromium
+async def test_the_keyboard_reaches_everything(service: Service, tab: Tab) -> None:
+    """Tab goes through the links and buttons in their order, and Enter changes the time shown."""
+    await sign_in(tab)
+    await tab.until("document.activeElement.id === 'main'")
+    for seconds in ("600", "3600"):
+        await tab.press("Tab")
+        assert seconds == await tab.run("document.activeElement.dataset.seconds")
+    await tab.press("Enter")
+    assert "true" == await tab.run("document.activeElement.getAttribute('aria-pressed')")
+    names = await tab.run("[...document.querySelectorAll('[role=img]')].map((plot) => plot.ariaLabel)")
+    assert 6 == sum(bool(re.fullmatch(r".+, last 60 minutes\. .+\.", name)) for name in names)
+    assert 0 == await tab.run(
+        "[...document.querySelectorAll('img')].filter((image) => image.alt === null).length"
+    )
+    await tab.run("document.body.tabIndex = -1, document.body.focus()")
+    await tab.press("Tab")
+    assert "skip" == await tab.run(FOCUS)
+    assert service.process
+
+
+@needs_chromium
+async def test_a_stopped_redis_is_red_within_five_seconds(
+    service: Service, paused_redis: EmbeddedServer, tab: Tab
+) -> None:
+    """The tile turns red, says what that means, and screen readers are told; the charts stay, and go on."""
+    await sign_in(tab)
+    await tab.until(DRAWN)
+    paused_redis.kill()
+    await tab.until("document.querySelector('[data-name=cache]').dataset.state === 'critical'", seconds=5)
+    assert "rgb(255, 107, 107)" == await tab.run(
+        "getComputedStyle(document.querySelector('[data-name=cache]'), '::before').backgroundColor"
+    )
+    assert "Redis is away" in await tab.text("#announcement")
+    assert "Slower, but right" in await tab.text("#services")
+    assert await tab.run("document.title.startsWith('✖')")
+    last = await tab.run("Number(charts.lastTime)")
+    await tab.until(f"charts.lastTime > {last + 5} && {DRAWN}")
+    status = run_status(service, service.address)
+    assert (1, "mastery: critical: cache\n") == (status.returncode, status.stderr)
+    assert re.search(r"^cache +\d+\.\d\d ms  unhealthy  \w+$", status.stdout, re.MULTILINE)
+
+
+def run_status(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m server status`."""
+    return subprocess.run(
+        [sys.executable, "-m", "server", "status", *arguments],
+        cwd=ROOT,
+        env={**service.environment, "LOG_LEVEL": "warning"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(…)`: WCAG 2.2, section 1.4.3."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours, from 1 to 21."""
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
