@@ -1,8 +1,7 @@
 """The command line: `python -m server --help`.
 
 Exit codes: 0 for success (a service that was asked to stop and did, too), 1 for a failure, 2 for bad usage or
-settings, 130 for a command cut short by Ctrl-C. What a command needs is imported when it runs, so that
-`--help` and mistakes answer at once.
+settings, 130 for a command cut short by Ctrl-C. What a command needs is imported when it runs: `--help` is fast.
 """
 
 from __future__ import annotations
@@ -103,12 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
             action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
         action.set_defaults(command=_limits, action=name)
 
-    status = commands.add_parser(
-        "status", help="print how a running service is; fails if something is critical"
-    )
+    status = commands.add_parser("status", help="print how a running service is; fails if that is critical")
     status.add_argument("url", nargs="?", metavar="URL", help="where it answers (this machine, PORT)")
     status.set_defaults(command=_status)
-
     token = commands.add_parser("token", help="print an access token of a demo account")
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)

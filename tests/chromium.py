@@ -121,7 +121,7 @@ class Tab:
     async def photograph(self, path: Path, *, kind: str = "png") -> None:
         """Write a picture of what is shown."""
         answer = await self.call("Page.captureScreenshot", format=kind)
-        path.write_bytes(base64.b64decode(answer["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
 
 @asynccontextmanager

@@ -113,7 +113,7 @@ async def test_a_token_opens_it_too_and_a_wrong_one_does_not(service: Service, t
     """A pasted token works; a student's and a made-up one are refused in words; signing out forgets it."""
     answers = {
         "made up": "Please sign in again.",
-        service.user_token: "This account is not an administrator’s.",
+        service.user_token: "This account is not an administrator\u2019s.",
     }
     await tab.run("document.querySelector('details').open = true")
     for token, message in answers.items():
@@ -182,7 +182,7 @@ async def test_a_stopped_redis_is_red_within_five_seconds(
     """The tile turns red, says what that means, and screen readers are told; the charts stay, and go on."""
     await sign_in(tab)
     await tab.until(DRAWN)
-    paused_redis.kill()
+    paused_redis.process.kill()
     await tab.until("document.querySelector('[data-name=cache]').dataset.state === 'critical'", seconds=5)
     assert "rgb(255, 107, 107)" == await tab.run(
         "getComputedStyle(document.querySelector('[data-name=cache]'), '::before').backgroundColor"

@@ -1,18 +1,13 @@
 """Cache-aside over Redis: read, else load once and fill; a writer's invalidation always wins over a slow reader.
 
-A stored value is one marker byte, eight random bytes, the instant until which it is fresh, and JSON. The random bytes
-make each version of a key unique, so that `fill_cache.lua` can tell whether anything happened between a reader's look
-and its fill. A value that is no longer fresh is kept for a while: it is answered once more while it is loaded anew in
-the background, and as long as the database is away (RFC 5861). One that was invalidated is never answered again.
+A value that is no longer fresh is kept for a while: it is answered once more while it is loaded anew in the background,
+and as long as the database is away (RFC 5861). One that was invalidated is never answered again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import struct
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -22,6 +17,8 @@ import structlog
 from server.stores.decoded_values import DecodedValues
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from server.stores.scripts import load_script
+from server.stores.stored_values import decode, encode, head_of, is_fresh, is_value
+from server.stores.tombstones import bury
 from server.telemetry.metrics import Metrics
 from server.telemetry.timings import CacheOutcome, current_timings, measure
 
@@ -29,46 +26,11 @@ log = structlog.get_logger(__name__)
 
 Load = Callable[[], Awaitable[Any]]
 
-_VALUE, _TOMBSTONE = b"V", b"T"
-_NONCE_BYTES = 8
-_HEAD_BYTES = 1 + _NONCE_BYTES
-# Milliseconds since 1970.
-_FRESH_UNTIL = struct.Struct(">Q")
-_PREFIX_BYTES = _HEAD_BYTES + _FRESH_UNTIL.size
-# Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
-_TOMBSTONE_MS = 60_000
 # Keys whose invalidation Redis has not seen yet; past this many, their time to live has to do.
 _MOST_PENDING = 10_000
 # How soon after Redis is back it hears of them, and of how many at once.
 _RETRY_SECONDS = 0.1
 _RETRIED_AT_ONCE = 500
-
-
-async def bury(
-    link: RedisLink, keys: Collection[str], *, deadline_ms: float
-) -> dict[str, RedisUnavailable | RedisReplyError]:
-    """Put a tombstone at each key, so that no reader finds an old value there, nor brings one back.
-
-    Returns:
-        What went wrong, by key; empty once Redis knows them all.
-    """
-    outcomes = await asyncio.gather(
-        *(
-            link.execute(
-                "SET", key, _TOMBSTONE + secrets.token_bytes(_NONCE_BYTES), "PX", _TOMBSTONE_MS,
-                deadline_ms=deadline_ms,
-            )
-            for key in keys
-        ),
-        return_exceptions=True,
-    )  # fmt: skip
-    failures: dict[str, RedisUnavailable | RedisReplyError] = {}
-    for key, outcome in zip(keys, outcomes, strict=True):
-        if isinstance(outcome, RedisUnavailable | RedisReplyError):
-            failures[key] = outcome
-        elif isinstance(outcome, BaseException):
-            raise outcome
-    return failures
 
 
 class Cache:
@@ -207,8 +169,7 @@ class Cache:
         flight.has_begun = True
         value = await load()
         if seen is not None and value is not None and key not in self._pending:
-            fresh_until = _FRESH_UNTIL.pack(int(time.time() * 1000) + self._ttl_ms)
-            stored = _VALUE + secrets.token_bytes(_NONCE_BYTES) + fresh_until + orjson.dumps(value)
+            stored = encode(value, fresh_ms=self._ttl_ms)
             try:
                 with measure("cache"):
                     filled = await self._link.run_script(
@@ -236,13 +197,13 @@ class Cache:
 
     def decode(self, key: str, stored: bytes) -> Any:
         """The value in what Redis holds; None if there is none, or none that can be read."""
-        if not stored.startswith(_VALUE):
+        if not is_value(stored):
             return None
-        head = stored[:_HEAD_BYTES]
+        head = head_of(stored)
         value = self._decoded.find(key, head)
         if value is None:
             try:
-                value = orjson.loads(memoryview(stored)[_PREFIX_BYTES:])
+                value = decode(stored)
             except orjson.JSONDecodeError:
                 log.warning("cache.unreadable_value", size=len(stored))
                 return None
@@ -302,21 +263,14 @@ class Lookup:
                     _note_outcome("HIT")
                 else:
                     _note_outcome("STALE")
-                    cache.refresh(self._key, stored[:_HEAD_BYTES], load)
+                    cache.refresh(self._key, head_of(stored), load)
                 return value
             cache.note_miss()
             _note_outcome("MISS")
-        value = await cache.load_once(self._key, None if stored is None else stored[:_HEAD_BYTES], load)
+        value = await cache.load_once(self._key, None if stored is None else head_of(stored), load)
         if value is not None and usable is not None and not usable(value):
             return await load()  # the run was another caller's, who needed another variant
         return value
-
-
-def is_fresh(stored: bytes) -> bool:
-    """Whether a stored value need not be loaded anew yet."""
-    fresh_until_ms: int
-    (fresh_until_ms,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
-    return time.time() * 1000 < fresh_until_ms
 
 
 def _note_outcome(outcome: CacheOutcome) -> None:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Collection
 
 from server.settings import Settings
-from server.stores.cache import bury
 from server.stores.redis_link import RedisLink
+from server.stores.tombstones import bury
 
 # A command may wait longer than a request.
 _DEADLINE_MS = 2000

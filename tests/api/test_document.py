@@ -82,7 +82,7 @@ def test_roles_and_limits_are_those_of_the_routes() -> None:
 async def test_what_is_not_documented_is_found(api: Api, changed: dict[str, Any], complaint: str) -> None:
     """The check of this suite's answers tells a wrong status, header, field or value."""
     response = await api.get("/livez", by=None)
-    answer = {"status": 200, "headers": response.headers, "body": await response.read()}
+    answer: dict[str, Any] = {"status": 200, "headers": response.headers, "body": await response.read()}
     check_answer("GET", "/livez", **answer)
     with pytest.raises(AssertionError, match=complaint):
         check_answer("GET", "/livez", **(answer | changed))

@@ -1,0 +1,60 @@
+"""What the cache keeps in Redis: a marker, eight random bytes, and for a value the instant it is fresh until and JSON.
+
+The random bytes make each version of a key unique, so that `fill_cache.lua` can tell whether anything happened between
+a reader's look and its fill.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+import time
+from typing import Any
+
+import orjson
+
+_VALUE, _TOMBSTONE = b"V", b"T"
+_NONCE_BYTES = 8
+_HEAD_BYTES = 1 + _NONCE_BYTES
+# Milliseconds since 1970.
+_FRESH_UNTIL = struct.Struct(">Q")
+_PREFIX_BYTES = _HEAD_BYTES + _FRESH_UNTIL.size
+# Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
+TOMBSTONE_MS = 60_000
+
+
+def encode(value: Any, *, fresh_ms: int) -> bytes:
+    """A value that JSON can hold, as a new version, fresh for so many milliseconds."""
+    fresh_until = _FRESH_UNTIL.pack(int(time.time() * 1000) + fresh_ms)
+    return _VALUE + secrets.token_bytes(_NONCE_BYTES) + fresh_until + orjson.dumps(value)
+
+
+def tombstone() -> bytes:
+    """What takes the place of an invalidated value; each is another."""
+    return _TOMBSTONE + secrets.token_bytes(_NONCE_BYTES)
+
+
+def head_of(stored: bytes) -> bytes:
+    """What tells one version of a key from another; empty where there is no key."""
+    return stored[:_HEAD_BYTES]
+
+
+def is_value(stored: bytes) -> bool:
+    """Whether there is a value, and not a tombstone or nothing."""
+    return stored.startswith(_VALUE)
+
+
+def decode(stored: bytes) -> Any:
+    """The value.
+
+    Raises:
+        orjson.JSONDecodeError: what is stored was not written by us.
+    """
+    return orjson.loads(memoryview(stored)[_PREFIX_BYTES:])
+
+
+def is_fresh(stored: bytes) -> bool:
+    """Whether a value need not be loaded anew yet."""
+    fresh_until_ms: int
+    (fresh_until_ms,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
+    return time.time() * 1000 < fresh_until_ms
