@@ -19,11 +19,12 @@
 -- if the log is another one since (a reset, a clock that went back).
 local function refund_window(key, pages_key, now, span, cost, tag, base, time)
   local value, refunded = redis.call('GET', key), 0
-  local now_tag, now_base
-  if value then
-    now_tag, now_base = struct.unpack('>BI7', value)
+  if not value then
+    return 0
   end
-  if now_tag ~= tag or now_base ~= base or base + time <= now - span then
+  local now_tag, now_base, _, _, _, last = struct.unpack(tag % 2 == 1 and '>BI7I4BI2I6' or '>BI7I4BI2I5', value)
+  -- Nor if the clock has gone back since, and nobody has noted it yet: base + last would be in the future.
+  if now_tag ~= tag or now_base ~= base or base + time <= now - span or base + last > now then
     return 0
   end
   rewrite_window(value, key, pages_key, now, span, tag % 2, true, function(times, totals, count)

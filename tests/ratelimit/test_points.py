@@ -185,6 +185,26 @@ async def test_point_07_a_request_id_is_charged_once_and_refunded_once(
     assert await limiter.refund(charges, request_id="unknown") == 0
 
 
+def test_point_07_a_refund_is_void_when_the_clock_has_gone_back(
+    simulated: SimulatedRedis, subject: str
+) -> None:
+    """It gives nothing back and takes nothing away: what was charged before still counts."""
+    simulated.now_us = START_US
+
+    def charge(limit: int) -> Charge:
+        return Charge(Policy("set back", limit, 2), "g", subject)
+
+    for request_id in ("first", "second"):
+        charges = [charge(2)]
+        result_of(
+            decide_charges(simulated, charges=charges, log_entries=9, request_id=request_id, keep_ms=60_000)
+        )
+        simulated.now_us += 1500
+    simulated.now_us = START_US + 500
+    assert result_of(refund_charges(simulated, charges=[charge(1)], request_id="second")) == (0,)
+    assert not decide(simulated, charge(1)).allowed
+
+
 async def test_point_09_a_flood_costs_redis_nothing(limiter: Limiter, link: RedisLink, subject: str) -> None:
     """Ten thousand requests of a client that is over its limit are fewer than ten commands, at once or one by one."""
     for flood in ("one by one", "at once"):
