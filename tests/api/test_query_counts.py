@@ -44,6 +44,7 @@ READS: dict[str, set[str]] = {
 # These read nothing, or are not about data.
 WITHOUT_QUERIES = {
     "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
+    "/api/openapi.json", "/api/docs", "/api/docs/{file}",
 }  # fmt: skip
 RATING = {
     "find_rateable_cards", "lock_user_stats", "find_own_sessions", "record_ratings", "add_session_cards",
