@@ -1,0 +1,99 @@
+"""Schemathesis against the real service: it makes requests from the OpenAPI document, and holds the answers to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import psycopg2
+import pytest
+
+from server.settings import ROOT
+from server.tools.embedded import EmbeddedServer
+from tests.service import Service, running_service
+
+# A status, a media type, a header or a body that the document does not have is a failure, as is any 5xx.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+)
+MOST_REQUESTS_AN_OPERATION = 12
+MOST_SECONDS = 100
+# Ids of things that exist, in half of the requests: the others ask for what is not there.
+TABLE_OF_PLACE = {
+    "path.classId": "classes",
+    "path.deckId": "decks",
+    "path.flashcardId": "flashcards",
+    "path.userId": "users",
+    "query.decks": "decks",
+    "query.classId": "classes",
+    "query.deckId": "decks",
+    "body.classId": "classes",
+    "body.deckId": "decks",
+    "body.flashcardId": "flashcards",
+}
+
+
+@pytest.fixture(scope="module")
+def service(
+    shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
+) -> Iterator[Service]:
+    """The service over the sample course, with limits out of the way."""
+    limits = str(ROOT / "bench" / "ratelimits.toml")
+    with running_service(
+        shared_postgres, shared_redis, database_template, RATE_LIMITS_FILE=limits, WEB_CONCURRENCY="1"
+    ) as service:
+        yield service
+
+
+def settings_of_the_fuzzer(service: Service) -> str:
+    """What schemathesis.toml says: ids to take, from the service's database."""
+    lines = []
+    with psycopg2.connect(service.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        for table in sorted(set(TABLE_OF_PLACE.values())):
+            cursor.execute(f"SELECT id::text FROM {table} ORDER BY id LIMIT 20")  # noqa: S608 - names from above
+            ids = ", ".join(f'"{row[0]}"' for row in cursor.fetchall())
+            lines += [f"[dictionaries.{table}]", f"values = [{ids}]"]
+    connection.close()
+    lines.append("[parameters]")
+    lines += [
+        f'"{place}" = {{ dictionary = "{table}", probability = 0.5 }}'
+        for place, table in TABLE_OF_PLACE.items()
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.timeout(MOST_SECONDS + 80)
+@pytest.mark.parametrize("role", ["user", "admin"])
+def test_no_request_finds_a_5xx_or_an_undocumented_answer(
+    service: Service, tmp_path: Path, role: Literal["user", "admin"]
+) -> None:
+    """Hundreds of requests, well made and not, as a student and as an administrator."""
+    (tmp_path / "schemathesis.toml").write_text(settings_of_the_fuzzer(service))
+    token = service.admin_token if role == "admin" else service.user_token
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.address}/api/openapi.json"]
+    options = [
+        *("--header", f"Authorization: Bearer {token}"),
+        *("--checks", ",".join(CHECKS)),
+        *("--phases", "examples,fuzzing"),
+        *("--max-examples", str(MOST_REQUESTS_AN_OPERATION)),
+        *("--request-timeout", "30"),
+        "--continue-on-failure",
+        "--no-color",
+    ]
+    run = subprocess.run(
+        command + options,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=MOST_SECONDS + 60,
+        check=False,
+    )
+    assert 0 == run.returncode, f"{run.stdout}\n{run.stderr}"
+    assert "Tested:" in run.stdout
