@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ _FLAGS = (
     "--disable-dev-shm-usage", "--remote-debugging-port=0", "--lang=en-GB",
 )  # fmt: skip
 _START_SECONDS = 60
+_LOOK_SECONDS = 0.1  # each look makes the page work
 _LARGEST_MESSAGE_BYTES = 32 * 1024 * 1024
 
 
@@ -51,6 +53,8 @@ class Tab:
                 self.complaints.append(str(body["params"]["exceptionDetails"]))
             elif body.get("method") == "Log.entryAdded":
                 entry = body["params"]["entry"]
+                if entry["source"] == "rendering":
+                    continue  # advice on how our own looking at the canvas could be faster
                 self.complaints.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -76,13 +80,12 @@ class Tab:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def until(self, expression: str, seconds: float = 30) -> None:
+    async def until(self, expression: str, seconds: float = 60) -> None:
         """Wait until a JavaScript expression is true."""
-
-        async def holds() -> bool:
-            return bool(await self.run(expression))
-
-        await wait_until(holds, expression, seconds)
+        deadline = monotonic() + seconds
+        while not await self.run(expression):
+            assert monotonic() < deadline, f"{expression}: not within {seconds} s; {self.complaints}"
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def text(self, selector: str) -> str:
         """What one reads in an element."""
@@ -118,10 +121,10 @@ class Tab:
             "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
         )
 
-    async def photograph(self, path: Path, *, kind: str = "png") -> None:
-        """Write a picture of what is shown."""
-        answer = await self.call("Page.captureScreenshot", format=kind)
-        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
+    async def photograph(self) -> bytes:
+        """What is shown, as PNG."""
+        answer = await self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from tests.chromium import chromium_tab, find_chromium
 from tests.test_dashboard import DRAWN
 
 
-async def photograph(address: str, token: str, picture: Path) -> None:
+async def photograph(address: str, token: str) -> bytes:
     """Sign in with a token, wait for the charts, and take the picture."""
     program = find_chromium()
     assert program is not None, "there is no Chromium here"
@@ -25,8 +25,8 @@ async def photograph(address: str, token: str, picture: Path) -> None:
             await tab.run(f"sessionStorage.setItem('mastery-access-token', {token!r})")
             await tab.call("Page.reload")
             await tab.until(DRAWN)
-            await tab.photograph(picture)
+            return await tab.photograph()
 
 
 if __name__ == "__main__":
-    asyncio.run(photograph(sys.argv[1], sys.stdin.read().strip(), Path(sys.argv[2])))
+    Path(sys.argv[2]).write_bytes(asyncio.run(photograph(sys.argv[1], sys.stdin.read().strip())))

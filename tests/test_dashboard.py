@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -40,26 +43,34 @@ FOCUS = "document.activeElement.id || document.activeElement.className || docume
 
 
 @pytest.fixture(scope="module")
-def paused_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A Redis of the module's own, which the last test stops."""
+def killed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A Redis of the module's own, which the last test kills."""
     with redis_server(tmp_path_factory.mktemp("redis"), options=('save ""',)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def service(
-    shared_postgres: EmbeddedServer, paused_redis: EmbeddedServer, database_template: str
+    shared_postgres: EmbeddedServer, killed_redis: EmbeddedServer, database_template: str
 ) -> Iterator[Service]:
-    """Two workers that have answered something."""
+    """Two workers that are asked something all the time."""
     with running_service(
         shared_postgres,
-        paused_redis,
+        killed_redis,
         database_template,
         RATE_LIMITS_FILE=str(ROOT / "bench" / "ratelimits.toml"),
     ) as service:
-        for _ in range(60):
-            service.request("GET", "/api/classes", token=service.user_token)
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.wait(0.1):
+                service.request("GET", "/api/classes", token=service.user_token)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
         yield service
+        ended.set()
+        asking.join()
 
 
 @pytest.fixture
@@ -113,7 +124,7 @@ async def test_a_token_opens_it_too_and_a_wrong_one_does_not(service: Service, t
     """A pasted token works; a student's and a made-up one are refused in words; signing out forgets it."""
     answers = {
         "made up": "Please sign in again.",
-        service.user_token: "This account is not an administrator\u2019s.",
+        service.user_token: "This account is not an administrator's.",
     }
     await tab.run("document.querySelector('details').open = true")
     for token, message in answers.items():
@@ -177,12 +188,12 @@ async def test_the_keyboard_reaches_everything(service: Service, tab: Tab) -> No
 
 @needs_chromium
 async def test_a_stopped_redis_is_red_within_five_seconds(
-    service: Service, paused_redis: EmbeddedServer, tab: Tab
+    service: Service, killed_redis: EmbeddedServer, tab: Tab
 ) -> None:
     """The tile turns red, says what that means, and screen readers are told; the charts stay, and go on."""
     await sign_in(tab)
     await tab.until(DRAWN)
-    paused_redis.process.kill()
+    os.kill(killed_redis.pid, signal.SIGKILL)
     await tab.until("document.querySelector('[data-name=cache]').dataset.state === 'critical'", seconds=5)
     assert "rgb(255, 107, 107)" == await tab.run(
         "getComputedStyle(document.querySelector('[data-name=cache]'), '::before').backgroundColor"
