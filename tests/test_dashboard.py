@@ -186,6 +186,20 @@ async def test_the_keyboard_reaches_everything(service: Service, tab: Tab) -> No
     assert service.process
 
 
+def test_the_terminal_prints_the_same(service: Service) -> None:
+    """Without a URL it asks this machine; nothing critical is exit code 0, an address without a service 1."""
+    here = run_status(service)
+    assert (0, "") == (here.returncode, here.stderr)
+    lines = here.stdout.splitlines()
+    assert ["KEY METRIC", "NOW", "STATE", "BASIS"] == re.split(r"\s{2,}", lines[0])
+    assert 6 == sum(bool(re.search(r" (good|warning|unknown) +", line)) for line in lines[1:8])
+    assert re.search(r"^database +\d+\.\d\d ms  healthy$", here.stdout, re.MULTILINE)
+    nowhere = run_status(service, "http://127.0.0.1:1")
+    assert (1, "") == (nowhere.returncode, nowhere.stdout)
+    assert nowhere.stderr.startswith("mastery: http://127.0.0.1:1 does not answer: ")
+    assert 1 == run_status(service, "ftp://127.0.0.1").returncode
+
+
 @needs_chromium
 async def test_a_stopped_redis_is_red_within_five_seconds(
     service: Service, killed_redis: EmbeddedServer, tab: Tab

@@ -35,8 +35,8 @@ async def add_point(api: Api) -> None:
     before = len(keeper.history.points)
 
     async def grew() -> bool:
-        turns = await api.services.redis.execute("KEYS", "h:turn:*")
-        await api.services.redis.execute("DEL", "-", *turns)
+        turns = await api.services.redis.execute("KEYS", "h:turn:*", deadline_ms=5000)
+        await api.services.redis.execute("DEL", "-", *turns, deadline_ms=5000)
         await keeper.keep()
         return len(keeper.history.points) > before
 
@@ -94,17 +94,17 @@ async def test_admins_and_the_metrics_token_see_it(settings: Settings, start_api
 
 
 async def test_refused_clients_are_counted_and_masked(
-    settings: Settings, start_api: StartApi, shipped_limits: Any
+    settings: Settings, start_api: StartApi, strict_limits: Any
 ) -> None:
     """Over all workers, the most refused one first, and nobody can be told from it, in Redis neither."""
-    api = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     user_id = str(api.people["user"].user_id)
     statuses = [(await api.get("/api/stats")).status for _ in range(103)]
     assert 3 == statuses.count(429)
     assert [{"client": f"user:{user_id[:8]}…", "refusals": 3}] == (await read(api))["refusedClients"]
     await api.services.refusals.flush()
     await api.get("/api/stats")
-    other = await start_api(replace(settings, rate_limits_file=shipped_limits))
+    other = await start_api(replace(settings, rate_limits_file=strict_limits))
     await api.services.refusals.flush()
     assert [{"client": f"user:{user_id[:8]}…", "refusals": 4}] == (await read(other))["refusedClients"]
     with closing(redis.Redis.from_url(settings.redis_url)) as client:

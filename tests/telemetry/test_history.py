@@ -125,7 +125,6 @@ def test_the_states_follow_from_what_was_counted() -> None:
 
 def test_probes_and_rejections_do_not_hide_how_slow_the_others_are() -> None:
     """Probes, scrapes and this page are no requests; a rejection is one, but has no duration."""
-
     entries: dict[str, list[object]] = {name: [] for name in ("bucket", "count", "sum")}
 
     def add(name: str, value: float, **labels: str) -> None:
