@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import shutil
 import signal
@@ -10,12 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
 from tests.waiting import wait_until
 
+_LOOK_SECONDS = 0.1  # each look makes the page work
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -40,7 +43,9 @@ class Tab:
 
     async def evaluate(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page."""
-        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = await self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, f"{expression}: {answer}"
         return answer["result"].get("value")
 
@@ -52,6 +57,57 @@ class Tab:
 
         await wait_until(there, f"{selector} on the page; the console says {self.complaints}")
 
+    async def open(self, address: str) -> None:
+        """Go to a page, and wait until it is loaded."""
+        await self.call("Page.navigate", url=address)
+        await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    async def until(self, expression: str, seconds: float = 60) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = monotonic() + seconds
+        while not await self.evaluate(expression):
+            assert monotonic() < deadline, f"{expression}: not within {seconds} s; {self.complaints}"
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def text(self, selector: str) -> str:
+        """What one reads in an element."""
+        return str(await self.evaluate(f"document.querySelector({selector!r}).innerText"))
+
+    async def press(self, key: str) -> None:
+        """Press a key: `Tab`, `Enter`, or a character."""
+        codes = {"Tab": 9, "Enter": 13}
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        for kind in ("keyDown", "keyUp"):
+            await self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                text=text if kind == "keyDown" else "",
+                windowsVirtualKeyCode=codes.get(key, 0),
+            )
+
+    async def type(self, text: str) -> None:
+        """Type into what has the focus."""
+        await self.call("Input.insertText", text=text)
+
+    async def look_like(self, *, width: int, height: int, scheme: str, scale: float = 1) -> None:
+        """Be a screen of this size (CSS pixels), with this preferred colour scheme."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
+        )
+        await self.call(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
+
+    async def photograph(self) -> bytes:
+        """What is shown, as PNG."""
+        answer = await self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(answer["data"])
+
     async def listen(self) -> None:
         """Take what the browser sends, until it hangs up."""
         async for message in self._socket:
@@ -61,7 +117,11 @@ class Tab:
             if "id" in said:
                 self._answers.pop(said["id"]).set_result(said)
             elif said["method"] == "Log.entryAdded":
-                self.complaints.append(said["params"]["entry"]["text"])
+                entry = said["params"]["entry"]
+                if (
+                    entry["source"] != "rendering"
+                ):  # advice on how our own looking at a canvas could be faster
+                    self.complaints.append(entry["text"])
             elif said["method"] == "Runtime.exceptionThrown":
                 self.complaints.append(str(said["params"]["exceptionDetails"]))
             elif said["method"] == "Runtime.consoleAPICalled" and said["params"]["type"] in {
@@ -82,7 +142,11 @@ async def open_tab(folder: Path) -> AsyncIterator[Tab]:
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-quic",
+        "--disable-sync",
         "--no-first-run",
+        "--hide-scrollbars",
         "--remote-debugging-port=0",
         "--window-size=1300,1600",
         f"--user-data-dir={folder}",

@@ -10,23 +10,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chromium import chromium_tab, find_chromium
+from tests.browser import CHROMIUM, open_tab
 from tests.test_dashboard import DRAWN
 
 
-async def photograph(address: str, token: str, picture: Path) -> None:
+async def photograph(address: str, token: str) -> bytes:
     """Sign in with a token, wait for the charts, and take the picture."""
-    program = find_chromium()
-    assert program is not None, "there is no Chromium here"
+    assert CHROMIUM is not None, "there is no Chromium here"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        async with chromium_tab(program, Path(folder)) as tab:
+        async with open_tab(Path(folder)) as tab:
             await tab.look_like(width=1200, height=1130, scheme="dark")
             await tab.open(f"{address}/dashboard")
-            await tab.run(f"sessionStorage.setItem('mastery-access-token', {token!r})")
+            await tab.evaluate(f"sessionStorage.setItem('mastery-access-token', {token!r})")
             await tab.call("Page.reload")
             await tab.until(DRAWN)
-            await tab.photograph(picture)
+            return await tab.photograph()
 
 
 if __name__ == "__main__":
-    asyncio.run(photograph(sys.argv[1], sys.stdin.read().strip(), Path(sys.argv[2])))
+    Path(sys.argv[2]).write_bytes(asyncio.run(photograph(sys.argv[1], sys.stdin.read().strip())))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,10 +16,9 @@ import pytest
 from server.settings import ROOT
 from server.tools.accounts import DEMO_EMAILS, DEMO_PASSWORD
 from server.tools.embedded import EmbeddedServer, redis_server
-from tests.chromium import Tab, chromium_tab, find_chromium
+from tests.browser import CHROMIUM, Tab, open_tab
 from tests.service import Service, running_service
 
-CHROMIUM = find_chromium()
 pytestmark = pytest.mark.timeout(300)  # a browser, and a service with two workers
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
 
@@ -40,33 +42,40 @@ FOCUS = "document.activeElement.id || document.activeElement.className || docume
 
 
 @pytest.fixture(scope="module")
-def paused_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A Redis of the module's own, which the last test stops."""
+def killed_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A Redis of the module's own, which the last test kills."""
     with redis_server(tmp_path_factory.mktemp("redis"), options=('save ""',)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def service(
-    shared_postgres: EmbeddedServer, paused_redis: EmbeddedServer, database_template: str
+    shared_postgres: EmbeddedServer, killed_redis: EmbeddedServer, database_template: str
 ) -> Iterator[Service]:
-    """Two workers that have answered something."""
+    """Two workers that are asked something all the time."""
     with running_service(
         shared_postgres,
-        paused_redis,
+        killed_redis,
         database_template,
         RATE_LIMITS_FILE=str(ROOT / "bench" / "ratelimits.toml"),
     ) as service:
-        for _ in range(60):
-            service.request("GET", "/api/classes", token=service.user_token)
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.wait(0.1):
+                service.request("GET", "/api/classes", token=service.user_token)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
         yield service
+        ended.set()
+        asking.join()
 
 
 @pytest.fixture
 async def tab(service: Service, tmp_path: Path) -> AsyncIterator[Tab]:
     """A browser on the sign-in form; what it complains about fails the test."""
-    assert CHROMIUM is not None
-    async with chromium_tab(CHROMIUM, tmp_path / "profile") as tab:
+    async with open_tab(tmp_path / "profile") as tab:
         await tab.look_like(width=1200, height=900, scheme="dark")
         await tab.open(f"{service.address}/dashboard")
         await tab.until("!document.getElementById('sign-in').hidden")
@@ -104,7 +113,7 @@ async def test_an_admin_signs_in_and_the_charts_draw(service: Service, tab: Tab)
     assert "/api/classes" in await tab.text("#routes")
     await tab.call("Page.reload")
     await tab.until(f"document.readyState === 'complete' && {DRAWN}")
-    assert await tab.run("document.getElementById('sign-in').hidden")
+    assert await tab.evaluate("document.getElementById('sign-in').hidden")
     assert service.process
 
 
@@ -113,23 +122,23 @@ async def test_a_token_opens_it_too_and_a_wrong_one_does_not(service: Service, t
     """A pasted token works; a student's and a made-up one are refused in words; signing out forgets it."""
     answers = {
         "made up": "Please sign in again.",
-        service.user_token: "This account is not an administrator\u2019s.",
+        service.user_token: "This account is not an administrator's.",
     }
-    await tab.run("document.querySelector('details').open = true")
+    await tab.evaluate("document.querySelector('details').open = true")
     for token, message in answers.items():
-        await tab.run("document.getElementById('token').focus()")
+        await tab.evaluate("document.getElementById('token').focus()")
         await tab.type(token)
         await tab.press("Enter")
         await tab.until(f"document.getElementById('sign-in-error').textContent === {message!r}")
     assert all("status of 40" in complaint for complaint in tab.complaints)  # as a console shows any refusal
     tab.complaints.clear()
-    await tab.run("document.getElementById('token').focus()")
+    await tab.evaluate("document.getElementById('token').focus()")
     await tab.type(service.admin_token)
     await tab.press("Enter")
     await tab.until("document.querySelectorAll('#key-metrics .tile').length === 6")
-    await tab.run("document.getElementById('sign-out').click()")
+    await tab.evaluate("document.getElementById('sign-out').click()")
     await tab.until("!document.getElementById('sign-in').hidden")
-    assert 0 == await tab.run("sessionStorage.length")
+    assert 0 == await tab.evaluate("sessionStorage.length")
 
 
 @needs_chromium
@@ -139,15 +148,16 @@ async def test_it_fits_a_phone_in_both_schemes(service: Service, tab: Tab, schem
     await tab.look_like(width=375, height=800, scheme=scheme)
     await sign_in(tab)
     await tab.until(DRAWN)
-    assert [375, 375] == await tab.run("[document.documentElement.scrollWidth, innerWidth]")
-    background = await tab.run("getComputedStyle(document.body).backgroundColor")
-    text = await tab.run("getComputedStyle(document.body).color")
+    assert [375, 375] == await tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    background = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    text = await tab.evaluate("getComputedStyle(document.body).color")
     assert (luminance(background) < luminance(text)) == (scheme == "dark")
     for selector in ("body", ".tile .state", ".tile .basis", ".chart .key", "h3", "th", ".method"):
-        colour = await tab.run(f"getComputedStyle(document.querySelector({selector!r})).color")
+        colour = await tab.evaluate(f"getComputedStyle(document.querySelector({selector!r})).color")
         assert (
             contrast(
-                colour, await tab.run("getComputedStyle(document.querySelector('.card')).backgroundColor")
+                colour,
+                await tab.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor"),
             )
             >= 4.5
         )
@@ -161,36 +171,50 @@ async def test_the_keyboard_reaches_everything(service: Service, tab: Tab) -> No
     await tab.until("document.activeElement.id === 'main'")
     for seconds in ("600", "3600"):
         await tab.press("Tab")
-        assert seconds == await tab.run("document.activeElement.dataset.seconds")
+        assert seconds == await tab.evaluate("document.activeElement.dataset.seconds")
     await tab.press("Enter")
-    assert "true" == await tab.run("document.activeElement.getAttribute('aria-pressed')")
-    names = await tab.run("[...document.querySelectorAll('[role=img]')].map((plot) => plot.ariaLabel)")
+    assert "true" == await tab.evaluate("document.activeElement.getAttribute('aria-pressed')")
+    names = await tab.evaluate("[...document.querySelectorAll('[role=img]')].map((plot) => plot.ariaLabel)")
     assert 6 == sum(bool(re.fullmatch(r".+, last 60 minutes\. .+\.", name)) for name in names)
-    assert 0 == await tab.run(
+    assert 0 == await tab.evaluate(
         "[...document.querySelectorAll('img')].filter((image) => image.alt === null).length"
     )
-    await tab.run("document.body.tabIndex = -1, document.body.focus()")
+    await tab.evaluate("document.body.tabIndex = -1, document.body.focus()")
     await tab.press("Tab")
-    assert "skip" == await tab.run(FOCUS)
+    assert "skip" == await tab.evaluate(FOCUS)
     assert service.process
+
+
+def test_the_terminal_prints_the_same(service: Service) -> None:
+    """Without a URL it asks this machine; nothing critical is exit code 0, an address without a service 1."""
+    here = run_status(service)
+    assert (0, "") == (here.returncode, here.stderr)
+    lines = here.stdout.splitlines()
+    assert ["KEY METRIC", "NOW", "STATE", "BASIS"] == re.split(r"\s{2,}", lines[0])
+    assert 6 == sum(bool(re.search(r" (good|warning|unknown) +", line)) for line in lines[1:8])
+    assert re.search(r"^database +\d+\.\d\d ms  healthy$", here.stdout, re.MULTILINE)
+    nowhere = run_status(service, "http://127.0.0.1:1")
+    assert (1, "") == (nowhere.returncode, nowhere.stdout)
+    assert nowhere.stderr.startswith("mastery: http://127.0.0.1:1 does not answer: ")
+    assert 1 == run_status(service, "ftp://127.0.0.1").returncode
 
 
 @needs_chromium
 async def test_a_stopped_redis_is_red_within_five_seconds(
-    service: Service, paused_redis: EmbeddedServer, tab: Tab
+    service: Service, killed_redis: EmbeddedServer, tab: Tab
 ) -> None:
     """The tile turns red, says what that means, and screen readers are told; the charts stay, and go on."""
     await sign_in(tab)
     await tab.until(DRAWN)
-    paused_redis.process.kill()
+    os.kill(killed_redis.pid, signal.SIGKILL)
     await tab.until("document.querySelector('[data-name=cache]').dataset.state === 'critical'", seconds=5)
-    assert "rgb(255, 107, 107)" == await tab.run(
+    assert "rgb(255, 107, 107)" == await tab.evaluate(
         "getComputedStyle(document.querySelector('[data-name=cache]'), '::before').backgroundColor"
     )
     assert "Redis is away" in await tab.text("#announcement")
     assert "Slower, but right" in await tab.text("#services")
-    assert await tab.run("document.title.startsWith('✖')")
-    last = await tab.run("Number(charts.lastTime)")
+    assert await tab.evaluate("document.title.startsWith('✖')")
+    last = await tab.evaluate("Number(charts.lastTime)")
     await tab.until(f"charts.lastTime > {last + 5} && {DRAWN}")
     status = run_status(service, service.address)
     assert (1, "mastery: critical: cache\n") == (status.returncode, status.stderr)

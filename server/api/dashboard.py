@@ -95,6 +95,11 @@ async def show_file(request: web.Request) -> web.Response:
     return (await asyncio.to_thread(_site)).show_file(request, request.match_info["file"])
 
 
+def asset_names() -> list[str]:
+    """The names of the page's files."""
+    return list(_site().files)
+
+
 @functools.cache
 def _site() -> Site:
     """The page and its files, read once."""

@@ -13,9 +13,9 @@ from aiohttp import hdrs
 from apispec import APISpec
 
 from server import __version__
+from server.api import dashboard, documentation
 from server.api.answers.kinds import in_camel_case
 from server.api.answers.problems import Problem
-from server.api.documentation import asset_names
 from server.api.responses import PROBLEM_JSON
 from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
 from server.openapi.components import (
@@ -42,6 +42,7 @@ _TAGS = {
     "Operations": ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),
     "Documentation": ("/api/openapi.json", "/api/docs"),
 }
+_FILES = {"/api/docs/{file}": documentation.asset_names, "/dashboard/{file}": dashboard.asset_names}
 _IDEMPOTENT_STATUSES = {413, 422}
 
 
@@ -108,7 +109,7 @@ def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] |
         if name == "subject":
             schema = {"type": "string", "pattern": "^(user|ip):.+$", "example": "ip:192.0.2.1"}
         elif name == "file":
-            schema = {"type": "string", "enum": asset_names()}
+            schema = {"type": "string", "enum": _FILES[route.path]()}
         yield {"in": "path", "name": name, "required": True, "schema": schema}
     if operation.query is not None:
         yield {"in": "query", "schema": operation.query}

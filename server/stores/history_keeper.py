@@ -71,8 +71,8 @@ class HistoryKeeper:
         """Read what is kept, and add to it if it is this worker's turn."""
         turn_ms = round(900 * self._interval_seconds)
         asked = (
-            self._redis.submit("GET", self._key),
-            self._redis.submit("SET", self._turn_key, 1, "NX", "PX", turn_ms),
+            self._redis.execute("GET", self._key, deadline_ms=_DEADLINE_MS),
+            self._redis.execute("SET", self._turn_key, 1, "NX", "PX", turn_ms, deadline_ms=_DEADLINE_MS),
         )
         packed, turn = await asyncio.gather(*asked, return_exceptions=True)
         if isinstance(packed, bytes):

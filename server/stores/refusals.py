@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import Counter
@@ -62,13 +63,11 @@ class Refusals:
         now = time.time()
         tally = Counter(self._pending)
         slots = [
-            self._redis.submit("ZREVRANGE", _key(at), 0, count - 1, "WITHSCORES")
+            self._redis.execute("ZREVRANGE", _key(at), 0, count - 1, "WITHSCORES", deadline_ms=_DEADLINE_MS)
             for at in (now, now - SLOT_SECONDS)
         ]
-        for slot in slots:
-            try:
-                reply = await slot
-            except (RedisUnavailable, RedisReplyError):
+        for reply in await asyncio.gather(*slots, return_exceptions=True):
+            if isinstance(reply, BaseException):
                 continue
             for client, refusals in zip(reply[::2], reply[1::2], strict=True):
                 tally[client.decode(errors="replace")] += int(float(refusals))

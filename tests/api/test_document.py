@@ -118,14 +118,16 @@ async def test_every_documented_success_happens(api: Api, course: Course) -> Non
 
 
 async def _operate(send: Any) -> None:
-    for path in ("/api/health", "/livez", "/readyz", "/api/metrics", "/api/docs"):
+    for path in ("/api/health", "/livez", "/readyz", "/api/metrics", "/api/docs", "/dashboard"):
         await send("GET", path, None)
     await send("POST", "/api/metrics", None)
     await send("GET", "/api/metrics/cache", "admin")
+    await send("GET", "/api/dashboard", "admin")
     await send("POST", "/api/metrics/cache/reset", "admin")
     described = await send("GET", "/api/openapi.json", None)
-    (file,) = described["paths"]["/api/docs/{file}"]["get"]["parameters"][:1]
-    await send("GET", f"/api/docs/{file['schema']['enum'][0]}", None)
+    for folder in ("/api/docs", "/dashboard"):
+        (file,) = described["paths"][f"{folder}/{{file}}"]["get"]["parameters"][:1]
+        await send("GET", f"{folder}/{file['schema']['enum'][0]}", None)
 
 
 async def _sign_in(send: Any) -> None:

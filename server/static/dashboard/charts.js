@@ -67,11 +67,18 @@ const charts = (() => {
           stroke: colour(`series-${place || index + 1}`),
           width: 2,
           fill: index === 0 ? `${colour("series-1")}22` : undefined,
-          points: { show: false },
+          points: { show: true, size: 4, filter: alone },
         })),
       ],
       hooks: { setCursor: [(plot) => caption(chart, plot.cursor.idx)] },
     };
+  }
+
+  // The places of values without neighbours, which no line shows: one request at night.
+  function alone(plot, place) {
+    const values = plot.data[place];
+    const places = values.keys();
+    return [...places].filter((at) => values[at] != null && values[at - 1] == null && values[at + 1] == null);
   }
 
   // A service that has just started fills its charts with what there is, but for two minutes at the least.

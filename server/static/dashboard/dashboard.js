@@ -141,7 +141,7 @@
       const response = await session.get(whole ? "/api/dashboard" : `/api/dashboard?after=${charts.lastTime}`);
       if (response.status === 401 || response.status === 403) {
         await session.end();
-        showSignIn(response.status === 401 ? "Please sign in again." : "This account is not an administrator’s.");
+        showSignIn(response.status === 401 ? "Please sign in again." : "This account is not an administrator's.");
         return;
       }
       if (!response.ok) throw new Error(String(response.status));

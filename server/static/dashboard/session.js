@@ -37,7 +37,7 @@ const session = (() => {
       keep(answer);
       if (answer.user.role !== "admin") {
         await this.end();
-        throw new Error("This account is not an administrator’s.");
+        throw new Error("This account is not an administrator's.");
       }
     },
 
