@@ -130,7 +130,7 @@ class Troubled:
     def _failing_servers(self) -> None:
         """Every connection to Redis and to PostgreSQL is cut; both are found again."""
         with closing(redis.Redis.from_url(self._service.environment["REDIS_URL"])) as client:
-            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            client.client_kill_filter(_type="normal", skipme=True)
         run_sql(
             self._service.environment["DATABASE_URL"],
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
