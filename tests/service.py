@@ -6,11 +6,12 @@ import http.client
 import json
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import redis
 
@@ -59,7 +60,12 @@ class Service:
 
 @contextmanager
 def running_service(
-    postgres: EmbeddedServer, redis_server: EmbeddedServer, template: str, **variables: str
+    postgres: EmbeddedServer,
+    redis_server: EmbeddedServer,
+    template: str,
+    *,
+    output: IO[bytes] | int = subprocess.DEVNULL,
+    **variables: str,
 ) -> Iterator[Service]:
     """Start the service on a database of its own, and on a Redis that is emptied before.
 
@@ -67,6 +73,7 @@ def running_service(
         postgres: the server that the database is made on.
         redis_server: the Redis.
         template: the name of the migrated database that ours is copied from.
+        output: where its standard output and error go.
         variables: further settings, as in the environment.
     """
     name = f"service_{secrets.token_hex(6)}"
@@ -88,7 +95,8 @@ def running_service(
         **variables,
     }
     settings = Settings.from_env(environment)
-    with child_process([sys.executable, "-m", "server", "serve"], environment=environment) as process:
+    command = [sys.executable, "-m", "server", "serve"]
+    with child_process(command, environment=environment, output=output) as process:
         assert wait_until_ready(process, lambda: is_ready(_HOST, port), seconds=60)
         yield Service(process, environment, port, demo_token(settings, "user"), demo_token(settings, "admin"))
     run_sql(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 
@@ -12,7 +12,7 @@ from server.telemetry.log_lines import JsonLines
 from server.telemetry.log_output import LineOutput
 from server.telemetry.log_safety import safe_text
 from server.telemetry.request_context import RequestContext
-from server.telemetry.timings import Timings
+from server.telemetry.timings import Part, Timings
 
 LOGGER = "server.access"
 _GENERATED_ID_LENGTH = 36
@@ -59,7 +59,8 @@ class AccessLog:
             route: its route template, never its path.
             status: of the answer; 499 for a client that went away. From 500 on the level is error.
             duration_ms: the total that the response headers named.
-            timings: give `db_ms`, `cache_ms` and `limit_ms`, each where it happened.
+            timings: give `db_ms`, `cache_ms` and `limit_ms`, each where it happened, and with it the number of
+                operations as `db_count`, `cache_count` and `limit_count`.
             client_ip: from where.
             response_bytes: the length of the answer's body.
             rate_limit: what the limiter said: allowed, denied or unlimited.
@@ -76,8 +77,11 @@ class AccessLog:
         fields["http.route"] = route
         fields["http.status"] = status
         fields["duration_ms"] = round(duration_ms, 2)
+        counts = timings.counts
         for part, seconds in timings.seconds.items():
-            fields[_MILLISECONDS[part]] = round(seconds * 1000.0, 2)
+            milliseconds, count = _NAMES[part]
+            fields[milliseconds] = round(seconds * 1000.0, 2)
+            fields[count] = counts[part]
         fields["client_ip"] = client_ip
         fields["response_bytes"] = response_bytes
         fields["rate_limit"] = rate_limit
@@ -91,4 +95,4 @@ class AccessLog:
             self._output.write_soon(self._lines.render_known(LOGGER, level, "http.request", fields))
 
 
-_MILLISECONDS = {"db": "db_ms", "cache": "cache_ms", "limit": "limit_ms"}
+_NAMES = {part: (f"{part}_ms", f"{part}_count") for part in get_args(Part)}

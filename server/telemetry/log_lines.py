@@ -41,7 +41,7 @@ _CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", 
 # The fields of the line that every request writes: neither secret nor in anybody's way.
 _ACCESS_FIELDS = (
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
-    "limit_ms", "user_id", "client_ip", "response_bytes", "rate_limit",
+    "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
 )  # fmt: skip
 
 # Elastic Common Schema 8 and Google Cloud Logging: the names that differ.
