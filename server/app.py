@@ -60,6 +60,8 @@ log = structlog.get_logger(__name__)
 
 # Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
 KEEPALIVE_SECONDS = 95
+# The longest cursor, each character of it four percent-encoded bytes: what is wrong with it, we say, not the parser.
+MAX_LINE_BYTES = 32 << 10
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -199,6 +201,7 @@ async def application() -> web.AppRunner:
         app,
         access_log=None,  # the tracing middleware writes the one line
         keepalive_timeout=KEEPALIVE_SECONDS,
+        max_line_size=MAX_LINE_BYTES,
         shutdown_timeout=settings.shutdown_seconds,
         handler_cancellation=False,  # a client that hangs up does not undo half a write
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,17 @@ def settings_of_the_fuzzer(service: Service) -> str:
         for place, table in TABLE_OF_PLACE.items()
     ]
     return "\n".join(lines)
+
+
+def test_a_long_query_is_answered_by_the_service_itself(service: Service) -> None:
+    """A cursor of the longest accepted length, every character of it percent-encoded, is a problem like any other."""
+    status, text = service.request(
+        "GET", f"/api/classes?cursor={'%F0%9F%98%80' * 2000}", token=service.user_token
+    )
+    assert 400 == status
+    assert [
+        {"field": "cursor", "message": "This is not a cursor of this list; take nextCursor as it came."}
+    ] == (json.loads(text)["errors"])
 
 
 @pytest.mark.timeout(MOST_SECONDS + 80)
