@@ -16,13 +16,9 @@ from server.ratelimit.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
+from server.telemetry.trace_context import TraceContext, parse_trace_context
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
-# W3C Trace Context, section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
-_TRACEPARENT = re.compile(
-    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?",
-    re.ASCII,
-)
 # Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
 _random_bits = random.Random().getrandbits  # noqa: S311
 _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
@@ -80,7 +76,8 @@ def tracing(
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         timings = Timings()
         request_id = request_id_of(request)
-        context = RequestContext(request_id, trace_id_of(request) or request_id)
+        parent = trace_context_of(request)
+        context = RequestContext(request_id, request_id if parent is None else parent.trace_id, parent)
         state = request[STATE] = RequestState(request_id, address_of(request, trusted))
         # One connection is one task: what the request before has left here is replaced.
         current_request.set(context)
@@ -117,15 +114,12 @@ def request_id_of(request: web.Request) -> str:
     return f"req_{_random_bits(128):032x}"
 
 
-def trace_id_of(request: web.Request) -> str | None:
-    """The trace-id of a valid W3C traceparent header."""
+def trace_context_of(request: web.Request) -> TraceContext | None:
+    """The trace that a request belongs to, where its headers say so as W3C Trace Context wants it."""
     offered = request.headers.get("traceparent")
     if offered is None:
         return None
-    match = _TRACEPARENT.fullmatch(offered)
-    if match is None or (match["version"] == "00" and match["more"] is not None):
-        return None
-    return match["trace_id"]
+    return parse_trace_context(offered, request.headers.getall("tracestate", ()))
 
 
 def server_timing(timings: Timings, total_ms: float) -> str:

@@ -11,6 +11,8 @@ import structlog
 from jwt import PyJWK, PyJWKSet
 from jwt.exceptions import PyJWKError, PyJWKSetError
 
+from server.telemetry.request_context import outgoing_headers
+
 log = structlog.get_logger(__name__)
 
 # A key that was rotated out is forgotten after this long; a fetch that fails keeps what there is.
@@ -73,7 +75,7 @@ class KeySet:
         try:
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-                session.get(self._url, allow_redirects=False) as response,
+                session.get(self._url, allow_redirects=False, headers=outgoing_headers()) as response,
             ):
                 response.raise_for_status()
                 body = await response.content.read(_MOST_BYTES)

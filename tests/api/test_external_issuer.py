@@ -9,7 +9,7 @@ import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import jwt
@@ -36,6 +36,7 @@ class Issuer:
     def __init__(self) -> None:
         self.keys: dict[str, PrivateKey] = {}
         self.fetches = 0
+        self.asked_with: list[Mapping[str, str]] = []
         self.server: TestServer | None = None
         self.rotate("first")
 
@@ -60,9 +61,10 @@ class Issuer:
         payload = {name: value for name, value in (usual | claims).items() if value is not None}
         return jwt.encode(payload, key, algorithm=algorithm, headers={"kid": key_id})
 
-    async def publish(self, _request: web.Request) -> web.Response:
+    async def publish(self, request: web.Request) -> web.Response:
         """The JWKS document."""
         self.fetches += 1
+        self.asked_with.append(request.headers)
         published = []
         for key_id, key in self.keys.items():
             if isinstance(key, rsa.RSAPrivateKey):
@@ -116,6 +118,22 @@ async def test_a_person_has_an_account_from_the_first_request_on(external_api: A
         answers[0][1][field] for field in ("email", "name", "role")
     )
     assert 1 == issuer.fetches
+
+
+async def test_the_issuer_is_asked_as_part_of_the_callers_trace(
+    external_api: Api, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trace of the request that needs the keys goes on to the issuer; without one nothing is made up."""
+    monkeypatch.setattr(key_sets, "_COOLDOWN_SECONDS", 0.0)
+    trace = {"traceparent": f"00-{'4bf92f35' * 4}-00f067aa0ba902b7-01", "tracestate": "vendor=1,other=2"}
+    traced = {"Authorization": f"Bearer {issuer.token()}", **trace}
+    assert 200 == (await external_api.get("/api/auth/me", by=None, headers=traced)).status
+    issuer.rotate("second")
+    assert 200 == (await me(external_api, issuer.token("later")))[0]
+
+    with_trace, without = issuer.asked_with
+    assert trace == {name: with_trace.get(name) for name in trace}
+    assert not {"traceparent", "tracestate"} & {name.lower() for name in without}
 
 
 async def test_an_address_that_has_an_account_is_not_taken_over(external_api: Api, issuer: Issuer) -> None:

@@ -9,8 +9,9 @@ from itertools import product
 import pytest
 import structlog
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
-from server.middleware.tracing import request_id_of, server_timing, trace_id_of
+from server.middleware.tracing import request_id_of, server_timing, trace_context_of
 from server.settings import Settings
 from server.telemetry.timings import Timings
 from tests.api.conftest import Api, Course, StartApi
@@ -96,7 +97,34 @@ async def test_every_request_gets_an_id_of_its_own(api: Api) -> None:
 def test_a_trace_id_comes_of_a_valid_traceparent(traceparent: str, expected: str | None) -> None:
     """W3C Trace Context, section 3.2: anything malformed is as if it were not there."""
     request = make_mocked_request("GET", "/", headers={"traceparent": traceparent})
-    assert expected == trace_id_of(request)
+    context = trace_context_of(request)
+    assert expected == (None if context is None else context.trace_id)
+
+
+@pytest.mark.parametrize(
+    ("flags", "states", "expected_flags", "expected_state"),
+    [
+        ("01", [], "01", None),
+        ("00", ["a=1"], "00", "a=1"),
+        ("03", ["a=1,b=2", " c=3 "], "03", "a=1,b=2,c=3"),
+        ("ff", ["", "a=1", ","], "03", "a=1"),
+        ("01", ["a=" + "x" * 510], "01", "a=" + "x" * 510),
+        ("01", ["a=" + "x" * 511], "01", None),
+        ("01", ["a=é"], "01", None),
+    ],
+)
+def test_a_trace_context_is_passed_on(
+    flags: str, states: list[str], expected_flags: str, expected_state: str | None
+) -> None:
+    """The parent and its list of vendors' state go on unchanged; flags that nobody knows do not."""
+    headers = CIMultiDict(
+        [("traceparent", f"00-{TRACE}-{PARENT}-{flags}"), *(("tracestate", s) for s in states)]
+    )
+    context = trace_context_of(make_mocked_request("GET", "/", headers=headers))
+    assert context is not None
+    passed_on = context.headers()
+    assert f"00-{TRACE}-{PARENT}-{expected_flags}" == passed_on["traceparent"]
+    assert expected_state == passed_on.get("tracestate")
 
 
 async def test_the_trace_id_is_answered(api: Api) -> None:

@@ -27,6 +27,8 @@ LINE = {
     "client_ip": "::1", "response_bytes": 0, "rate_limit": "allowed",
 }  # fmt: skip
 
+pytestmark = pytest.mark.timeout(300)  # the service is started, vexed and stopped before the first test
+
 
 @pytest.fixture(scope="module")
 def validator() -> jsonschema_rs.Draft202012Validator:

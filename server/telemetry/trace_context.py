@@ -1,0 +1,55 @@
+"""W3C Trace Context: the trace that a request belongs to, read from its headers and passed on with outbound calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})(?P<parent_id>[0-9a-f]{16})"
+    r"-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?",
+    re.ASCII,
+)
+# Section 3.3.1.5: at least this much is passed on; what is longer nobody has to.
+_LONGEST_STATE = 512
+_STATE = re.compile(r"[\x20-\x7e]+", re.ASCII)
+_KNOWN_FLAGS = 0x03  # sampled, and the trace-id is random: the others a caller of version 00 must not set
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """What a caller has said about its trace."""
+
+    trace_id: str
+    parent_id: str
+    flags: int
+    state: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """The headers that tell the next service, in the version of the specification that we know."""
+        headers = {"traceparent": f"00-{self.trace_id}-{self.parent_id}-{self.flags:02x}"}
+        if self.state:
+            headers["tracestate"] = self.state
+        return headers
+
+
+def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> TraceContext | None:
+    """The trace context of a request.
+
+    Args:
+        traceparent: the header's value.
+        tracestates: the values of all its tracestate headers; they are one list in several pieces. A list that is too
+            long or no printable ASCII is left out.
+
+    Returns:
+        None where the traceparent is not valid: section 3.2 wants the request to be treated as if it had none.
+    """
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None or (match["version"] == "00" and match["more"] is not None):
+        return None
+    state = ",".join(piece for each in tracestates if (piece := each.strip(" \t,")))
+    if len(state) > _LONGEST_STATE or not _STATE.fullmatch(state):
+        state = ""
+    return TraceContext(match["trace_id"], match["parent_id"], int(match["flags"], 16) & _KNOWN_FLAGS, state)
