@@ -156,6 +156,7 @@ def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[_D
         )
         deck_id = known_deck["id"]
         run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
+        run("expect_many_cards")
         counts = run("import_cards", deck_id=deck_id, cards=as_json(deck.cards))
         stale |= stale_after_import(
             class_id,

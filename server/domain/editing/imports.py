@@ -45,6 +45,7 @@ async def import_cards(unit: Unit, deck_id: UUID, cards: str) -> Imported:
     deck = await unit.transaction.fetch_one("lock_deck", deck_id=deck_id)
     if deck is None:
         raise NotFound("There is no such deck.")
+    await unit.transaction.execute("expect_many_cards")
     counts = await unit.transaction.fetch_one("import_cards", deck_id=deck_id, cards=cards)
     imported = Imported(**(counts or {}))
     unit.stale.update(
