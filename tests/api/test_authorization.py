@@ -83,6 +83,7 @@ def path_of(template: str, course: Course, api: Api) -> str:
         "{sessionId}": course.cards["r1"],
         "{userId}": user_id,
         "{subject}": f"user:{user_id}",
+        "{file}": "nothing.js",
     }
     for name, value in values.items():
         template = template.replace(name, str(value))
