@@ -46,7 +46,7 @@ READS: dict[str, set[str]] = {
 # These read nothing, or are not about data.
 WITHOUT_QUERIES = {
     "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
-    "/api/openapi.json", "/api/docs", "/api/docs/{file}",
+    "/api/openapi.json", "/api/docs", "/api/docs/{file}", "/dashboard", "/dashboard/{file}", "/api/dashboard",
 }  # fmt: skip
 RATING = {
     "find_rateable_cards", "lock_user_stats", "find_own_sessions", "add_reviews", "add_session_cards",
