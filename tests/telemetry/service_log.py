@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import jwt
 import psutil
 import redis
 
@@ -109,7 +110,9 @@ class Troubled:
             self._send("DELETE", path, token=f"{token}x")
         self._send("GET", "/api/metrics", token=METRICS_TOKEN)
         self._send("PUT", f"/api/progress/cards/{token}", token=token, body={"confidenceLevel": PASSWORDS[1]})
-        headers = f"Authorization: Bearer {token}\r\nX-Request-ID: {token}\r\nCookie: session={token}"
+        short = jwt.encode({"sub": "short enough to be an id"}, SECRET_KEY, algorithm="HS256")
+        self.secrets.add(short)
+        headers = f"Authorization: Bearer {token}\r\nX-Request-ID: {short}\r\nCookie: session={token}"
         self._raw(f"GET /api/classes HTTP/1.1\r\nHost: x\r\n{headers}\r\nConnection: close\r\n\r\n")
 
     def _malformed(self) -> None:
