@@ -64,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     dev.add_argument("--with-parent", action="store_true", help="stop when the calling process ends, too")
     dev.set_defaults(command=_dev)
 
-    serve = commands.add_parser(
-        "serve", help="serve in production: DATABASE_URL, REDIS_URL and SECRET_KEY are set"
-    )
+    serve = commands.add_parser("serve", help="serve with DATABASE_URL, REDIS_URL and SECRET_KEY set")
     serve.set_defaults(command=_serve)
 
     migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
