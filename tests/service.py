@@ -82,7 +82,7 @@ def running_service(
         client.flushall()
     url = replace_database(postgres.url, name)
     import_path(url, ROOT / "config" / "sample-course")
-    ensure_demo_accounts(url)
+    ensure_demo_accounts(url, with_password=True)
     port = free_port()
     environment = {
         **os.environ,

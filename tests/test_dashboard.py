@@ -26,6 +26,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 DRAWN = """
 (() => {
   const charts = [...document.querySelectorAll('.plot canvas')];
+  if (charts.length !== 6) return false;
   const rgb = getComputedStyle(document.documentElement).getPropertyValue('--series-1').trim()
     .match(/[0-9a-f]{2}/g).map((digits) => parseInt(digits, 16));
   const hasLine = (canvas) => {
@@ -35,7 +36,7 @@ DRAWN = """
     }
     return false;
   };
-  return charts.length === 6 && charts.every(hasLine);
+  return charts.every(hasLine);
 })()
 """
 FOCUS = "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"

@@ -117,7 +117,7 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         dashboard.show_dashboard: Operation(
             query=DashboardQuerySchema(),
             results=answers(monitoring.Dashboard),
-            errors=frozenset({401, 403}),
+            errors=frozenset({400, 401, 403}),
         ),
         dashboard.show_page: Operation(results=asset("text/html")),
         dashboard.show_file: Operation(results=asset("text/css", "text/javascript", "image/svg+xml")),

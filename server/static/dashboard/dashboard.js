@@ -48,12 +48,11 @@
 
   function showMetric(metric) {
     const isBad = metric.state === "warning" || metric.state === "critical";
-    const section = metric.runbook.replaceAll("-", " ");
     fill(tile(find("key-metrics"), metric.name, metric.title), metric.state, {
       value: shown(metric.value, metric.unit),
       state: WORDS[metric.state],
       basis: `${metric.basis} · warning at ${metric.warning}, critical at ${metric.critical} ${metric.unit}`,
-      action: isBad ? `${metric.action} See “${section}” in docs/performance-monitoring.md.` : "",
+      action: isBad ? `${metric.action} Runbook: ${metric.runbook.replaceAll("-", " ")}.` : "",
     });
   }
 
