@@ -213,12 +213,14 @@ def _limits(options: argparse.Namespace) -> None:
 
 def _status(options: argparse.Namespace) -> None:
     from server.tools.accounts import demo_token
-    from server.tools.status import fetch_status
+    from server.tools.status import fetch_status, is_this_machine
     from server.tools.web import local_address
 
     settings = _settings(*(() if os.environ.get("METRICS_TOKEN") else ("SECRET_KEY",)))
     host, port = local_address(settings.host, settings.port)
     address = options.url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if settings.metrics_token is None and not is_this_machine(address):
+        raise CommandError(f"METRICS_TOKEN is not set: {address} asks for its own")
     token = settings.metrics_token or demo_token(settings, "admin")
     status = fetch_status(address, token, colours=sys.stdout.isatty())
     sys.stdout.write(f"{status.text}\n")

@@ -198,6 +198,8 @@ def test_the_terminal_prints_the_same(service: Service) -> None:
     assert (1, "") == (nowhere.returncode, nowhere.stdout)
     assert nowhere.stderr.startswith("mastery: http://127.0.0.1:1 does not answer: ")
     assert 1 == run_status(service, "ftp://127.0.0.1").returncode
+    elsewhere = run_status(service, "http://mastery.invalid")
+    assert (1, True) == (elsewhere.returncode, "METRICS_TOKEN is not set" in elsewhere.stderr)
 
 
 @needs_chromium

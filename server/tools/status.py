@@ -16,12 +16,27 @@ _TIMEOUT_SECONDS: Final = 10
 _COLOURS: Final = {"good": "32", "healthy": "32", "warning": "33", "critical": "31;1", "unhealthy": "31;1"}
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would take our token along to wherever it is sent."""
+
+    def redirect_request(self, *_arguments: Any, **_options: Any) -> None:
+        """None: the redirect is the answer, an error."""
+
+
+_OPENER: Final = urllib.request.build_opener(_NoRedirects)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What to print, and what of it is critical: titles of metrics, names of services."""
 
     text: str
     critical: tuple[str, ...]
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether an address is a loopback one: only there a token of our own making goes."""
+    return urlsplit(address).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def fetch_status(address: str, token: str, *, colours: bool = False) -> Status:
@@ -41,7 +56,7 @@ def fetch_status(address: str, token: str, *, colours: bool = False) -> Status:
         f"{address.rstrip('/')}/api/dashboard", headers={"Authorization": f"Bearer {token}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
             return render_status(json.load(answer), colours=colours)
     except urllib.error.HTTPError as error:
         with error:
