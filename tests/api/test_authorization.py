@@ -26,10 +26,9 @@ AUDIENCES: dict[str, Audience] = {
     "GET /api/openapi.json": "public",
     "GET /api/docs": "public",
     "GET /api/docs/{file}": "public",
+    "GET /api/dashboard": "admin",
     "GET /dashboard": "public",
     "GET /dashboard/{file}": "public",
-    # An administrator, or the METRICS_TOKEN: the handler looks.
-    "GET /api/dashboard": "admin",
     "POST /api/auth/register": "public",
     "POST /api/auth/login": "public",
     "POST /api/auth/refresh": "public",
