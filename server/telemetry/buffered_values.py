@@ -2,6 +2,7 @@
 
 prometheus_client's multiprocess value asks for the process id and writes its file at every increment. Here increments
 are summed in memory and written together, a few hundredths of a second later at most, or when this process is scraped.
+That much is lost when a worker is killed; what a scrape has shown is not.
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ def test_a_killed_worker_is_replaced_and_counters_do_not_go_back(server: Gunicor
     for number in range(10):
         server.get(f"/hit/{number}")
     before = server.workers()
+    assert 10.0 == server.sample("cache_hits_total")  # seen once, it must be seen again
     with contextlib.suppress(OSError, http.client.HTTPException):
         server.get("/die")
     wait_until(lambda: answers(server) and server.workers() != before, "the worker is replaced")
