@@ -15,7 +15,13 @@ from server.tools.embedded import EmbeddedServer, postgres_server, redis_server
 from server.tools.migrations import migrate
 
 # A test's database may be lost with the machine: speed is worth more than durability here.
-FAST_POSTGRES = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+FAST_POSTGRES = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "autovacuum=off",  # plans are tested with the statistics that a test has taken, at no moment of chance
+)
 
 
 @pytest.fixture(scope="session")
