@@ -55,6 +55,7 @@ from server.telemetry.health_watch import HealthWatch
 from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.metrics import Metrics
 from server.telemetry.totals import Totals, read_totals
+from server.tools.garbage import settle_garbage_collection
 
 log = structlog.get_logger(__name__)
 
@@ -196,6 +197,7 @@ async def application() -> web.AppRunner:
         version=__version__,
     )
     app = create_app(settings)
+    app.on_startup.append(_settle)
     asyncio.get_running_loop().set_exception_handler(handle_loop_exception)
     return web.AppRunner(
         app,
@@ -232,6 +234,10 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.redis.close()
     await services.database.close()
     log.info("service.stopped")
+
+
+async def _settle(_app: web.Application) -> None:
+    settle_garbage_collection()
 
 
 async def _stop_being_ready(app: web.Application) -> None:
