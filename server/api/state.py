@@ -9,18 +9,25 @@ from aiohttp import web
 from server.domain.tokens import Caller
 from server.errors import MasteryError
 from server.ratelimit.identity import Address
+from server.telemetry.request_context import RequestContext
+from server.telemetry.timings import Timings
 
 
 class RequestState:
     """One object a request, made by the outermost link: finding several things on a request would cost more."""
 
     __slots__ = (
-        "address", "caller", "error_code", "limit_headers", "limit_outcome", "looked_up", "refusal", "request_id",
+        "address", "caller", "client_ip", "context", "error_code", "limit_headers", "limit_outcome", "looked_up",
+        "refusal", "request_id", "timings",
     )  # fmt: skip
 
-    def __init__(self, request_id: str, address: Address) -> None:
-        self.request_id = request_id
+    def __init__(self, context: RequestContext, timings: Timings, address: Address, client_ip: str) -> None:
+        self.request_id = context.request_id
+        # The same as what `current_request` and `current_timings` give to those who don't know the request.
+        self.context = context
+        self.timings = timings
         self.address = address
+        self.client_ip = client_ip
         # Set by authentication: who is calling, or why the token was refused; neither for a stranger.
         self.caller: Caller | None = None
         self.refusal: MasteryError | None = None

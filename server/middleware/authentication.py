@@ -9,7 +9,6 @@ from server.api.state import state_of
 from server.domain.callers import Callers
 from server.errors import Forbidden, MasteryError, Unauthenticated
 from server.middleware.rules import Rules, rule_of
-from server.telemetry.request_context import current_request
 
 
 def authentication(callers: Callers) -> Middleware:
@@ -33,9 +32,7 @@ def authentication(callers: Callers) -> Middleware:
                     state.refusal = refusal
                 else:
                     state.caller = caller
-                    context = current_request.get()
-                    if context is not None:
-                        context.user_id = caller.user_key
+                    state.context.user_id = caller.user_key
         return await handler(request)
 
     return authenticate

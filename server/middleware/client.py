@@ -1,18 +1,62 @@
-"""The address that a request came from, as trusted proxies tell it."""
+"""Who sent a request: the address that it came from, as trusted proxies tell it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from aiohttp import web
 
 from server.ratelimit.identity import Address, client_address
 from server.ratelimit.proxies import TrustedProxies
 
+_MOST_KNOWN = 8192
+# What is longer was not written by a chain of proxies, and must not fill the memory.
+_LONGEST_KNOWN = 256
 
-def address_of(request: web.Request, trusted: TrustedProxies) -> Address:
-    """The client's address: the peer's, or what trusted proxies say it is."""
-    if not trusted:
-        return client_address(request.remote, (), (), trusted)
-    headers = request.headers
-    return client_address(
-        request.remote, headers.getall("Forwarded", ()), headers.getall("X-Forwarded-For", ()), trusted
-    )
+_Evidence = tuple[str | None, tuple[str, ...], tuple[str, ...]]
+
+
+class Client(NamedTuple):
+    """Where a request came from.
+
+    Args:
+        address: without any wrapping.
+        text: the same as text.
+    """
+
+    address: Address
+    text: str
+
+
+class Clients:
+    """Tells clients' addresses, and remembers what it has found: the same ones come again and again.
+
+    Args:
+        trusted: whose word on a client's address counts.
+    """
+
+    def __init__(self, trusted: TrustedProxies) -> None:
+        self._trusted = trusted
+        self._known: dict[_Evidence, Client] = {}
+
+    def find(self, request: web.Request) -> Client:
+        """The client: the connection's other end, or what trusted proxies say it is."""
+        evidence: _Evidence = (request.remote, (), ())
+        if self._trusted:
+            headers = request.headers
+            evidence = (
+                evidence[0],
+                tuple(headers.getall("Forwarded", ())),
+                tuple(headers.getall("X-Forwarded-For", ())),
+            )
+        return self._known.get(evidence) or self._find(evidence)
+
+    def _find(self, evidence: _Evidence) -> Client:
+        peer, forwarded, x_forwarded_for = evidence
+        address = client_address(peer, forwarded, x_forwarded_for, self._trusted)
+        client = Client(address, str(address))
+        if sum(map(len, (*forwarded, *x_forwarded_for))) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]  # the oldest
+            self._known[evidence] = client
+        return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -11,15 +12,14 @@ from aiohttp.typedefs import Handler, Middleware
 
 from server.api.requests import read_json_value
 from server.api.responses import problem_response
-from server.api.state import state_of
+from server.api.state import RequestState, state_of
 from server.domain.accounts import normal_email
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
-from server.middleware.rules import Rules, rule_of
+from server.middleware.rules import LookUp, Rules, rule_of
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.headers import problem_of, rate_limit_headers
-from server.telemetry.timings import measure
 
 
 def rate_limit(
@@ -43,21 +43,32 @@ def rate_limit(
         limits = rate_limits.current
         state = state_of(request)
         caller = state.caller
-        charges = limits.charges(
-            group,
-            user_id=None if caller is None else caller.user_key,
-            address=state.address,
-            email=await _email_of(request) if limits.counts_email(group) else None,
-            plan=None if caller is None else caller.plan,
-        )
-        if rule.look_up is not None and caller is not None and not limiter.is_refusing(charges):
-            try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
-                state.looked_up = rule.look_up(request)
-            except MasteryError:
-                pass  # the handler will say what is wrong, once the request is charged
-        with measure("limit"):
+        if limits.counts_email(group):
+            charges = limits.charges(
+                group,
+                user_id=None if caller is None else caller.user_key,
+                address=state.address,
+                email=await _email_of(request),
+                plan=None if caller is None else caller.plan,
+            )
+        else:
+            charges = limits.charges_of(
+                group,
+                user_key=None if caller is None else caller.user_key,
+                plan=None if caller is None else caller.plan,
+                client_ip=state.client_ip,
+                address=state.address,
+            )
+        meanwhile = None
+        if rule.look_up is not None and caller is not None:
+            meanwhile = partial(_look_up, rule.look_up, request, state)
+        timings = state.timings
+        timings.begin("limit")
+        try:
             # Without a request id of the client's: who repeats it must not get the first verdict again for free.
-            decision = await limiter.decide(charges)
+            decision = await limiter.decide(charges, meanwhile=meanwhile)
+        finally:
+            timings.end("limit")
         request_id = state.request_id
         state.limit_headers = rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
         if decision.allowed:
@@ -70,6 +81,13 @@ def rate_limit(
         return _refusal(problem_of(decision, jitter=request_id), request_id)
 
     return limit
+
+
+def _look_up(look_up: LookUp, request: web.Request, state: RequestState) -> None:
+    try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
+        state.looked_up = look_up(request)
+    except MasteryError:
+        pass  # the handler will say what is wrong, once the request is charged
 
 
 def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:

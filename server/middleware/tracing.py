@@ -10,8 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from server.api.state import STATE, RequestState
-from server.middleware.client import address_of
-from server.ratelimit.identity import text_of
+from server.middleware.client import Clients
 from server.ratelimit.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
@@ -44,6 +43,7 @@ def tracing(
     if hsts:
         fixed["Strict-Transport-Security"] = _HSTS
     access_log = AccessLog()
+    clients = Clients(trusted)
 
     def rating_of(total_ms: float) -> str:
         if total_ms < rating_good_ms:
@@ -66,7 +66,7 @@ def tracing(
             status=status,
             duration_ms=total_ms,
             timings=timings,
-            client_ip=text_of(state.address),
+            client_ip=state.client_ip,
             response_bytes=size,
             rate_limit=state.limit_outcome,
             error_code=state.error_code,
@@ -78,7 +78,8 @@ def tracing(
         request_id = request_id_of(request)
         parent = trace_context_of(request)
         context = RequestContext(request_id, request_id if parent is None else parent.trace_id, parent)
-        state = request[STATE] = RequestState(request_id, address_of(request, trusted))
+        client = clients.find(request)
+        state = request[STATE] = RequestState(context, timings, client.address, client.text)
         # One connection is one task: what the request before has left here is replaced.
         current_request.set(context)
         current_timings.set(timings)

@@ -11,6 +11,7 @@ import structlog
 
 from server.ratelimit import scripts
 from server.ratelimit.policies import Charge
+from server.ratelimit.prepared import PreparedCharges
 from server.ratelimit.scripts import Answers
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 
@@ -47,7 +48,7 @@ class Calls:
         self._refunds: set[asyncio.Task[None]] = set()
 
     async def decide(
-        self, charges: Sequence[Charge], request_id: str | None, *, deadline_ms: float
+        self, charges: PreparedCharges, request_id: str | None, *, deadline_ms: float
     ) -> Answers:
         """Make all charges, or none, in so many milliseconds.
 
@@ -58,6 +59,9 @@ class Calls:
             RedisUnavailable: Redis, or one of its nodes, did not answer in time.
             RedisReplyError: a script failed.
         """
+        if request_id is None and (charges.one_subject or not self._one_subject_a_call):
+            call = scripts.prepare_decision(charges, log_entries=self._log_entries)
+            return scripts.read_answers(await self._link.run(call, deadline_ms=deadline_ms))
         parts = self._parts(charges)
         if len(parts) == 1:
             return await self._decide(charges, request_id, deadline_ms)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 
 # So many of a client's decisions may be in flight before anything is known about it.
 FIRST = 8
 
 
-@dataclass(slots=True)
 class _Crowd:
-    in_flight: int = 0
-    room: int = FIRST
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    __slots__ = ("in_flight", "room", "waiting")
+
+    def __init__(self) -> None:
+        self.in_flight = 1
+        self.room = FIRST
+        self.waiting: deque[asyncio.Future[None]] | None = None
 
 
 class Crowds:
@@ -27,13 +28,25 @@ class Crowds:
     def __init__(self) -> None:
         self._crowds: dict[bytes, _Crowd] = {}
 
-    async def enter(self, key: bytes, *, patience_seconds: float) -> bool:
-        """Wait for the turn; whether it came in time. After a turn, `leave` must be called."""
-        crowd = self._crowds.setdefault(key, _Crowd())
+    def enter_at_once(self, key: bytes) -> bool:
+        """Whether the turn has come already. After a turn, `leave` must be called."""
+        crowd = self._crowds.get(key)
+        if crowd is None:
+            self._crowds[key] = _Crowd()
+            return True
         if crowd.in_flight < crowd.room:
             crowd.in_flight += 1
             return True
+        return False
+
+    async def enter(self, key: bytes, *, patience_seconds: float) -> bool:
+        """Wait for the turn; whether it came in time. After a turn, `leave` must be called."""
+        if self.enter_at_once(key):
+            return True
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        crowd = self._crowds[key]
+        if crowd.waiting is None:
+            crowd.waiting = deque()
         crowd.waiting.append(turn)
         try:
             async with asyncio.timeout(patience_seconds):
@@ -60,10 +73,11 @@ class Crowds:
         crowd.in_flight -= 1
         if room is not None:
             crowd.room = max(FIRST, room)
-        while crowd.waiting and (refused or crowd.in_flight < crowd.room):
-            turn = crowd.waiting.popleft()
+        waiting = crowd.waiting
+        while waiting and (refused or crowd.in_flight < crowd.room):
+            turn = waiting.popleft()
             if not turn.done():
                 crowd.in_flight += 1
                 turn.set_result(None)
-        if not crowd.in_flight and not crowd.waiting:
+        if not crowd.in_flight and not waiting:
             del self._crowds[key]

@@ -165,9 +165,3 @@ def _parse_node(node: str) -> Address | None:
         return without_mapping(ip_address(host.partition("%")[0]))
     except ValueError:
         return None
-
-
-@lru_cache(maxsize=10_000)
-def text_of(address: Address) -> str:
-    """An address as text; the same few hundred clients come again and again."""
-    return str(address)

@@ -15,6 +15,7 @@ from server.ratelimit.generation import Generation
 from server.ratelimit.keys import block_key, pages_key, state_key
 from server.ratelimit.outage import Outage
 from server.ratelimit.policies import Charge, Decision, Verdict
+from server.ratelimit.prepared import PreparedCharges, prepared
 from server.ratelimit.scripts import Answer, Answers, ChargeState
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 
@@ -83,31 +84,42 @@ class Limiter:
         await self._generation.close()
         await self._calls.close()
 
-    async def decide(self, charges: Sequence[Charge], *, request_id: str | None = None) -> Decision:
+    async def decide(
+        self,
+        charges: Sequence[Charge],
+        *,
+        request_id: str | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Decision:
         """Make all charges of a request, or none.
 
         Args:
-            charges: what the request costs, and whom; no two of the same policy, group and subject.
+            charges: what the request costs, and whom; no two of the same policy, group and subject. Who decides
+                the same ones often passes them as `PreparedCharges`.
             request_id: a repetition gets the first verdict and is charged once. Never one that a client
                 chose: who repeats it pays nothing.
+            meanwhile: called unless the request is refused from memory, before Redis is asked: what it asks Redis
+                travels in the same write.
 
         Raises:
             ValueError: two charges would be counted as one.
         """
-        if not charges:
-            return Decision(True, (), "redis")
-        if len(charges) > 1 and len({state_key(charge) for charge in charges}) < len(charges):
-            raise ValueError("two charges have the same policy, group and subject: make them one")
+        charges = prepared(charges)
         now = monotonic()
-        decision = self._decide_at_once(charges, request_id, now)
+        decision = None
+        if request_id is None and self._denials:
+            decision = self._refuse_at_once(charges, now)
         if decision is None:
-            decision = await self._decide_in_turn(charges, request_id, now)
+            if meanwhile is not None:
+                meanwhile()
+            if not charges:
+                return Decision(True, (), "redis")
+            if self._outage.is_on:
+                decision = self._outage.decide(charges, now, owed=True)
+            else:
+                decision = await self._decide_in_turn(charges, request_id, now)
         self._report(decision, now)
         return decision
-
-    def is_refusing(self, charges: Sequence[Charge]) -> bool:
-        """Whether a decision on these charges would be a refusal from memory: nothing else need be asked for them."""
-        return len(self._denials) > 0 and self._denials.find(charges, monotonic()) is not None
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
         """What a decision would say now, without charging anything.
@@ -170,37 +182,42 @@ class Limiter:
         """The limits have changed: ask Redis again about everyone who was refused."""
         self._denials.forget()
 
-    def _decide_at_once(
-        self, charges: Sequence[Charge], request_id: str | None, now: float
-    ) -> Decision | None:
-        """The decision, if Redis need not, or must not, be asked."""
-        if request_id is None and (decision := self._denials.find(charges, now)) is not None:
+    def _refuse_at_once(self, charges: PreparedCharges, now: float) -> Decision | None:
+        """The refusal, if it is known that Redis would refuse."""
+        decision = self._denials.find(charges, now)
+        if decision is not None:
             self._generation.look_again(now)
-            return decision
-        return self._outage.decide(charges, now, owed=True) if self._outage.is_on else None
+        return decision
 
-    async def _decide_in_turn(
-        self, charges: Sequence[Charge], request_id: str | None, now: float
-    ) -> Decision:
-        client = state_key(charges[0])
-        if not await self._crowds.enter(client, patience_seconds=self._deadline_ms / 1000):
-            return self._outage.decide(charges, now, owed=True)
+    async def _decide_in_turn(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
+        client = charges.keys[0]
+        deadline_ms = self._deadline_ms
+        decision: Decision | None = None
+        if not self._crowds.enter_at_once(client):
+            if not await self._crowds.enter(client, patience_seconds=deadline_ms / 1000):
+                return self._outage.decide(charges, now, owed=True)
+            # Who had to wait may find that the answer is known by now.
+            deadline_ms = self._remaining_ms(now)
+            if request_id is None:
+                decision = self._refuse_at_once(charges, now)
+            if decision is None and self._outage.is_on:
+                decision = self._outage.decide(charges, now, owed=True)
         room, refused = None, False
         try:
-            # Who had to wait may find that the answer is known by now.
-            decision = self._decide_at_once(charges, request_id, now)
             if decision is None:
-                decision = await self._ask(charges, request_id, now)
+                decision = await self._ask(charges, request_id, now, deadline_ms)
                 if decision.source == "redis":
-                    room = min(verdict.remaining for verdict in decision.verdicts)
+                    room = min([verdict.remaining for verdict in decision.verdicts])
             refused = not decision.allowed
         finally:
             self._crowds.leave(client, room=room, refused=refused)
         return decision
 
-    async def _ask(self, charges: Sequence[Charge], request_id: str | None, now: float) -> Decision:
+    async def _ask(
+        self, charges: PreparedCharges, request_id: str | None, now: float, deadline_ms: float
+    ) -> Decision:
         try:
-            answers = await self._calls.decide(charges, request_id, deadline_ms=self._remaining_ms(now))
+            answers = await self._calls.decide(charges, request_id, deadline_ms=deadline_ms)
         except RedisUnavailable as error:
             self._outage.failed(error.reason)
             # What Redis may have executed is neither asked nor charged again.
@@ -210,8 +227,8 @@ class Limiter:
             self._outage.failed(error.code)
             return self._outage.decide(charges, now, owed=False)
         self._outage.succeeded()
-        for charge, answer in zip(charges, answers.charges, strict=True):
-            self._outage.learn(charge, answer.remaining, now)
+        for index in charges.seeds:
+            self._outage.learn(charges[index], answers.charges[index].remaining, now)
         decision = _decision(charges, answers)
         if not decision.allowed:
             self._remember(charges, answers, decision, now)
@@ -248,15 +265,17 @@ def _decision(charges: Sequence[Charge], answers: Answers) -> Decision:
 
 
 def _verdict(charge: Charge, answer: Answer) -> Verdict:
+    policy = charge.policy
+    state, remaining, release_us, wait_us = answer
     return Verdict(
-        charge.policy,
+        policy,
         charge.group,
         charge.subject,
-        answer.state is ChargeState.FITS,
-        charge.policy.limit,
-        answer.remaining,
-        -(-answer.release_us // 1000),
-        max(0, -(-answer.wait_us // 1000)),
-        answer.state is not ChargeState.TOO_DEAR,
-        charge.policy.shadow,
+        state is ChargeState.FITS,
+        policy.limit,
+        remaining,
+        -(-release_us // 1000),
+        -(-wait_us // 1000) if wait_us > 0 else 0,
+        state is not ChargeState.TOO_DEAR,
+        policy.shadow,
     )

@@ -54,9 +54,8 @@ class Outage:
             self._settling = asyncio.get_running_loop().create_task(self._settle())
 
     def learn(self, charge: Charge, remaining: int, now: float) -> None:
-        """Redis said how much is left: where a `local` policy starts counting when it goes away."""
-        if charge.policy.on_failure == "local":
-            self._fallback.learn(charge, remaining, now)
+        """Redis said how much a `local` policy has left: where counting starts when it goes away."""
+        self._fallback.learn(charge, remaining, now)
 
     def decide(self, charges: Sequence[Charge], now: float, *, owed: bool) -> Decision:
         """What the policies' failure modes say.

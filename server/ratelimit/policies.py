@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]
@@ -90,8 +90,7 @@ class Charge:
             raise ValueError(f"a charge costs 1 or more, not {self.cost}")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What one policy says to one charge.
 
     Args:
@@ -119,8 +118,7 @@ class Verdict:
     shadow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a request: all of its charges were made, or none.
 
     Args:

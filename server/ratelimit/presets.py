@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 from uuid import UUID
 
 from server.ratelimit.policies import Charge, Policy
+from server.ratelimit.prepared import PreparedCharges
 from server.ratelimit.subjects import (
     SITE_PREFIX_BITS,
     Address,
@@ -19,6 +20,9 @@ from server.ratelimit.subjects import (
 
 SubjectKind = Literal["client", "user", "address", "address-wide", "email"]
 SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
+
+# As many clients, in each group of routes, are charged without working out their keys again.
+_MOST_PREPARED: Final = 8192
 
 # The group of a policy whose budget is one over all groups; no route group may have this name.
 SHARED_GROUP: Final = "*"
@@ -79,6 +83,7 @@ class RateLimits:
         self.presets: Final = dict(presets)
         self.groups: Final = dict(groups)
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
+        self._prepared: Final[dict[tuple[str, str | None, str | None, str], PreparedCharges]] = {}
         self._by_email: Final = frozenset(
             name
             for name, group in self.groups.items()
@@ -106,6 +111,27 @@ class RateLimits:
         """Whether a group counts by the e-mail address that a request names, so that it has to be read first."""
         return group in self._by_email
 
+    def charges_of(
+        self, group: str, *, user_key: str | None, plan: str | None, client_ip: str, address: Address
+    ) -> PreparedCharges:
+        """What a request of cost 1 is charged that names no e-mail address, remembered for the client's next one.
+
+        Args:
+            group: the route's group; KeyError if there is none of this name.
+            user_key: the signed-in user's id, None for a request that is not signed in.
+            plan: the user's plan.
+            client_ip: the client's address as text.
+            address: the same as an address.
+        """
+        place = (group, user_key, plan, client_ip)
+        found = self._prepared.get(place)
+        if found is None:
+            found = self.charges(group, user_id=user_key, address=address, plan=plan)
+            if len(self._prepared) >= _MOST_PREPARED:
+                del self._prepared[next(iter(self._prepared))]  # the oldest
+            self._prepared[place] = found
+        return found
+
     def charges(
         self,
         group: str,
@@ -115,7 +141,7 @@ class RateLimits:
         email: str | None = None,
         plan: str | None = None,
         cost: int = 1,
-    ) -> tuple[Charge, ...]:
+    ) -> PreparedCharges:
         """What a request is charged.
 
         Args:
@@ -136,7 +162,7 @@ class RateLimits:
             subject = _subject(rule.subject, user_id, address, email)
             if subject is not None:
                 charges.append(Charge(rule.policy, rule.group, subject, cost))
-        return tuple(charges)
+        return PreparedCharges(charges)
 
     def policies_for_subject(self, subject: str, *, plan: str | None = None) -> tuple[Charge, ...]:
         """Every policy and group under which a subject may have been counted: what to peek at, or to reset.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from server.ratelimit.keys import block_key, pages_key, record_key, state_key
 from server.ratelimit.policies import Algorithm, Charge
+from server.ratelimit.prepared import PreparedCharges
+from server.stores.redis_commands import ScriptCall
 from server.stores.scripts import Script, load_script
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
@@ -45,8 +46,10 @@ class ChargeState(IntEnum):
     BLOCKED = 3  # An operator has blocked the subject.
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+_STATES: Final = tuple(ChargeState)
+
+
+class Answer(NamedTuple):
     """What the scripts say about one charge, in microseconds.
 
     Attributes:
@@ -62,8 +65,7 @@ class Answer:
     wait_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What a script says about a request: whether it is allowed, and each charge's answer in order."""
 
     allowed: bool
@@ -96,7 +98,17 @@ async def decide_charges(
     args[0] = log_entries
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("decide_charges"), keys, args, deadline_ms=deadline_ms)
-    return _answers(reply)
+    return read_answers(reply)
+
+
+def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCall:
+    """The call that `decide_charges` makes without a request id, made once: its reply is for `read_answers`."""
+    if charges.call is None or charges.call[0] != log_entries:
+        keys, args = _operands(charges)
+        args[0] = log_entries
+        keys += map(pages_key, charges)
+        charges.call = (log_entries, ScriptCall(load_script("decide_charges"), keys, args))
+    return charges.call[1]
 
 
 async def peek_charges(
@@ -106,7 +118,7 @@ async def peek_charges(
     keys, args = _operands(charges)
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
-    return _answers(reply)
+    return read_answers(reply)
 
 
 async def charge_arrears(
@@ -189,11 +201,14 @@ def _rule(charge: Charge) -> tuple[int, int, int]:
     return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms
 
 
-def _answers(reply: Sequence[int]) -> Answers:
+def read_answers(reply: Sequence[int]) -> Answers:
+    """What the reply of a script says."""
     return Answers(
         reply[0] == 1,
         tuple(
-            Answer(ChargeState(reply[at]), reply[at + 1], reply[at + 2], reply[at + 3])
-            for at in range(1, len(reply), _FIELDS_PER_CHARGE)
+            [
+                Answer(_STATES[reply[at]], reply[at + 1], reply[at + 2], reply[at + 3])
+                for at in range(1, len(reply), _FIELDS_PER_CHARGE)
+            ]
         ),
     )

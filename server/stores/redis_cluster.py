@@ -13,10 +13,10 @@ from collections.abc import Coroutine
 import structlog
 
 from server.stores.redis_address import Node, RedisAddress
+from server.stores.redis_commands import Command
 from server.stores.redis_dial import Dialler, reason_of
 from server.stores.redis_errors import RedisReplyError, RedisUnavailable, Reply, fail
 from server.stores.redis_node import NodeSettings, RedisNode, backoff_seconds
-from server.stores.redis_protocol import Command
 from server.stores.redis_slots import NUMBER_OF_SLOTS, Topology, slot_of
 from server.stores.redis_status import StatusKeeper
 

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from server.stores.redis_address import parse_redis_url
 from server.stores.redis_cluster import RedisCluster
+from server.stores.redis_commands import Command, PreparedCommand, ScriptCall
 from server.stores.redis_deadlines import Deadlines
 from server.stores.redis_dial import Dialler
 from server.stores.redis_errors import Argument, RedisReplyError, RedisUnavailable, Reply
 from server.stores.redis_node import NodeSettings, RedisNode
-from server.stores.redis_protocol import Command
 from server.stores.redis_status import LinkStatus, StatusKeeper
 from server.stores.scripts import Script
 
@@ -115,6 +115,10 @@ class RedisLink:
         """
         return self._call(command, self._deadline_seconds)
 
+    def submit_prepared(self, command: PreparedCommand) -> asyncio.Future[Reply]:
+        """Send a command that was packed before; see `submit`."""
+        return self._call(command, self._deadline_seconds)
+
     async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
         """The reply to a command.
 
@@ -138,12 +142,14 @@ class RedisLink:
         *,
         deadline_ms: float | None = None,
     ) -> Reply:
+        """The reply of a script that is run once; see `run`."""
+        return await self.run(ScriptCall(script, keys, args), deadline_ms=deadline_ms)
+
+    async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
         """The reply of a script, which is loaded into a server that does not know it.
 
         Args:
-            script: what to run.
-            keys: its KEYS; with a Cluster all in one slot.
-            args: its ARGV.
+            call: the script, its keys and its arguments.
             deadline_ms: another than the link's; it holds for the whole, loading included.
 
         Raises:
@@ -152,22 +158,21 @@ class RedisLink:
         """
         seconds = self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
         began = monotonic()
-        operands = (len(keys), *keys, *args)
         try:
-            return await self._call(("EVALSHA", script.sha1, *operands), seconds)
+            return await self._call(call.command, seconds)
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        await self._load(script, seconds - (monotonic() - began))
+        await self._load(call.script, seconds - (monotonic() - began))
         remaining = max(0.0, seconds - (monotonic() - began))
         try:
-            return await self._call(("EVALSHA", script.sha1, *operands), remaining)
+            return await self._call(call.command, remaining)
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
         # Flushed again meanwhile, or a node that was not reached: with its source it can't be unknown.
         remaining = max(0.0, seconds - (monotonic() - began))
-        return await self._call(("EVAL", script.source, *operands), remaining)
+        return await self._call(("EVAL", call.script.source, *call.operands), remaining)
 
     async def ping(self) -> float:
         """Milliseconds that the slowest server takes to answer.

@@ -11,8 +11,9 @@ from time import monotonic
 
 import structlog
 
+from server.stores.redis_commands import Command
 from server.stores.redis_errors import RedisReplyError, RedisUnavailable, Reply, fail
-from server.stores.redis_protocol import Command, Redirect, ReplyStream
+from server.stores.redis_protocol import Redirect, ReplyStream
 from server.stores.redis_status import StatusKeeper
 
 log = structlog.get_logger(__name__)

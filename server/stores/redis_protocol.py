@@ -14,8 +14,8 @@ from typing import cast
 
 import hiredis
 
+from server.stores.redis_commands import Command, pack
 from server.stores.redis_errors import (
-    Argument,
     RedisReplyError,
     RedisUnavailable,
     Reply,
@@ -23,7 +23,6 @@ from server.stores.redis_errors import (
     fail,
 )
 
-Command = tuple[Argument, ...]
 Redirect = Callable[[asyncio.Future[Reply], Command, int, RedisReplyError], None]
 """Takes over what a Cluster node refused: its future, the command, its earlier redirections, the error."""
 
@@ -110,7 +109,7 @@ class ReplyStream(asyncio.Protocol):
         if self._refusal is not None or len(self._pending) >= self._backlog:
             fail(future, RedisUnavailable(self._refusal or "backlog"))
             return future
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means any length
+        packed = pack(command)
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packed)

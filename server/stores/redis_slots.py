@@ -11,9 +11,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
 from server.stores.redis_address import Node, RedisAddress
+from server.stores.redis_commands import Command
 from server.stores.redis_dial import Dialler
 from server.stores.redis_errors import Argument
-from server.stores.redis_protocol import Command
 
 NUMBER_OF_SLOTS = REDIS_CLUSTER_HASH_SLOTS
 

@@ -300,7 +300,7 @@ def decisions(draw: st.DrawFn) -> Decision:
             wait_ms=0 if allowed or not retryable else draw(st.integers(1, policy.window_ms)),
             retryable=retryable,
         )
-        verdicts.append(replace(one, limit=draw(st.integers(max(1, remaining), policy.limit))))
+        verdicts.append(one._replace(limit=draw(st.integers(max(1, remaining), policy.limit))))
     return decision(*verdicts, source=draw(st.sampled_from(["redis", "local-deny", "fallback"])))
 
 
