@@ -72,8 +72,8 @@ def create_app(settings: Settings) -> web.Application:
         RateLimitsError: the rate limits file is not valid.
     """
     metrics = Metrics()
-    query_durations = Children(metrics.database_query_duration_seconds)
-    decisions = Children(metrics.rate_limit_decisions)
+    query_durations = Children(metrics.database_query_duration_seconds, metrics.tally)
+    decisions = Children(metrics.rate_limit_decisions, metrics.tally)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> web.Application:
         deadline_ms=settings.cache_deadline_ms,
         connect_timeout_ms=settings.redis_connect_timeout_ms,
         verify_tls=settings.redis_verify_tls,
-        on_round_trip=metrics.redis_round_trip_seconds.observe,
+        on_round_trip=metrics.tally(metrics.redis_round_trip_seconds).observe,
     )
     cache = Cache(
         redis,

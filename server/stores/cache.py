@@ -51,6 +51,7 @@ class Cache:
         """
         self._link = link
         self._metrics = metrics
+        self._hits, self._misses = metrics.tally(metrics.cache_hits), metrics.tally(metrics.cache_misses)
         self._ttl_ms = ttl_seconds * 1000
         self._kept_ms = (ttl_seconds + stale_seconds) * 1000
         self._deadline_ms = deadline_ms
@@ -212,11 +213,11 @@ class Cache:
 
     def note_hit(self) -> None:
         """Count a value that was used."""
-        self._metrics.cache_hits.inc()
+        self._hits.inc()
 
     def note_miss(self) -> None:
         """Count a value that had to be loaded."""
-        self._metrics.cache_misses.inc()
+        self._misses.inc()
 
 
 class _Flight:

@@ -8,34 +8,53 @@ That much is lost when a worker is killed; what a scrape has shown is not.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from threading import get_ident
+from typing import Any, Protocol
 
 from prometheus_client import values
 
 FLUSH_SECONDS = 0.02
 
 
+class Writable(Protocol):
+    """What is counted here and written later."""
+
+    def write(self) -> None:
+        """Write what was counted since the last time."""
+
+
 class Buffer:
-    """The increments of this process that its files do not hold yet."""
+    """The increments of this process that its metrics, or their files, do not hold yet."""
 
     def __init__(self) -> None:
-        self._dirty: list[Any] = []
+        self._dirty: list[Writable] = []
+        self._is_flushing = False
+        self._thread: int | None = None
 
-    def add(self, value: Any) -> bool:
-        """Remember a value with increments to write; False where nobody would come to write them (no event loop)."""
-        if not self._dirty:
+    def add(self, value: Writable) -> None:
+        """Write a value that has just been incremented, soon; where nobody would come to do it (no event loop), now."""
+        if not self._dirty and not self._is_flushing:
             try:
                 asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
             except RuntimeError:
-                return False
+                value.write()
+                return
+            self._thread = get_ident()
         self._dirty.append(value)
-        return True
 
     def flush(self) -> None:
         """Write everything. Only from the thread that increments: the event loop's."""
-        dirty, self._dirty = self._dirty, []
-        for value in dirty:
-            value.write()
+        self._is_flushing = True
+        while self._dirty:  # a tally that is written increments values
+            dirty, self._dirty = self._dirty, []
+            for value in dirty:
+                value.write()
+        self._is_flushing = False
+
+    def flush_own(self) -> None:
+        """Write everything, if this is the thread that increments."""
+        if self._thread == get_ident():
+            self.flush()
 
 
 def install(buffer: Buffer) -> None:
@@ -52,10 +71,10 @@ def install(buffer: Buffer) -> None:
             super().__init__(*arguments, **options)
 
         def inc(self, amount: float) -> None:
-            if self._pending or buffer.add(self):
-                self._pending += amount
-            else:
-                super().inc(amount)
+            was_written = not self._pending
+            self._pending += amount
+            if was_written:
+                buffer.add(self)
 
         def set(self, value: float, timestamp: float | None = None) -> None:
             self._pending = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
@@ -10,10 +11,12 @@ from prometheus_client.metrics import MetricWrapperBase
 class Children:
     """What `metric.labels` does, with a memory: the same few children are asked for with every request."""
 
-    __slots__ = ("_find", "_known")
+    __slots__ = ("_find", "_known", "_wrap")
 
-    def __init__(self, metric: MetricWrapperBase) -> None:
+    def __init__(self, metric: MetricWrapperBase, wrap: Callable[[Any], Any] | None = None) -> None:
+        """Args: wrap: what to remember of a child instead of itself, such as its tally."""
         self._find = metric.labels
+        self._wrap = wrap
         self._known: dict[tuple[object, ...], Any] = {}
 
     def __call__(self, *values: object, **labels: object) -> Any:
@@ -21,5 +24,8 @@ class Children:
         key = values or tuple(labels.values())
         child = self._known.get(key)
         if child is None:
-            child = self._known[key] = self._find(*values, **labels)
+            child = self._find(*values, **labels)
+            if self._wrap is not None:
+                child = self._wrap(child)
+            self._known[key] = child
         return child

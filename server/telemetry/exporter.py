@@ -11,6 +11,8 @@ clock, which stands still while a handler computes, so that under uvloop a secon
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from functools import cache
 from time import perf_counter
 from typing import Any
@@ -37,40 +39,63 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
     A request that matches no route is counted under the template `__not_matched__`, an invented method as
     `OTHER`, a domain error under its own status, a cancelled request under 499. Exceptions pass through
     untouched.
+
+    An answer is counted in the exporter's counters directly, as the exporter would; only what ends in an exception
+    takes the way through its own middleware.
     """
-    measured = prometheus_middleware_factory("http", _CountersOnly(metrics.registry))
-    in_flight, durations = metrics.http_requests_in_flight, Children(metrics.http_request_duration_seconds)
+    counters = _CountersOnly(metrics.registry)
+    count_failure = prometheus_middleware_factory("http", counters)
+    requests, responses = (
+        Children(counters.declared[name], metrics.tally) for name in ("http_requests", "http_responses")
+    )
+    durations = Children(metrics.http_request_duration_seconds, metrics.tally)
+    in_flight = metrics.tally(metrics.http_requests_in_flight)
+    known: dict[tuple[str, str, web.AbstractRoute, int], tuple[Any, Any, Any]] = {}
+
+    def find(request: web.Request, status: int) -> tuple[Any, Any, Any]:
+        """What to count an answer in; the same few are asked for with every request."""
+        place = (request.method, request.scheme, request.match_info.route, status)
+        found = known.get(place)
+        if found is None:
+            view = _View(request)
+            labels = (view.method, view.scheme, view.remote, view.path_template)
+            found = (
+                requests(*labels),
+                responses(*labels, status),
+                durations(view.method, view.path_template, status),
+            )
+            if request.method in _METHODS and view.path_template != _NOT_MATCHED:
+                known[place] = found
+        return found
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        failure: BaseException | None = None
-
-        async def call(_view: _View) -> web.StreamResponse:
-            nonlocal failure
-            try:
-                return await handler(request)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
-                failure = error
-                stand_in = _stand_in_class(type(error).__name__, _status(error))
-                raise stand_in from None
-
-        view = _View(request)
-        status = 500
         in_flight.inc()
         began = perf_counter()
         try:
-            response: web.StreamResponse = await measured(view, call)
-            status = response.status
-        except _StandIn as stand_in:
-            status = stand_in.status
-        else:
-            return response
-        finally:
+            response = await handler(request)
+        except (Exception, asyncio.CancelledError) as error:
+            view, status = _View(request), _status(error)
             durations(view.method, view.path_template, status).observe(perf_counter() - began)
+            with contextlib.suppress(_StandIn):
+                await count_failure(view, _raise(_stand_in_class(type(error).__name__, status)))
+            raise
+        finally:
             in_flight.dec()
-        raise failure or _StandIn  # the first; out here, where its context stays what it was
+        request_count, response_count, duration = find(request, response.status)
+        request_count.inc()
+        response_count.inc()
+        duration.observe(perf_counter() - began)
+        return response
 
     return middleware
+
+
+def _raise(stand_in: type[_StandIn]) -> Callable[[Any], Awaitable[Any]]:
+    async def call(_view: _View) -> web.StreamResponse:
+        raise stand_in
+
+    return call
 
 
 class _View:
@@ -93,12 +118,14 @@ class _CountersOnly(CollectorRegistry):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
         self._registry = registry
+        self.declared: dict[str, Counter] = {}
 
     def register(self, collector: Collector) -> None:
-        """Declare a metric of the exporter's, and make finding its children cheap."""
+        """Declare a metric of the exporter's."""
         if isinstance(collector, Counter):
             self._registry.register(collector)
-            collector.labels = Children(collector)  # type: ignore[method-assign]
+            (family,) = collector.describe()
+            self.declared[family.name] = collector
         elif isinstance(collector, MetricWrapperBase):
             collector.labels = _nothing  # type: ignore[method-assign, assignment]
 

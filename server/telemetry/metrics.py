@@ -18,6 +18,7 @@ from server.telemetry.memory import read_memory
 from server.telemetry.memory_limit import read_memory_limit
 from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
 from server.telemetry.series import Family
+from server.telemetry.tallies import tally_of
 from server.telemetry.worker_files import WorkerFiles
 
 _REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
@@ -156,6 +157,10 @@ class Metrics:
         self.process_memory_heap_total_bytes.set(memory.heap_total_bytes)
         self.process_memory_external_bytes.set(memory.external_bytes)
 
+    def tally(self, child: Any) -> Any:
+        """A way to count in one of these metrics, or its child, that costs the request path an addition."""
+        return tally_of(child, self._buffer)
+
     async def settle(self) -> None:
         """Wait until what every worker has counted up to now can be read: before a scrape, on the event loop."""
         self._buffer.flush()
@@ -200,10 +205,12 @@ class Metrics:
         return {"metrics": list(entries.values()), "timestamp": timestamp}
 
     def _cache_counts_now(self) -> dict[str, int]:
+        self._buffer.flush_own()
         return _cache_counts(collect_families(self.registry, self._files, kind="counter"))
 
     def _families(self) -> list[Family]:
         """All metrics of all workers, and those that are computed from them."""
+        self._buffer.flush_own()
         self.sample_memory()
         families = collect_families(self.registry, self._files)
         counts = _cache_counts(families)

@@ -12,6 +12,8 @@ import uvloop
 from aiohttp import ClientConnectionError, web
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
+from aiohttp_prometheus_exporter.middleware import prometheus_middleware_factory
+from prometheus_client import CollectorRegistry, generate_latest
 from pytest_aiohttp import AiohttpClient
 
 from server.errors import NotFound
@@ -173,3 +175,34 @@ async def test_an_abandoned_request_is_counted(metrics: Metrics, aiohttp_client:
     await eventually(lambda: cancelled.is_set() and bool(responses(metrics)), "the request is counted")
     assert {("GET", "/decks/{id}", "499"): 1.0} == responses(metrics)
     assert b"\nhttp_requests_in_flight 0.0\n" in metrics.render_text("")[0]
+
+
+async def test_everything_is_counted_as_the_exporter_counts(
+    metrics: Metrics, aiohttp_client: AiohttpClient
+) -> None:
+    """Answers are counted without the exporter's middleware, in the same counters with the same labels as by it."""
+    theirs = CollectorRegistry()
+    endings: list[type[Exception] | None] = [web.HTTPGone, KeyError, None, None, None]
+
+    async def handle(request: web.Request) -> web.Response:
+        ending = endings[int(request.match_info["id"])]
+        if ending is not None:
+            raise ending
+        return web.Response(status=203)
+
+    def counted(text: str) -> dict[str, str]:
+        lines = re.sub(r'remote="[^"]*"', 'remote=""', text).splitlines()
+        pattern = re.compile(r"^http_(?:requests|responses|exceptions)_total(\{.*\}) (\S+)$")
+        found = [match for match in map(pattern.match, lines) if match is not None]
+        return {match.string.rpartition(" ")[0]: match[2] for match in found}
+
+    for middleware in (metrics_middleware(metrics), prometheus_middleware_factory("http", theirs)):
+        app = web.Application(middlewares=[middleware])
+        app.router.add_get("/decks/{id}", handle)
+        client = await aiohttp_client(app)
+        for number in range(len(endings)):
+            await client.get(f"/decks/{number}")
+            await client.get("/elsewhere")
+    ours = counted(metrics.render_text("")[0].decode())
+    assert counted(generate_latest(theirs).decode()) == ours
+    assert 9 == len(ours), ours
