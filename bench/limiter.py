@@ -108,13 +108,11 @@ class Recorder:
 
     call: Call = (0,)
 
-    async def run_script(
-        self, _: Script, keys: Any, args: Any, *, deadline_ms: float | None = None
-    ) -> list[int]:
+    async def run_script(self, _: Script, keys: Any, args: Any, *, deadline_ms: float | None = None) -> bytes:
         """Keep the call's keys and arguments."""
         assert deadline_ms is None
         self.call = (len(keys), *keys, *args)
-        return [1, 1, 1, 1, 0]
+        return b"\1"
 
 
 def ours(case: Case, algorithm: Algorithm) -> Ask:
@@ -137,14 +135,21 @@ def contenders(case: Case) -> Iterator[Contender]:
     """Everyone who is there."""
     decide = load_script("decide_charges").source.decode()
     clock = load_script("server_clock").source.decode()
-    decide = decide.replace(clock, f"local function server_now()\n  return tonumber({GET_CLOCK})\nend\n")
+    decide = decide.replace(clock, with_clock(clock, "time"))
     yield Contender("mastery, sliding window", decide, ours(case, "sliding_window"), weighs=True)
     yield Contender("mastery, token bucket", decide, ours(case, "token_bucket"), weighs=True)
     span = case.window * 1_000_000
     yield Contender(
         "log in a ZSET",
         with_clock((PEERS / "zset_log.lua").read_text(), "time"),
-        lambda who, number, _: (1, f"zset:{who:012d}", case.limit, span, f"{number:016x}"),
+        lambda who, number, _: (
+            1,
+            f"zset:{who:012d}",
+            case.limit,
+            span,
+            case.window * 1000,
+            f"{number:016x}",
+        ),
     )
     yield Contender(
         "two buckets",

@@ -21,34 +21,36 @@
 -- @include sliding_window
 -- @include token_bucket
 
-local now, charged, count = server_now(), 0, #KEYS / 2
+local charged, count, entries = 0, #KEYS / 2, tonumber(ARGV[1])
 for index = 1, count do
   local arg, key, pages_key = index * 5 - 3, KEYS[index], KEYS[count + index]
   local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
-  local cost, age, entries = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), tonumber(ARGV[1])
-  local value, used, write, _ = redis.call('GET', key), nil, nil, nil
+  local cost, age, keep = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), span / 1000 + 1000
+  local value, state, gone, page, _ = redis.call('GET', key), nil, nil, nil, nil
   if ARGV[arg] == '0' then
-    used = weigh_window(value, key, pages_key, now, limit, span, 0)
+    local used = value and weigh_window(value, key, pages_key, now, limit, span, 0, 0) or 0
     cost = age < span and math.min(cost, 2 * limit - used) or 0
-    _, _, _, write = weigh_window(value, key, pages_key, now, limit, span, cost, entries, now - age)
+    if cost > 0 then
+      _, _, _, state, _, _, _, _, gone, page = weigh_window(
+        value, key, pages_key, now, limit, span, cost, entries, now - age)
+    end
   else
-    used = weigh_bucket(value, now, limit, span, 0)
+    local used = weigh_bucket(value, now, limit, span, 0)
     if used == 0 then
       cost = cost - age * limit / span
     end
     cost = math.min(cost, 2 * limit - used)
-    _, _, _, write = weigh_bucket(value, now, limit, span, cost, entries, true)
+    _, _, _, state, _, _, _, _, keep = weigh_bucket(value, now, limit, span, cost)
   end
   if cost > 0 then
-    local state, keep_ms, _, _, _, _, gone, _, page = unpack(write, 1, 9)
-    if gone > 0 then
+    if gone and gone > 0 then
       redis.call('LTRIM', pages_key, gone, -1)
     end
     if page then
       redis.call('RPUSH', pages_key, page)
-      redis.call('PEXPIRE', pages_key, keep_ms)
+      redis.call('PEXPIRE', pages_key, keep)
     end
-    redis.call('SET', key, state, 'PX', keep_ms)
+    redis.call('SET', key, state, 'PX', keep)
     charged = charged + 1
   end
 end

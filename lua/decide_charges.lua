@@ -7,58 +7,57 @@
     n+s+1          the record of this request id, if there is one
     the last n     the pages of each charge
   ARGV:
-    1              entries of a log before it becomes a ring
-    2              how long to keep the record, in milliseconds; 0: there is none
-    then one for each charge, packed as '>BI4I6I4BB':
+    1              the charges, packed: their number ('B'), then for each '>BI4I6I4I4BBBc0':
       algorithm    0 sliding window, 1 token bucket
       limit        units
       window       milliseconds
       cost         units
-      subject      index of its block, 1..s
+      entries      of a log before it becomes a ring
+      block        index of its subject's block in KEYS
       enforced     1, or 0 for a shadow
+      keep         the life of a log, milliseconds in decimal, its length before it
+    2              how long to keep the record, in milliseconds, if there is one
   Returns:
-    1 if the request is allowed, else 0; then four integers for each charge:
+    packed: 1 if the request is allowed, else 0 ('B'), then for each charge '>BI4i8i8':
       state        0 denied, 1 fits, 2 its cost is above the limit, 3 the subject is blocked
       remaining    units left after this decision
       release      microseconds until more units are free; 0 if none are in use
       wait         microseconds until this cost fits; 0 if it does, -1 if it never will
     A request id that has been decided gets its first answer and is not charged again.
 ]]
-local count, record_key = #ARGV - 2, nil
-
--- @include server_clock
--- @include sliding_window
--- @include token_bucket
--- @include weigh_charges
-
+local count, record_key = string.byte(ARGV[1]), nil
 local values = redis.call('MGET', unpack(KEYS, 1, #KEYS - count))
-if ARGV[2] ~= '0' then
+if ARGV[2] then
   record_key = KEYS[#KEYS - count]
   if values[#KEYS - count] then
     return cmsgpack.unpack(values[#KEYS - count])[1]
   end
 end
 
-local reply, writes = weigh_charges(count, values, tonumber(ARGV[1]))
-local receipts = record_key and {}
+-- @include server_clock
+-- @include sliding_window
+-- @include weigh_charges
+
+local reply, receipts = allowed and '\1' or '\0', record_key and {}
 for index = 1, count do
-  local at, write = index * 4 - 2, reply[1] == 1 and writes[index]
-  if write then
-    local state, keep_ms, release, tag, base, time, gone, cost, page = unpack(write, 1, 9)
-    if gone > 0 then
+  local code, remaining, release, wait, cost, state, keep, release_then, tag, base, offset, gone, page =
+    unpack(weighed[index], 1, 13)
+  if allowed and code == 1 then
+    if gone and gone > 0 then
       redis.call('LTRIM', KEYS[#KEYS - count + index], gone, -1)
     end
     if page then
       redis.call('RPUSH', KEYS[#KEYS - count + index], page)
-      redis.call('PEXPIRE', KEYS[#KEYS - count + index], keep_ms)
+      redis.call('PEXPIRE', KEYS[#KEYS - count + index], keep)
     end
-    redis.call('SET', KEYS[index], state, 'PX', keep_ms)
-    reply[at + 1], reply[at + 2] = reply[at + 1] - cost, release
-    if receipts then
-      receipts[index] = { cost, tag, base, time }
-    end
-  elseif receipts then
-    receipts[index] = { 0 }
+    redis.call('SET', KEYS[index], state, 'PX', keep)
+    remaining, release = remaining - cost, release_then
+  else
+    cost = 0
+  end
+  reply = reply .. struct.pack('>BI4i8i8', code, remaining, release, wait)
+  if receipts then
+    receipts[index] = { cost, tag, base, offset }
   end
 end
 if receipts then

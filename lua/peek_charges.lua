@@ -6,16 +6,19 @@
     n+1..n+s       the block of each subject
     the last n     the pages of each charge
   ARGV:
-    1, 2           unused, so that the rest is as in decide_charges
-    then one for each charge, as in decide_charges
+    1              the charges, packed as in decide_charges
   Returns:
-    as decide_charges: 1 or 0, then state, remaining, release and wait (both microseconds) for each charge
+    as decide_charges
 ]]
-local count = #ARGV - 2
+local count = string.byte(ARGV[1])
+local values = redis.call('MGET', unpack(KEYS, 1, #KEYS - count))
 
 -- @include server_clock
 -- @include sliding_window
--- @include token_bucket
 -- @include weigh_charges
 
-return (weigh_charges(count, redis.call('MGET', unpack(KEYS, 1, #KEYS - count))))
+local reply = allowed and '\1' or '\0'
+for index = 1, count do
+  reply = reply .. struct.pack('>BI4i8i8', unpack(weighed[index], 1, 4))
+end
+return reply

@@ -12,12 +12,13 @@
     one since; an empty list if the request id is unknown or has been refunded
 ]]
 -- @include server_clock
--- @include sliding_window
+-- @include sliding_window_page
+-- @include sliding_window_rewriting
 -- @include token_bucket
 
 -- Exactly the units that were charged at `time` after `base` leave the window's log; none if they have left already, or
 -- if the log is another one since (a reset, a clock that went back).
-local function refund_window(key, pages_key, now, span, cost, tag, base, time)
+local function refund_window(key, pages_key, span, cost, tag, base, time)
   local value, refunded = redis.call('GET', key), 0
   if not value then
     return 0
@@ -27,7 +28,7 @@ local function refund_window(key, pages_key, now, span, cost, tag, base, time)
   if now_tag ~= tag or now_base ~= base or base + time <= now - span or base + last > now then
     return 0
   end
-  rewrite_window(value, key, pages_key, now, span, tag % 2, true, function(times, totals, count)
+  rewrite_window(value, key, pages_key, now, span, tag % 2, function(times, totals, count)
     local before = 0
     for index = 1, count do
       if times[index] >= time then
@@ -54,14 +55,14 @@ local function refund_window(key, pages_key, now, span, cost, tag, base, time)
 end
 
 -- What has not drained since it was charged leaves the bucket.
-local function refund_bucket(key, now, limit, span, cost, born, at)
-  local level, _, _, _, now_born = weigh_bucket(redis.call('GET', key), now, limit, span, 0)
+local function refund_bucket(key, limit, span, cost, born, at)
+  local level, _, _, state, _, _, now_born = weigh_bucket(redis.call('GET', key), now, limit, span, 0)
   if level == 0 or now_born ~= born then
     return 0
   end
   local credit = math.min(level, math.max(0, cost - (now - at) * limit / span))
-  local state, keep_ms = pack_bucket(level - credit, now, born, limit, span)
-  redis.call('SET', key, state, 'PX', keep_ms)
+  local _, _, _, lower, _, _, _, _, keep = weigh_bucket(state, now, limit, span, -credit)
+  redis.call('SET', key, lower, 'PX', keep)
   return math.floor(credit)
 end
 
@@ -72,16 +73,16 @@ if not record or record[3] then
   return {}
 end
 
-local now, refunded = server_now(), {}
+local refunded = {}
 for index = 1, count do
   local arg, key, pages_key = index * 3 - 2, KEYS[index], KEYS[count + index]
   local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
   local charged, tag, base, time = unpack(record[2][index])
   refunded[index] = 0
   if charged > 0 and ARGV[arg] == '0' then
-    refunded[index] = refund_window(key, pages_key, now, span, charged, tag, base, time)
+    refunded[index] = refund_window(key, pages_key, span, charged, tag, base, time)
   elseif charged > 0 then
-    refunded[index] = refund_bucket(key, now, limit, span, charged, base, time)
+    refunded[index] = refund_bucket(key, limit, span, charged, base, time)
   end
 end
 redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ record[1], record[2], true }), 'KEEPTTL')

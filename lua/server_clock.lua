@@ -2,11 +2,9 @@
   The server's clock. Every script that decides takes its time from here, never from a client.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: server_now() -> microseconds since 1970, an integer of 16 digits, exact in a double.
+  Gives: now, microseconds since 1970, an integer of 16 digits, exact in a double.
 
   Never put such a number through tostring() or `..`: Lua keeps 14 digits there.
 ]]
-local function server_now()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]

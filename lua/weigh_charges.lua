@@ -2,40 +2,40 @@
   Weighs every charge of a request at one instant.
 
   Part of: decide_charges, peek_charges
-  Gives: weigh_charges(count, values, entries) -> reply, writes
+  Gives: allowed, whether each enforced charge fits; weighed, for each charge a list of
+    its answer if nothing is charged (state, remaining, release and wait, as in decide_charges), and the cost;
+    if it fits, what to write: the new state, its life in milliseconds, the release after it, three numbers that a
+    refund needs, the pages to drop and the page to add
 
-  KEYS and ARGV are those of decide_charges, values what is in KEYS. The reply is the answer if nothing is charged; writes
-  are what the algorithms want to be written for each charge that fits, if `entries` is given.
+  KEYS and ARGV are those of decide_charges; `values` is what is in KEYS, `now` the time.
 ]]
-local function weigh_charges(count, values, entries)
-  local now, reply, writes = server_now(), { 1, 0, 0, 0, 0 }, {}
-  for index = 1, count do
-    local at, key = index * 4 - 2, KEYS[index]
-    local algorithm, limit, window_ms, cost, subject, enforced = struct.unpack('>BI4I6I4BB', ARGV[index + 2])
-    local used, release, wait, write
-    if algorithm == 0 then
-      used, release, wait, write = weigh_window(
-        values[index], key, KEYS[#KEYS - count + index], now, limit, window_ms * 1000, cost, entries)
-    else
-      used, release, wait, write = weigh_bucket(values[index], now, limit, window_ms * 1000, cost, entries)
-    end
-    local code, remaining = 1, limit - used
-    if values[count + subject] then
-      code, remaining, wait = 3, 0, redis.call('PTTL', KEYS[count + subject]) * 1000
-    elseif cost > limit then
-      code, wait = 2, -1
-    elseif wait > 0 then
-      code = 0
-    else
-      writes[index] = write
-    end
-    if code ~= 1 and enforced == 1 then
-      reply[1] = 0
-    end
-    reply[at] = code
-    reply[at + 1] = remaining > 0 and math.floor(remaining) or 0
-    reply[at + 2] = release
-    reply[at + 3] = wait
+local allowed, weighed, position = true, { false }, 2
+for index = 1, count do
+  local algorithm, limit, window_ms, cost, entries, block, enforced, keep, after =
+    struct.unpack('>BI4I6I4I4BBBc0', ARGV[1], position)
+  position = after
+  local span = window_ms * 1000
+  local used, release, wait, state, release_then, tag, base, offset, gone, page
+  if algorithm == 0 then
+    used, release, wait, state, release_then, tag, base, offset, gone, page = weigh_window(
+      values[index], KEYS[index], KEYS[#KEYS - count + index], now, limit, span, cost, entries)
+  else
+    -- @include token_bucket
+    used, release, wait, state, release_then, tag, base, offset, keep = weigh_bucket(
+      values[index], now, limit, span, cost)
   end
-  return reply, writes
+  local code, remaining = 1, limit - used
+  if values[block] then
+    code, remaining, wait = 3, 0, redis.call('PTTL', KEYS[block]) * 1000
+  elseif cost > limit then
+    code, wait = 2, -1
+  elseif wait > 0 then
+    code = 0
+  end
+  if code ~= 1 and enforced == 1 then
+    allowed = false
+  end
+  remaining = remaining > 0 and math.floor(remaining) or 0
+  weighed[index] =
+    { code, remaining, release, wait, cost, state, keep, release_then, tag, base, offset, gone, page }
 end

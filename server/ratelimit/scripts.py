@@ -17,10 +17,13 @@ from server.stores.redis_commands import ScriptCall
 from server.stores.scripts import Script, load_script
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
-_FIELDS_PER_CHARGE: Final = 4
 
-# '>BI4I6I4BB' in Lua; six bytes are two and four here.
-_CHARGE: Final = struct.Struct(">BIHIIB?")
+# '>BI4I6I4I4BBB' in Lua, and text of the length that is the last; six bytes are two and four here.
+_CHARGE: Final = struct.Struct(">BIHIIIB?B")
+_ANSWER: Final = struct.Struct(">BIqq")  # '>BI4i8i8' in Lua.
+
+# Redis expires keys by a coarser clock than the scripts read.
+KEPT_LONGER_MS: Final = 1000
 
 
 class ScriptRunner(Protocol):
@@ -91,11 +94,10 @@ async def decide_charges(
         keep_ms: how long the answer to a request id is kept, in milliseconds.
         deadline_ms: of the call.
     """
-    keys, args = _operands(charges)
+    keys, args = _operands(charges, log_entries)
     if request_id is not None:
         keys.append(record_key(charges, request_id))
-        args[1] = keep_ms
-    args[0] = log_entries
+        args.append(keep_ms)
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("decide_charges"), keys, args, deadline_ms=deadline_ms)
     return read_answers(reply)
@@ -104,8 +106,7 @@ async def decide_charges(
 def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCall:
     """The call that `decide_charges` makes without a request id, made once: its reply is for `read_answers`."""
     if charges.call is None or charges.call[0] != log_entries:
-        keys, args = _operands(charges)
-        args[0] = log_entries
+        keys, args = _operands(charges, log_entries)
         keys += map(pages_key, charges)
         charges.call = (log_entries, ScriptCall(load_script("decide_charges"), keys, args))
     return charges.call[1]
@@ -115,7 +116,7 @@ async def peek_charges(
     runner: ScriptRunner, *, charges: Sequence[Charge], deadline_ms: float | None = None
 ) -> Answers:
     """What `decide_charges` would say, without charging; the arguments mean the same."""
-    keys, args = _operands(charges)
+    keys, args = _operands(charges, 0)
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
     return read_answers(reply)
@@ -173,27 +174,31 @@ async def refund_charges(
     return tuple(reply)
 
 
-def _operands(charges: Sequence[Charge]) -> tuple[list[bytes], list[bytes | int]]:
-    """The state keys and the block keys; the arguments, with zeros for the first two."""
+def _operands(charges: Sequence[Charge], log_entries: int) -> tuple[list[bytes], list[bytes | int]]:
+    """The state keys and the block keys; the charges, packed. No entries: nothing is to be written."""
     keys = [state_key(charge) for charge in charges]
-    args: list[bytes | int] = [0, 0]
-    subjects: dict[str, int] = {}
+    packed = bytes((len(charges),))
+    blocks: dict[str, int] = {}
     for charge in charges:
         policy = charge.policy
-        number = subjects.setdefault(charge.subject, len(subjects) + 1)
-        if number > len(keys) - len(charges):
+        block = blocks.get(charge.subject)
+        if block is None:
             keys.append(block_key(charge.subject))
-        packed = _CHARGE.pack(
+            block = blocks[charge.subject] = len(keys)
+        keep_ms = b"%d" % (policy.window_ms + KEPT_LONGER_MS)
+        packed += _CHARGE.pack(
             _ALGORITHM_CODES[policy.algorithm],
             policy.limit,
             policy.window_ms >> 32,
             policy.window_ms & 0xFFFF_FFFF,
             min(charge.cost, 0xFFFF_FFFF),
-            number,
+            log_entries,
+            block,
             not policy.shadow,
+            len(keep_ms),
         )
-        args.append(packed)
-    return keys, args
+        packed += keep_ms
+    return keys, [packed]
 
 
 def _rule(charge: Charge) -> tuple[int, int, int]:
@@ -201,14 +206,14 @@ def _rule(charge: Charge) -> tuple[int, int, int]:
     return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms
 
 
-def read_answers(reply: Sequence[int]) -> Answers:
+def read_answers(reply: bytes) -> Answers:
     """What the reply of a script says."""
     return Answers(
         reply[0] == 1,
         tuple(
             [
-                Answer(_STATES[reply[at]], reply[at + 1], reply[at + 2], reply[at + 3])
-                for at in range(1, len(reply), _FIELDS_PER_CHARGE)
+                Answer(_STATES[state], remaining, release_us, wait_us)
+                for state, remaining, release_us, wait_us in _ANSWER.iter_unpack(reply[1:])
             ]
         ),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS_FOLDER = Path(__file__).resolve().parents[2] / "lua"
-_INCLUDE = re.compile(rb"^-- @include (?P<name>[a-z_/]+)$", re.MULTILINE)
+_INCLUDE = re.compile(rb"^ *-- @include (?P<name>[a-z_/]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class Script:
 
 @functools.cache
 def load_script(name: str) -> Script:
-    """The script lua/<name>.lua; a line `-- @include part` is replaced by the text of lua/part.lua, once.
+    """The script lua/<name>.lua; a line `-- @include part` is replaced by the text of lua/part.lua, the first time.
+
+    Each run of a script makes its functions anew: what is rarely needed is included in the branch that needs it.
 
     Raises:
         FileNotFoundError: there is no such script, or a part that it includes is missing.

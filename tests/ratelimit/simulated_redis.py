@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from server.ratelimit.scripts import KEPT_LONGER_MS
 from server.stores.scripts import Script, load_script
 
 Result = TypeVar("Result")
@@ -18,9 +19,8 @@ START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("server_clock").source
 _REAL_MARGIN = b" + 1000"
 _REAL_PAGE = b"local PAGE = 16\n"
-_SIMULATED_CLOCK = (
-    f"local function server_now()\n  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\nend\n".encode()
-)
+_SIMULATED_CLOCK = f"local now = tonumber(redis.call('GET', '{CLOCK_KEY}'))\n".encode()
+_REAL_LIFE = b"keep, after =\n    struct.unpack('>BI4I6I4I4BBBc0', ARGV[1], position)\n"
 
 
 @functools.cache
@@ -37,6 +37,8 @@ def simulated(script: Script, page_entries: int, kept_longer_ms: int) -> Script:
     source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
     assert _REAL_MARGIN in source
     source = source.replace(_REAL_MARGIN, b" + %d" % kept_longer_ms)
+    longer = b"keep = keep + %d\n" % (kept_longer_ms - KEPT_LONGER_MS)
+    source = source.replace(_REAL_LIFE, _REAL_LIFE + longer)
     source = source.replace(_REAL_PAGE, b"local PAGE = %d\n" % page_entries)
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 

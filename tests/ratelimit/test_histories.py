@@ -189,7 +189,6 @@ class World:
             if units_back:
                 assert units_back == charge.cost == mine[0].units
                 window.admissions.remove(mine[0])
-                window.forget(now, span)
 
 
 @pytest.mark.parametrize("page_entries", [2, 16])
