@@ -144,7 +144,7 @@ def create_app(settings: Settings) -> web.Application:
                 trusted=trusted,
                 spans=spans,
             ),
-            metrics_middleware(metrics),
+            metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
             authentication(callers),

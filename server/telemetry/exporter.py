@@ -31,12 +31,12 @@ _NOT_MATCHED = "__not_matched__"  # as the exporter calls it
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def metrics_middleware(metrics: Metrics) -> Middleware:
+def metrics_middleware(metrics: Metrics, *, with_exemplars: bool = False) -> Middleware:
     """The middleware that measures every request; made once per `Metrics`.
 
     A request that matches no route is counted under the template `__not_matched__`, an invented method as
     `OTHER`, a domain error under its own status, a cancelled request under 499. Exceptions pass through
-    untouched.
+    untouched. With exemplars, durations are noted together with the traces of their requests.
     """
     measured = prometheus_middleware_factory("http", _CountersOnly(metrics.registry))
     in_flight, durations = metrics.http_requests_in_flight, Children(metrics.http_request_duration_seconds)
@@ -66,7 +66,10 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
         else:
             return response
         finally:
-            durations(view.method, view.path_template, status).observe(perf_counter() - began)
+            seconds = perf_counter() - began
+            durations(view.method, view.path_template, status).observe(seconds)
+            if with_exemplars:
+                metrics.request_exemplars.note((view.method, view.path_template, status), seconds)
             in_flight.dec()
         raise failure or _StandIn  # the first; out here, where its context stays what it was
 

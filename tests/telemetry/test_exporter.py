@@ -12,11 +12,14 @@ import uvloop
 from aiohttp import ClientConnectionError, web
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from pytest_aiohttp import AiohttpClient
 
 from server.errors import NotFound
 from server.telemetry.exporter import metrics_middleware
 from server.telemetry.metrics import Metrics
+from server.telemetry.request_context import RequestContext, current_request
+from server.telemetry.trace_context import TraceContext
 from tests.telemetry.waiting import eventually
 
 
@@ -173,3 +176,39 @@ async def test_an_abandoned_request_is_counted(metrics: Metrics, aiohttp_client:
     await eventually(lambda: cancelled.is_set() and bool(responses(metrics)), "the request is counted")
     assert {("GET", "/decks/{id}", "499"): 1.0} == responses(metrics)
     assert b"\nhttp_requests_in_flight 0.0\n" in metrics.render_text("")[0]
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+async def test_a_sampled_request_is_the_exemplar_of_its_bucket(
+    metrics: Metrics, aiohttp_client: AiohttpClient, flags: int
+) -> None:
+    """In OpenMetrics a bucket names the trace of a request that fell into it, in the text format none does."""
+
+    async def traced(request: web.Request) -> web.Response:
+        trace = TraceContext(f"{int(request.match_info['id']):032x}", "0" * 15 + "1", flags)
+        current_request.set(RequestContext("req", trace.trace_id, trace))
+        return web.Response()
+
+    app = web.Application(middlewares=[metrics_middleware(metrics, with_exemplars=True)])
+    app.router.add_get("/decks/{id}", traced)
+    client = await aiohttp_client(app)
+    for number in (7, 8):
+        await client.get(f"/decks/{number}")
+    exposition = metrics.render_text("application/openmetrics-text")[0].decode()
+    families = parse_openmetrics(exposition)  # type: ignore[no-untyped-call]
+    found = [
+        (sample.labels, sample.exemplar)
+        for family in families
+        for sample in family.samples
+        if sample.exemplar is not None
+    ]
+    if not flags:
+        assert [] == found
+        return
+    assert found
+    labels, exemplar = found[-1]
+    assert ("GET", "/decks/{id}", "200") == (labels["method"], labels["path_template"], labels["status_code"])
+    assert exemplar.value <= float(labels["le"])
+    assert abs(time.time() - float(exemplar.timestamp)) < 60
+    assert f"{8:032x}" in [exemplar.labels["trace_id"] for _, exemplar in found]
+    assert b"trace_id" not in metrics.render_text("")[0]
