@@ -35,7 +35,7 @@ bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/per
 	@exec $(python) -m bench $(ARGS)
 
 .PHONY: lock
-lock: ## resolve pyproject.toml again into the three locks, newest versions that fit
+lock: ## resolve pyproject.toml again into the four locks, newest versions that fit
 	@.ci/lock
 
 .PHONY: clean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -56,6 +57,9 @@ from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.metrics import Metrics
 from server.telemetry.totals import Totals, read_totals
 from server.tools.garbage import settle_garbage_collection
+
+if TYPE_CHECKING:
+    from server.telemetry.span_export import SpanExport
 
 log = structlog.get_logger(__name__)
 
@@ -128,6 +132,7 @@ def create_app(settings: Settings) -> web.Application:
 
     callers = Callers(database, tokens, external)
     trusted = TrustedProxies.parse(settings.trusted_proxies)
+    spans = _span_export(settings)
     rules: dict[web.AbstractRoute, Rule] = {}
     app = web.Application(
         client_max_size=MAX_BODY_BYTES,
@@ -137,8 +142,9 @@ def create_app(settings: Settings) -> web.Application:
                 rating_poor_ms=settings.rating_poor_ms,
                 hsts=settings.hsts,
                 trusted=trusted,
+                spans=spans,
             ),
-            metrics_middleware(metrics),
+            metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
             authentication(callers),
@@ -177,8 +183,19 @@ def create_app(settings: Settings) -> web.Application:
     rules.update(add_routes(app))
     app[RULES] = rules
     app.cleanup_ctx.append(_run_services)
+    if spans is not None:
+        app.on_cleanup.append(lambda _: spans.close())
     app.on_shutdown.append(_stop_being_ready)
     return app
+
+
+def _span_export(settings: Settings) -> SpanExport | None:
+    """Where the traces of this process go, if anywhere."""
+    if settings.traces_url is None:
+        return None
+    from server.telemetry.span_export import SpanExport  # noqa: PLC0415 - what it needs is an extra
+
+    return SpanExport(settings.traces_url, service="mastery", env=settings.environment, version=__version__)
 
 
 async def application() -> web.AppRunner:

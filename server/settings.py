@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -68,6 +69,10 @@ class Settings:
     cache_stale_seconds: int = 3600  # CACHE_STALE_SECONDS
     rate_limit_deadline_ms: int = 50  # RATE_LIMIT_DEADLINE_MS
 
+    otlp_endpoint: str | None = None  # OTEL_EXPORTER_OTLP_ENDPOINT
+    otlp_traces_endpoint: str | None = None  # OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
+    otlp_protocol: Literal["http/protobuf"] = "http/protobuf"  # OTEL_EXPORTER_OTLP_PROTOCOL
+
     rating_good_ms: int = 200  # RATING_GOOD_MS
     rating_poor_ms: int = 500  # RATING_POOR_MS
     health_timeout_ms: int = 900  # HEALTH_TIMEOUT_MS
@@ -76,6 +81,13 @@ class Settings:
     def __repr__(self) -> str:
         """Without the values: three of them are secrets."""
         return f"{type(self).__name__}({', '.join(field.name for field in fields(self))})"
+
+    @property
+    def traces_url(self) -> str | None:
+        """Where traces are sent, by OpenTelemetry's rules for its variables; None for nowhere."""
+        if self.otlp_traces_endpoint is not None or self.otlp_endpoint is None:
+            return self.otlp_traces_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
@@ -95,6 +107,8 @@ class Settings:
             reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
         if ("auth_jwks_url" in values) != ("auth_issuer" in values):
             reader.problems.append("AUTH_JWKS_URL and AUTH_ISSUER are set together, or neither")
+        if {"otlp_endpoint", "otlp_traces_endpoint"} & values.keys() and not _can_export_traces():
+            reader.problems.append(_NO_EXPORTER)
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls(**values)
@@ -208,12 +222,24 @@ def _parse_file(text: str) -> Path:
         return path.resolve()
 
 
+def _can_export_traces() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+_NO_EXPORTER = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, which need the extra `otel`: "
+    "`pip install -r requirements-otel.txt` has it in the place of requirements.txt"
+)
 _MOST_HOPS = 32
 _WEB_PORTS = {"http": 80, "https": 443}
 _SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL"})
 _REQUIRED = frozenset({"database_url", "redis_url", "secret_key"})
 _milliseconds = _whole(1, 600_000, "milliseconds")
 _seconds = _whole(1, 10**9, "seconds")
+_collector = _url(("http", "https"), "http://localhost:4318")
 _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "database_url": ("DATABASE_URL", _url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name")),
     "redis_url": ("REDIS_URL", _url(REDIS_SCHEMES, "redis://host:6379/0")),
@@ -264,6 +290,9 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "cache_ttl_seconds": ("CACHE_TTL_SECONDS", _seconds),
     "cache_stale_seconds": ("CACHE_STALE_SECONDS", _whole(0, 7 * 24 * 3600, "seconds")),
     "rate_limit_deadline_ms": ("RATE_LIMIT_DEADLINE_MS", _milliseconds),
+    "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT", _collector),
+    "otlp_traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _collector),
+    "otlp_protocol": ("OTEL_EXPORTER_OTLP_PROTOCOL", _choice("http/protobuf")),
     "rating_good_ms": ("RATING_GOOD_MS", _milliseconds),
     "rating_poor_ms": ("RATING_POOR_MS", _milliseconds),
     "health_timeout_ms": ("HEALTH_TIMEOUT_MS", _whole(1, 1000, "milliseconds")),

@@ -22,7 +22,9 @@ _PARTS = (
     "requirements.txt", "requirements-dev.txt", "requirements-embedded.txt", "server", "sql",
 )  # fmt: skip
 _COMMAND_SECONDS = 100
-_OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PORT", "HOST", "WEB_CONCURRENCY", "LOG_", "MASTERY_")
+_OURS = (
+    "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PORT", "HOST", "WEB_CONCURRENCY", "LOG_", "MASTERY_", "OTEL_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,21 @@ class Service:
         return f"http://{_HOST}:{self.port}"
 
     def request(
-        self, method: str, path: str, *, token: str | None = None, body: Any = None, accept: str = "*/*"
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        body: Any = None,
+        accept: str = "*/*",
+        traceparent: str | None = None,
     ) -> tuple[int, str]:
         """The status and the text of an answer, over a connection of its own: any worker may take it."""
         headers = {"Accept": accept}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         if body is not None:
             headers["Content-Type"] = "application/json"
         connection = http.client.HTTPConnection(_HOST, self.port, timeout=30)

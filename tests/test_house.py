@@ -13,7 +13,7 @@ import pytest
 from server.__main__ import build_parser
 from tests.checkout import ROOT
 
-LOCKS = ("requirements.txt", "requirements-embedded.txt", "requirements-dev.txt")
+LOCKS = ("requirements.txt", "requirements-otel.txt", "requirements-embedded.txt", "requirements-dev.txt")
 _PACKAGE = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 _LONGEST_LINES = 300
 _LONGEST_TEST_LINES = 400
@@ -100,12 +100,12 @@ def test_locks_pin_every_package_by_hash_and_no_index(name: str) -> None:
 
 def test_locks_agree_with_each_other() -> None:
     """The tests run the versions that production runs."""
-    production, embedded, development = (read_lock(name) for name in LOCKS)
-    assert production.items() <= embedded.items() <= development.items()
+    production, traced, embedded, development = (read_lock(name) for name in LOCKS)
+    assert production.items() <= traced.items() <= embedded.items() <= development.items()
 
 
 def test_locks_hold_what_the_project_asks_for() -> None:
-    """A dependency that is added to pyproject.toml is added to the locks."""
+    """A dependency that is added to pyproject.toml is added to the locks, and production has no more than it asks."""
 
     def names(requirements: list[object]) -> set[str]:
         texts = [text for text in requirements if isinstance(text, str)]
@@ -113,11 +113,13 @@ def test_locks_hold_what_the_project_asks_for() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
-    production, embedded, development = (set(read_lock(name)) for name in LOCKS)
+    production, traced, embedded, development = (set(read_lock(name)) for name in LOCKS)
     assert names(project["project"]["dependencies"]) <= production
+    extra = names(project["project"]["optional-dependencies"]["otel"])
+    assert extra <= traced
     assert names(groups["embedded"]) <= embedded
     assert names(groups["dev"]) <= development
-    assert not names(groups["embedded"] + groups["dev"]) & production
+    assert not (names(groups["embedded"] + groups["dev"]) | extra) & production
 
 
 def test_readme_names_commands_that_exist() -> None:

@@ -79,6 +79,14 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
     "DATABASE_POOL_SIZE": ("database_pool_size", [("1", 1), ("500", 500)], ["0", "501", *NO_NUMBERS]),
     "SHUTDOWN_SECONDS": ("shutdown_seconds", [("1", 1), ("10", 10)], ["0", "61", *NO_NUMBERS]),
     "CACHE_STALE_SECONDS": ("cache_stale_seconds", [("0", 0), ("3600", 3600)], ["-1", "604801", "x"]),
+    **{
+        variable: (name, [("http://collector:4318", "http://collector:4318")], ["collector:4318", "grpc://h", "http://"])
+        for variable, name in (
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint"),
+        )
+    },
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("otlp_protocol", [("http/protobuf", "http/protobuf")], ["grpc", "http/json"]),
     "RATING_GOOD_MS": ("rating_good_ms", [("1", 1), ("499", 499)], ["0", *NO_NUMBERS]),
     "RATING_POOR_MS": ("rating_poor_ms", [("201", 201), ("600000", 600_000)], ["0", "600001", *NO_NUMBERS]),
 }  # fmt: skip
@@ -161,3 +169,21 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         settings.port = 1  # type: ignore[misc]
     assert Path(settings.rate_limits_file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c/otlp/"}, "https://c/otlp/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/x"}, "http://c:4318/x"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t/x"},
+            "http://t/x",
+        ),
+    ],
+)
+def test_traces_go_where_opentelemetry_says(variables: dict[str, str], expected: str | None) -> None:
+    """The general endpoint gets the signal's path; the one for traces is taken as it is."""
+    assert expected == Settings.from_env({**GOOD, **variables}).traces_url

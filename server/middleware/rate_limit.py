@@ -68,7 +68,7 @@ def rate_limit(
             # Without a request id of the client's: who repeats it must not get the first verdict again for free.
             decision = await limiter.decide(charges, meanwhile=meanwhile)
         finally:
-            timings.end("limit")
+            timings.end("limit", "rate_limit.decide")
         request_id = state.request_id
         state.limit_headers = rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
         if decision.allowed:

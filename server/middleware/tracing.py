@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -17,6 +18,11 @@ from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
 from server.telemetry.trace_context import TraceContext, parse_trace_context
 
+if TYPE_CHECKING:  # the packages it needs are an extra
+    from opentelemetry.trace import Span
+
+    from server.telemetry.span_export import SpanExport
+
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 # Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
 _random_bits = random.Random().getrandbits  # noqa: S311
@@ -24,7 +30,12 @@ _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
 
 
 def tracing(
-    *, rating_good_ms: float, rating_poor_ms: float, hsts: bool, trusted: TrustedProxies
+    *,
+    rating_good_ms: float,
+    rating_poor_ms: float,
+    hsts: bool,
+    trusted: TrustedProxies,
+    spans: SpanExport | None = None,
 ) -> Middleware:
     """The middleware.
 
@@ -33,6 +44,7 @@ def tracing(
         rating_poor_ms: from here on they are Poor.
         hsts: tell browsers to come back by HTTPS only.
         trusted: whose word on a client's address counts.
+        spans: exports each request as a trace.
     """
     fixed = {
         "X-Content-Type-Options": "nosniff",
@@ -58,7 +70,19 @@ def tracing(
         total_ms: float,
         status: int,
         size: int,
+        span: Span | None,
     ) -> None:
+        if spans is not None and span is not None:
+            spans.end(
+                span,
+                context,
+                timings,
+                status=status,
+                client_ip=state.client_ip,
+                response_bytes=size,
+                rate_limit=state.limit_outcome,
+                error_code=state.error_code,
+            )
         access_log.write(
             context,
             method=request.method,
@@ -83,15 +107,18 @@ def tracing(
         # One connection is one task: what the request before has left here is replaced.
         current_request.set(context)
         current_timings.set(timings)
+        span = None
+        if spans is not None:
+            span = spans.begin(context, timings, method=request.method, route=template_of(request))
         try:
             response = await handler(request)
         except BaseException:
-            write_line(request, state, context, timings, timings.total_ms(), 499, 0)
+            write_line(request, state, context, timings, timings.total_ms(), 499, 0, span)
             raise
         total_ms = timings.total_ms()
         headers = response.headers
         headers["X-Request-ID"] = request_id
-        headers["X-Trace-ID"] = context.trace_id
+        headers["X-Trace-ID"] = request_id if parent is None else parent.trace_id
         headers["Server-Timing"] = server_timing(timings, total_ms)
         headers["X-Response-Time"] = f"{total_ms:.2f}ms"
         headers["X-Performance-Rating"] = rating_of(total_ms)
@@ -101,7 +128,7 @@ def tracing(
         headers.update(fixed)
         body = response.body if isinstance(response, web.Response) else None
         size = len(body) if isinstance(body, bytes) else 0
-        write_line(request, state, context, timings, total_ms, response.status, size)
+        write_line(request, state, context, timings, total_ms, response.status, size, span)
         return response
 
     return trace
@@ -136,5 +163,10 @@ def server_timing(timings: Timings, total_ms: float) -> str:
 
 def route_template(request: web.Request) -> str:
     """The template of the route that a request matched, such as /api/classes/{classId}."""
+    return template_of(request) or "unmatched"
+
+
+def template_of(request: web.Request) -> str | None:
+    """The same, or None."""
     resource = request.match_info.route.resource
-    return "unmatched" if resource is None else resource.canonical
+    return None if resource is None else resource.canonical

@@ -107,7 +107,7 @@ class Cache:
     async def _entomb(self, keys: Iterable[str]) -> list[str]:
         """Put tombstones in the place of keys: those for which that failed."""
         keys = list(keys)
-        with measure("cache"):
+        with measure("cache", "cache.invalidate"):
             failures = await bury(self._link, keys, deadline_ms=self._deadline_ms)
         for failure in failures.values():
             self.note_error(failure)
@@ -172,7 +172,7 @@ class Cache:
         if seen is not None and value is not None and key not in self._pending:
             stored = encode(value, fresh_ms=self._ttl_ms)
             try:
-                with measure("cache"):
+                with measure("cache", "cache.fill"):
                     filled = await self._link.run_script(
                         self._fill, [key], [seen, stored, self._kept_ms], deadline_ms=self._deadline_ms
                     )
@@ -186,7 +186,7 @@ class Cache:
     async def read(self, key: str, reply: asyncio.Future[Any], index: int | None) -> bytes | None:
         """What Redis answered to a lookup: the stored bytes, empty if there are none; None if it can't be asked."""
         try:
-            with measure("cache"):
+            with measure("cache", "cache.read"):
                 stored = await reply
         except (RedisUnavailable, RedisReplyError) as error:
             self.note_error(error)

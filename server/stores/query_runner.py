@@ -16,6 +16,7 @@ from psycopg2.extras import Json
 from server.stores.database_errors import translate_query_error
 from server.stores.queries import Query
 from server.telemetry.request_context import current_request
+from server.telemetry.timings import operation
 
 log = structlog.get_logger(__name__)
 
@@ -88,8 +89,11 @@ class QueryRunner:
     ) -> aiopg.Cursor:
         """Run plain SQL under a name, without measuring it. Arguments and errors otherwise as `run`."""
         try:
-            cursor = await connection.cursor()
-            await cursor.execute(f"{sql} {_comment(name)}", parameters, timeout=self._query_timeout_seconds)
+            with operation("db", name):
+                cursor = await connection.cursor()
+                await cursor.execute(
+                    f"{sql} {_comment(name)}", parameters, timeout=self._query_timeout_seconds
+                )
         except asyncio.CancelledError as error:
             # So aiopg reports the server's statement_timeout. A task that somebody cancelled knows it.
             task = asyncio.current_task()

@@ -33,12 +33,12 @@ _NOT_MATCHED = "__not_matched__"  # as the exporter calls it
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-def metrics_middleware(metrics: Metrics) -> Middleware:
+def metrics_middleware(metrics: Metrics, *, with_exemplars: bool = False) -> Middleware:
     """The middleware that measures every request; made once per `Metrics`.
 
     A request that matches no route is counted under the template `__not_matched__`, an invented method as
     `OTHER`, a domain error under its own status, a cancelled request under 499. Exceptions pass through
-    untouched.
+    untouched. With exemplars, durations are noted together with the traces of their requests.
 
     An answer is counted in the exporter's counters directly, as the exporter would; only what ends in an exception
     takes the way through its own middleware.
@@ -75,8 +75,10 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
         try:
             response = await handler(request)
         except (Exception, asyncio.CancelledError) as error:
-            view, status = _View(request), _status(error)
-            durations(view.method, view.path_template, status).observe(perf_counter() - began)
+            view, status, seconds = _View(request), _status(error), perf_counter() - began
+            durations(view.method, view.path_template, status).observe(seconds)
+            if with_exemplars:
+                metrics.request_exemplars.note((view.method, view.path_template, status), seconds)
             with contextlib.suppress(_StandIn):
                 await count_failure(view, _raise(_stand_in_class(type(error).__name__, status)))
             raise
@@ -85,7 +87,11 @@ def metrics_middleware(metrics: Metrics) -> Middleware:
         request_count, response_count, duration = find(request, response.status)
         request_count.inc()
         response_count.inc()
-        duration.observe(perf_counter() - began)
+        seconds = perf_counter() - began
+        duration.observe(seconds)
+        if with_exemplars:
+            view = _View(request)
+            metrics.request_exemplars.note((view.method, view.path_template, response.status), seconds)
         return response
 
     return middleware

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONT
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from server.telemetry.exemplars import Exemplars
 from server.telemetry.series import Family, Series
 from server.telemetry.worker_files import WorkerFiles
 
@@ -52,8 +53,10 @@ def counter_value(families: Iterable[Family], name: str) -> float:
     return sum(value for family in families if family.name == name for _, value in family.samples)
 
 
-def render_families(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
-    """The exposition and its content type: OpenMetrics 1.0 if Accept prefers it, else text 0.0.4."""
+def render_families(
+    families: Sequence[Family], accept: str, exemplars: Exemplars | None = None
+) -> tuple[bytes, str]:
+    """The exposition and its content type: OpenMetrics 1.0 with exemplars if Accept prefers it, else text 0.0.4."""
     openmetrics = _prefers_openmetrics(accept)
     lines = []
     for family in families:
@@ -62,7 +65,11 @@ def render_families(families: Sequence[Family], accept: str) -> tuple[bytes, str
         if openmetrics:
             description = description.replace('"', r"\"")
         lines.append(f"# HELP {name} {description}\n# TYPE {name} {family.kind}\n")
-        lines += [f"{series.text} {floatToGoString(value)}\n" for series, value in family.samples]  # type: ignore[no-untyped-call]
+        rows = [(series, f"{series.text} {floatToGoString(value)}") for series, value in family.samples]  # type: ignore[no-untyped-call]
+        if openmetrics and exemplars is not None and family.name == exemplars.family:
+            lines += [f"{row}{exemplars.of(series)}\n" for series, row in rows]
+        else:
+            lines += [f"{row}\n" for _, row in rows]
     if openmetrics:
         lines.append("# EOF\n")
     return "".join(lines).encode(), CONTENT_TYPE_OPENMETRICS if openmetrics else CONTENT_TYPE_PLAIN_0_0_4

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
+from server.telemetry.exemplars import Exemplars
 from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
 from server.telemetry.memory import read_memory
 from server.telemetry.memory_limit import read_memory_limit
@@ -25,6 +26,7 @@ _REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 # The thresholds of the alerts (docs/performance-monitoring.md) are among the bounds: there a quantile is exact.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUERY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
+_REQUEST_LABELS = ("method", "path_template", "status_code")
 _CACHE_COUNTERS = ("hits", "misses", "sets", "deletes", "errors")
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -100,9 +102,10 @@ class Metrics:
         self.http_request_duration_seconds = histogram(
             "http_request_duration_seconds",
             "Time from a request's arrival at the application to its answer, by method, route and status.",
-            ["method", "path_template", "status_code"],
+            _REQUEST_LABELS,
             buckets=REQUEST_SECONDS,
         )
+        self.request_exemplars = Exemplars("http_request_duration_seconds", _REQUEST_LABELS, REQUEST_SECONDS)
         self.http_requests_in_flight = gauge(
             "http_requests_in_flight",
             "Requests that all workers are answering now.",
@@ -186,7 +189,7 @@ class Metrics:
             accept: the request's Accept header: OpenMetrics 1.0 where it prefers that, else the text format
                 0.0.4.
         """
-        return render_families(self._families(), accept)
+        return render_families(self._families(), accept, self.request_exemplars)
 
     def render_json(self) -> dict[str, Any]:
         """The same as `{metrics: [{name, type, help, samples: [{labels, value}]}], timestamp}`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 Part = Literal["db", "cache", "limit"]
 CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
@@ -12,17 +12,35 @@ CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
 _BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "MISS": 3, "BYPASS": 4}
 
 
+# A handler that asks for more than this in one request has a bug to be seen in its first thousand operations.
+_MOST_OPERATIONS: Final = 1000
+
+
+class Operation(NamedTuple):
+    """Something that a request waited for, in the seconds of `perf_counter`; it becomes a span of its trace."""
+
+    part: Part
+    name: str
+    began: float
+    ended: float
+    error_type: str | None
+
+
 class Timings:
     """The stopwatch of one request: its total, and for each part wall time and number of operations.
 
     Overlapping operations of one part count once, as the length of the union of their intervals: three
     parallel queries of 10 ms each are 10 ms of `db`.
+
+    Attributes:
+        operations: each operation that had a name, in the order of their ends; None while nobody asks for them.
     """
 
-    __slots__ = ("_active", "_began", "_started", "cache_outcome", "counts", "seconds")
+    __slots__ = ("_active", "_began", "cache_outcome", "counts", "operations", "seconds", "started")
 
     def __init__(self) -> None:
-        self._started = perf_counter()
+        self.started = perf_counter()
+        self.operations: list[Operation] | None = None
         self._active: dict[Part, int] = {}
         self._began: dict[Part, float] = {}
         self.seconds: dict[Part, float] = {}
@@ -31,7 +49,7 @@ class Timings:
 
     def total_ms(self) -> float:
         """Milliseconds since the request arrived."""
-        return (perf_counter() - self._started) * 1000.0
+        return (perf_counter() - self.started) * 1000.0
 
     def part_ms(self, part: Part) -> float:
         """Milliseconds of wall time spent in a part so far; 0 where it did not happen."""
@@ -50,30 +68,78 @@ class Timings:
         self._active[part] = active + 1
         self.counts[part] = self.counts.get(part, 0) + 1
 
-    def end(self, part: Part) -> None:
-        """An operation of a part has ended, well or not."""
+    def end(self, part: Part, name: str | None = None) -> None:
+        """An operation of a part has ended, well or not.
+
+        Args:
+            part: the one that it was begun with.
+            name: of the operation, if no other of its part can have been under way meanwhile; else use `measure`.
+        """
         active = self._active[part] - 1
         self._active[part] = active
         if active == 0:
             self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - self._began[part]
+            if name is not None and self.operations is not None:
+                self.note(part, name, self._began[part], None)
+
+    def note(self, part: Part, name: str, began: float, error: type[BaseException] | None) -> None:
+        """An operation with a name has ended just now, by this error if any; for who asked for `operations`."""
+        operations = self.operations
+        if operations is not None and len(operations) < _MOST_OPERATIONS:
+            failure = None if error is None else error.__name__
+            operations.append(Operation(part, name, began, perf_counter(), failure))
 
 
 current_timings: ContextVar[Timings | None] = ContextVar("current_timings", default=None)
 
 
 class measure:  # noqa: N801 - used as a function: with measure("db"): …
-    """Charge the block's wall time to a part of the current request; outside of a request, nothing happens."""
+    """Charge the block's wall time to a part of the current request; outside of a request, nothing happens.
 
-    __slots__ = ("_part", "_timings")
+    Args:
+        part: what it is charged to.
+        name: of the operation, for the request's trace; None for a block whose operations have names of their own.
+    """
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
+    __slots__ = ("_began", "_name", "_part", "_timings")
+
+    def __init__(self, part: Part, name: str | None = None) -> None:
+        self._part: Part = part
+        self._name = name
+        self._began = 0.0
         self._timings = current_timings.get()
 
     def __enter__(self) -> None:
-        if self._timings is not None:
-            self._timings.begin(self._part)
+        timings = self._timings
+        if timings is not None:
+            timings.begin(self._part)
+            if timings.operations is not None:
+                self._began = perf_counter()
 
-    def __exit__(self, *_failure: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_details: object) -> None:
+        timings = self._timings
+        if timings is not None:
+            timings.end(self._part)
+            if timings.operations is not None and self._name is not None:
+                timings.note(self._part, self._name, self._began, error)
+
+
+class operation:  # noqa: N801 - used as a function, like `measure`
+    """Name the block as an operation of the current request, for its trace; its time is charged to nothing."""
+
+    __slots__ = ("_began", "_name", "_part", "_timings")
+
+    def __init__(self, part: Part, name: str) -> None:
+        timings = current_timings.get()
+        self._timings = None if timings is None or timings.operations is None else timings
+        self._part: Part = part
+        self._name = name
+        self._began = 0.0
+
+    def __enter__(self) -> None:
         if self._timings is not None:
-            self._timings.end(self._part)
+            self._began = perf_counter()
+
+    def __exit__(self, error: type[BaseException] | None, *_details: object) -> None:
+        if self._timings is not None:
+            self._timings.note(self._part, self._name, self._began, error)

@@ -99,6 +99,7 @@ def running_prometheus(folder: Path, service: Service, token: str) -> Iterator[P
         f"--config.file={configuration}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={_HOST}:{prometheus.port}",
+        "--enable-feature=exemplar-storage",
     ]
     with (folder / "log").open("wb") as log, child_process(command, output=log) as process:
         assert wait_until_ready(process, prometheus.is_ready, seconds=60), (folder / "log").read_text()

@@ -14,11 +14,14 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
 from aiohttp_prometheus_exporter.middleware import prometheus_middleware_factory
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from pytest_aiohttp import AiohttpClient
 
 from server.errors import NotFound
 from server.telemetry.exporter import metrics_middleware
 from server.telemetry.metrics import Metrics
+from server.telemetry.request_context import RequestContext, current_request
+from server.telemetry.trace_context import TraceContext
 from tests.telemetry.waiting import eventually
 
 
@@ -206,3 +209,39 @@ async def test_everything_is_counted_as_the_exporter_counts(
     ours = counted(metrics.render_text("")[0].decode())
     assert counted(generate_latest(theirs).decode()) == ours
     assert 9 == len(ours), ours
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+async def test_a_sampled_request_is_the_exemplar_of_its_bucket(
+    metrics: Metrics, aiohttp_client: AiohttpClient, flags: int
+) -> None:
+    """In OpenMetrics a bucket names the trace of a request that fell into it, in the text format none does."""
+
+    async def traced(request: web.Request) -> web.Response:
+        trace = TraceContext(f"{int(request.match_info['id']):032x}", "0" * 15 + "1", flags)
+        current_request.set(RequestContext("req", trace.trace_id, trace))
+        return web.Response()
+
+    app = web.Application(middlewares=[metrics_middleware(metrics, with_exemplars=True)])
+    app.router.add_get("/decks/{id}", traced)
+    client = await aiohttp_client(app)
+    for number in (7, 8):
+        await client.get(f"/decks/{number}")
+    exposition = metrics.render_text("application/openmetrics-text")[0].decode()
+    families = parse_openmetrics(exposition)  # type: ignore[no-untyped-call]
+    found = [
+        (sample.labels, sample.exemplar)
+        for family in families
+        for sample in family.samples
+        if sample.exemplar is not None
+    ]
+    if not flags:
+        assert [] == found
+        return
+    assert found
+    labels, exemplar = found[-1]
+    assert ("GET", "/decks/{id}", "200") == (labels["method"], labels["path_template"], labels["status_code"])
+    assert exemplar.value <= float(labels["le"])
+    assert abs(time.time() - float(exemplar.timestamp)) < 60
+    assert f"{8:032x}" in [exemplar.labels["trace_id"] for _, exemplar in found]
+    assert b"trace_id" not in metrics.render_text("")[0]
