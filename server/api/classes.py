@@ -39,7 +39,7 @@ async def get_class(request: web.Request) -> web.Response:
     """A class with its decks and how far the caller is in each."""
     refuse_query(request)
     lookup: ClassPageLookup = state_of(request).looked_up or look_up_class(request)
-    return page_response(request, await lookup.page())
+    return page_response(request, lookup.page_at_hand() or await lookup.page())
 
 
 async def study_class(request: web.Request) -> web.Response:

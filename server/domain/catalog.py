@@ -11,6 +11,7 @@ from uuid import UUID
 from server.errors import NotFound
 from server.stores.cache import Cache, Lookup
 from server.stores.database import Database
+from server.stores.lookups import CacheKeys
 
 CLASSES_KEY = "c:classes"
 
@@ -80,7 +81,7 @@ class Catalog:
         """Several decks with their cards, asked for in one go; one that is not published is left out."""
         if not deck_ids:
             return []
-        lookups = self.cache.lookups(*map(deck_key, deck_ids))
+        lookups = self.cache.lookups(CacheKeys(*map(deck_key, deck_ids))).each()
         loader = _DeckLoader(self._database)
         decks = await asyncio.gather(
             *(

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
+
+from server.stores.lookups import Seen
 
 DEFAULT_MAX_PAGES = 5_000
 
 
 class Page:
-    """A finished answer. Whoever renders it may keep the rendering with it; nobody changes its content."""
+    """A finished answer. Whoever renders it may keep the rendering with it; nobody changes its content.
 
-    __slots__ = ("content", "rendering")
+    Attributes:
+        content: the answer.
+        seen: the versions of the cached values that it was made of; None if it was not made of such.
+        rendering: what the first to render it has kept.
+    """
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    __slots__ = ("content", "rendering", "seen")
+
+    def __init__(self, content: dict[str, Any], seen: Seen | None) -> None:
         self.content = content
+        self.seen = seen
         self.rendering: Any = None
 
 
 class Pages:
-    """Pages by key, each with the parts that it was made of, the least recently made forgotten first.
-
-    Parts are compared by identity: the cache gives the same object for the same version of a value.
-    """
+    """The latest pages by key, the least recently made forgotten first."""
 
     def __init__(self, max_pages: int = DEFAULT_MAX_PAGES) -> None:
         self._max_pages = max_pages
-        self._known: OrderedDict[Hashable, tuple[object, object, Page]] = OrderedDict()
+        self._known: OrderedDict[Hashable, Page] = OrderedDict()
 
-    def get(self, key: Hashable, first: object, second: object, make: Callable[[], dict[str, Any]]) -> Page:
-        """The page of a key, made anew if one of its two parts is another than before."""
-        known = self._known.get(key)
-        if known is not None and known[0] is first and known[1] is second:
-            return known[2]
-        page = Page(make())
-        self._known[key] = (first, second, page)
+    def find(self, key: Hashable) -> Page | None:
+        """The page that was made last for this key."""
+        return self._known.get(key)
+
+    def remember(self, key: Hashable, page: Page) -> None:
+        """Keep a page in the place of the one before."""
+        self._known[key] = page
         self._known.move_to_end(key)
         if len(self._known) > self._max_pages:
             self._known.popitem(last=False)
-        return page

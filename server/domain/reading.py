@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from server.domain.pages import Page, Pages
 from server.domain.study_order import StudyMode, choose_cards
 from server.domain.values import iso_timestamp, percentage
 from server.errors import InvalidInput
+from server.stores.lookups import CacheKeys
 
 
 class Reading:
@@ -67,9 +69,8 @@ class Reading:
             NotFound: the class is unknown or not published.
             InvalidInput: one of the decks is not a published deck of the class.
         """
-        class_reply, cards_reply = self._catalog.cache.lookups(
-            class_key(class_id), cards_key(user_id, class_id)
-        )
+        keys = CacheKeys(class_key(class_id), cards_key(user_id, class_id))
+        class_reply, cards_reply = self._catalog.cache.lookups(keys).each()
         class_lookup = self._catalog.read_class(class_reply, class_id)
         cards_lookup = self._overlays.read_cards(cards_reply, user_id, class_id)
         content = await class_lookup.value()
@@ -106,16 +107,17 @@ class Reading:
 class ClassPageLookup:
     """A class and the reader's counts, on their way from the cache in one command."""
 
-    __slots__ = ("_class_lookup", "_counts_lookup", "_key", "_pages")
+    __slots__ = ("_catalog", "_class_id", "_lookups", "_overlays", "_pages", "_user_id")
 
     def __init__(
         self, pages: Pages, catalog: Catalog, overlays: Overlays, user_id: UUID, class_id: UUID
     ) -> None:
         self._pages = pages
-        self._key = (user_id, class_id)
-        content, counts = catalog.cache.lookups(class_key(class_id), counts_key(user_id, class_id))
-        self._class_lookup = catalog.read_class(content, class_id)
-        self._counts_lookup = overlays.read_counts(counts, user_id, class_id)
+        self._catalog = catalog
+        self._overlays = overlays
+        self._user_id = user_id
+        self._class_id = class_id
+        self._lookups = catalog.cache.lookups(_page_keys(user_id, class_id))
 
     async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The class as everybody sees it, and the reader's counts.
@@ -123,8 +125,17 @@ class ClassPageLookup:
         Raises:
             NotFound: it is unknown or not published.
         """
-        content = await self._class_lookup.value()
-        return content, await self._counts_lookup.value(content["fingerprint"])
+        content_lookup, counts_lookup = self._lookups.each()
+        content = await self._catalog.read_class(content_lookup, self._class_id).value()
+        counts = self._overlays.read_counts(counts_lookup, self._user_id, self._class_id)
+        return content, await counts.value(content["fingerprint"])
+
+    def page_at_hand(self) -> Page | None:
+        """The page that was made last, if the cache has just said that its parts are still the same."""
+        page = self._pages.find((self._user_id, self._class_id))
+        if page is None or page.seen is None or not self._lookups.are_still(page.seen):
+            return None
+        return page
 
     async def page(self) -> Page:
         """The class with its decks and how far the reader is in each.
@@ -133,7 +144,16 @@ class ClassPageLookup:
             NotFound: it is unknown or not published.
         """
         content, counts = await self.parts()
-        return self._pages.get(self._key, content, counts, lambda: _lay_over(content, counts))
+        seen = self._lookups.seen()
+        page = Page(_lay_over(content, counts), seen)
+        if seen is not None:
+            self._pages.remember((self._user_id, self._class_id), page)
+        return page
+
+
+@functools.lru_cache(maxsize=10_000)
+def _page_keys(user_id: UUID, class_id: UUID) -> CacheKeys:
+    return CacheKeys(class_key(class_id), counts_key(user_id, class_id))
 
 
 def _lay_over(content: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:

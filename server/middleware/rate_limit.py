@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
+from time import time
 from typing import Any
 
 from aiohttp import web
@@ -70,7 +70,7 @@ def rate_limit(
         finally:
             timings.end("limit", "rate_limit.decide")
         request_id = state.request_id
-        state.limit_headers = rate_limit_headers(decision, now=datetime.now(UTC), jitter=request_id)
+        state.limit_headers = rate_limit_headers(decision, now=time(), jitter=request_id)
         if decision.allowed:
             state.limit_outcome = "allowed"
             return await handler(request)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
 
 from server.api.state import STATE, RequestState
 from server.middleware.client import Clients
 from server.ratelimit.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
-from server.telemetry.timings import Timings, current_timings
+from server.telemetry.timings import Elapsed, Timings, current_timings
 from server.telemetry.trace_context import TraceContext, parse_trace_context
 
 if TYPE_CHECKING:  # the packages it needs are an extra
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # the packages it needs are an extra
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 # Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
 _random_bits = random.Random().getrandbits  # noqa: S311
+_REQUEST_ID, _TRACE_ID, _TRACEPARENT = map(istr, ("X-Request-ID", "X-Trace-ID", "traceparent"))
+_SERVER_TIMING, _RESPONSE_TIME = map(istr, ("Server-Timing", "X-Response-Time"))
+_RATING, _CACHE = map(istr, ("X-Performance-Rating", "X-Cache"))
 _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
 
 
@@ -46,14 +50,14 @@ def tracing(
         trusted: whose word on a client's address counts.
         spans: exports each request as a trace.
     """
-    fixed = {
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "X-Frame-Options": "DENY",
-        hdrs.SERVER: "mastery",
-    }
+    fixed = [
+        (istr("X-Content-Type-Options"), "nosniff"),
+        (istr("Referrer-Policy"), "no-referrer"),
+        (istr("X-Frame-Options"), "DENY"),
+        (hdrs.SERVER, "mastery"),
+    ]
     if hsts:
-        fixed["Strict-Transport-Security"] = _HSTS
+        fixed.append((istr("Strict-Transport-Security"), _HSTS))
     access_log = AccessLog()
     clients = Clients(trusted)
 
@@ -67,7 +71,7 @@ def tracing(
         state: RequestState,
         context: RequestContext,
         timings: Timings,
-        total_ms: float,
+        elapsed: Elapsed,
         status: int,
         size: int,
         span: Span | None,
@@ -88,8 +92,8 @@ def tracing(
             method=request.method,
             route=route_template(request),
             status=status,
-            duration_ms=total_ms,
-            timings=timings,
+            elapsed=elapsed,
+            counts=timings.counts,
             client_ip=state.client_ip,
             response_bytes=size,
             rate_limit=state.limit_outcome,
@@ -113,22 +117,26 @@ def tracing(
         try:
             response = await handler(request)
         except BaseException:
-            write_line(request, state, context, timings, timings.total_ms(), 499, 0, span)
+            write_line(request, state, context, timings, timings.read(), 499, 0, span)
             raise
-        total_ms = timings.total_ms()
-        headers = response.headers
-        headers["X-Request-ID"] = request_id
-        headers["X-Trace-ID"] = request_id if parent is None else parent.trace_id
-        headers["Server-Timing"] = server_timing(timings, total_ms)
-        headers["X-Response-Time"] = f"{total_ms:.2f}ms"
-        headers["X-Performance-Rating"] = rating_of(total_ms)
+        elapsed = timings.read()
+        trace_id = request_id if parent is None else parent.trace_id
+        # At once, and added: none of them is set by anyone else, so none has to be looked for.
+        told = [
+            (_REQUEST_ID, request_id),
+            (_TRACE_ID, trace_id),
+            (_SERVER_TIMING, server_timing(elapsed)),
+            (_RESPONSE_TIME, f"{elapsed.total}ms"),
+            (_RATING, rating_of(elapsed.total_ms)),
+            *state.limit_headers,
+            *fixed,
+        ]
         if timings.cache_outcome is not None:
-            headers["X-Cache"] = timings.cache_outcome
-        headers.update(state.limit_headers)
-        headers.update(fixed)
+            told.append((_CACHE, timings.cache_outcome))
+        response.headers.extend(told)
         body = response.body if isinstance(response, web.Response) else None
         size = len(body) if isinstance(body, bytes) else 0
-        write_line(request, state, context, timings, total_ms, response.status, size, span)
+        write_line(request, state, context, timings, elapsed, response.status, size, span)
         return response
 
     return trace
@@ -136,7 +144,7 @@ def tracing(
 
 def request_id_of(request: web.Request) -> str:
     """The caller's request id where it is one we accept; a new one otherwise."""
-    offered = request.headers.get("X-Request-ID")
+    offered = request.headers.get(_REQUEST_ID)
     if offered is not None and _ACCEPTED_ID.fullmatch(offered):
         return offered
     return f"req_{_random_bits(128):032x}"
@@ -144,21 +152,18 @@ def request_id_of(request: web.Request) -> str:
 
 def trace_context_of(request: web.Request) -> TraceContext | None:
     """The trace that a request belongs to, where its headers say so as W3C Trace Context wants it."""
-    offered = request.headers.get("traceparent")
+    offered = request.headers.get(_TRACEPARENT)
     if offered is None:
         return None
     return parse_trace_context(offered, request.headers.getall("tracestate", ()))
 
 
-def server_timing(timings: Timings, total_ms: float) -> str:
+def server_timing(elapsed: Elapsed) -> str:
     """The Server-Timing header (W3C): the total, and each part that happened, in milliseconds."""
-    parts = [f"total;dur={total_ms:.2f}"]
-    parts += [
-        f"{part};dur={timings.part_ms(part):.2f}"
-        for part in ("db", "cache", "limit")
-        if part in timings.seconds
-    ]
-    return ", ".join(parts)
+    field = f"total;dur={elapsed.total}"
+    for part, milliseconds in elapsed.parts.items():
+        field += f", {part};dur={milliseconds}"
+    return field
 
 
 def route_template(request: web.Request) -> str:

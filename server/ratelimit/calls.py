@@ -158,8 +158,8 @@ def _joined(
     if len(parts) == 1:
         return answers[0]
     by_charge = {
-        charge: one
+        charge: row
         for part, answer in zip(parts, answers, strict=True)
-        for charge, one in zip(part, answer.charges, strict=True)
+        for charge, row in zip(part, answer.rows, strict=True)
     }
     return Answers(all(one.allowed for one in answers), tuple(by_charge[charge] for charge in charges))

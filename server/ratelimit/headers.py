@@ -7,33 +7,43 @@ quotas down, so that a client who believes them is never refused for believing t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Literal
 from zlib import crc32
+
+from multidict import istr
 
 from server.ratelimit.policies import Decision, Verdict
 
 DraftVersion = Literal[11, 12]
 
 # The names of "available quota" and "effective window": the draft's successor renames both.
-_PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {11: ("r", "t"), 12: ("a", "w")}
+_PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {
+    11: (";r=", ";t="),
+    12: (";a=", ";w="),
+}
 
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 COST_ABOVE_LIMIT: Final = "urn:problem-type:mastery:cost-above-limit"
+
+# Prepared for the case-insensitive dictionaries of aiohttp.
+_LIMIT, _REMAINING, _RESET = map(istr, ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"))
+_POLICY_FIELD, _LIMIT_FIELD, _RETRY_AFTER = map(istr, ("RateLimit-Policy", "RateLimit", "Retry-After"))
 
 _MOST_SPREAD_SECONDS: Final = 30
 _CACHED_FIELDS: Final = 1024
 
 
 def rate_limit_headers(
-    decision: Decision, *, now: datetime, version: DraftVersion = 11, jitter: str = ""
+    decision: Decision, *, now: float, version: DraftVersion = 11, jitter: str = ""
 ) -> list[tuple[str, str]]:
     """The headers that tell a client where it stands; none if only shadow policies were asked.
 
     Args:
         decision: the limiter's answer, with its verdicts.
-        now: the instant of the decision, with a time zone.
+        now: the instant of the decision, seconds since 1970.
         version: the draft whose parameter names are used in `RateLimit`.
         jitter: any text that differs between concurrent requests, such as the request id; it spreads their
             `Retry-After`. The same text always gives the same answer.
@@ -41,18 +51,19 @@ def rate_limit_headers(
     shown = _shown(decision)
     if not shown:
         return []
-    violated = decision.violated
-    closest = _closest(violated or shown)
+    violated = () if decision.allowed else decision.violated
+    told = violated or shown
+    closest = _closest(told)
     offset = _spread(decision, violated, jitter) if violated else 0
-    headers = [
-        ("X-RateLimit-Limit", str(closest.limit)),
-        ("X-RateLimit-Remaining", str(closest.remaining)),
-        ("X-RateLimit-Reset", _instant(now, milliseconds=_reset_ms(closest))),
-        ("RateLimit-Policy", _policy_field(_quotas(shown))),
-        ("RateLimit", _limit_field(violated or shown, version, offset)),
+    headers: list[tuple[str, str]] = [
+        (_LIMIT, str(closest.limit)),
+        (_REMAINING, str(closest.remaining)),
+        (_RESET, _instant(now, _reset_ms(closest))),
+        (_POLICY_FIELD, _policy_field(shown)),
+        (_LIMIT_FIELD, _limit_field(told, version, offset)),
     ]
     if violated and all(verdict.retryable for verdict in violated):
-        headers.append(("Retry-After", str(_longest_wait_seconds(violated) + offset)))
+        headers.append((_RETRY_AFTER, str(_longest_wait_seconds(violated) + offset)))
     return headers
 
 
@@ -107,9 +118,19 @@ def _shown(decision: Decision) -> tuple[Verdict, ...]:
 
 def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
     """The policy closest to exhaustion: what refuses longest, else what leaves the fewest units."""
-    if len(verdicts) == 1:
-        return verdicts[0]
-    return min(verdicts, key=lambda one: (one.retryable, -one.wait_ms, one.remaining, -one.next_release_ms))
+    closest = verdicts[0]
+    for one in verdicts[1:]:
+        if one.wait_ms or closest.wait_ms or not (one.retryable and closest.retryable):
+            return min(verdicts, key=_closeness)
+        if one.remaining < closest.remaining or (
+            one.remaining == closest.remaining and one.next_release_ms > closest.next_release_ms
+        ):
+            closest = one
+    return closest
+
+
+def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
+    return verdict.retryable, -verdict.wait_ms, verdict.remaining, -verdict.next_release_ms
 
 
 def _reset_ms(verdict: Verdict) -> int:
@@ -117,10 +138,18 @@ def _reset_ms(verdict: Verdict) -> int:
     return verdict.next_release_ms if verdict.allowed or not verdict.retryable else verdict.wait_ms
 
 
-def _instant(now: datetime, *, milliseconds: int) -> str:
-    # isoformat cuts microseconds off; the 999 make that a rounding up.
-    moment = now.astimezone(UTC) + timedelta(milliseconds=milliseconds, microseconds=999)
-    return f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
+def _instant(now: float, milliseconds: int) -> str:
+    """RFC 3339 in UTC, rounded up to milliseconds."""
+    second, millisecond = divmod(-int(-now * 1000 // 1) + milliseconds, 1000)
+    return _second_text(second) + _MILLISECONDS[millisecond]
+
+
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _up_to_seconds(milliseconds: int) -> int:
@@ -148,29 +177,34 @@ def _spread(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> i
     return crc32(f"{closest.subject} {closest.wait_ms} {jitter}".encode()) % (room + 1)
 
 
-def _quotas(verdicts: Iterable[Verdict]) -> tuple[tuple[str, int, int], ...]:
-    return tuple((verdict.policy.name, verdict.limit, verdict.policy.window_ms) for verdict in verdicts)
+def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
+    """`RateLimit-Policy`: one item a policy name; `w` counts whole seconds and is left out below one."""
+    items = {}
+    for policy, _, _, _, limit, *_ in verdicts:
+        if policy.name not in items:
+            items[policy.name] = _policy_item(policy.quoted_name, limit, policy.window_ms)
+    return ", ".join(items.values())
 
 
 @lru_cache(maxsize=_CACHED_FIELDS)
-def _policy_field(quotas: tuple[tuple[str, int, int], ...]) -> str:
-    """`RateLimit-Policy`: one item a policy name; `w` counts whole seconds and is left out below one."""
-    items: dict[str, str] = {}
-    for name, limit, window_ms in quotas:
-        window = f";w={_up_to_seconds(window_ms)}" if window_ms >= 1000 else ""
-        items.setdefault(name, f"{_quoted(name)};q={limit}{window}")
-    return ", ".join(items.values())
+def _policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
+    window = f";w={_up_to_seconds(window_ms)}" if window_ms >= 1000 else ""
+    return f"{quoted_name};q={limit}{window}"
 
 
 def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: int) -> str:
+    """`RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
     quota_name, window_name = _PARAMETERS[version]
     items: dict[str, str] = {}
-    for verdict in verdicts if len(verdicts) == 1 else sorted(verdicts, key=lambda one: one.remaining):
-        name = verdict.policy.name
-        if name not in items:  # A policy may count two subjects of one request: the scarcer one is told.
+    for verdict in sorted(verdicts, key=_BY_REMAINING):
+        policy = verdict.policy
+        if policy.name not in items:
             quota, window = _service_limit(verdict, offset)
-            items[name] = f"{_quoted(name)};{quota_name}={quota};{window_name}={window}"
+            items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{window}"
     return ", ".join(items.values())
+
+
+_BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))
 
 
 def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
@@ -178,21 +212,16 @@ def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
 
     The quota over its window never tells a faster pace than the policy's own (draft section 8.5).
     """
-    limit, window_ms, remaining = verdict.limit, verdict.policy.window_ms, verdict.remaining
-    if not verdict.allowed and verdict.retryable:
-        window_seconds = max(1, _up_to_seconds(verdict.wait_ms)) + offset
+    policy, _, _, allowed, limit, remaining, next_release_ms, wait_ms, retryable, _ = verdict
+    window_ms = policy.window_ms
+    if not allowed and retryable:
+        window_seconds = max(1, _up_to_seconds(wait_ms)) + offset
         return min(remaining, limit * window_seconds * 1000 // window_ms), window_seconds
     if remaining >= limit:
-        return limit, _up_to_seconds(window_ms)
-    pace_seconds = _up_to_seconds(-(-window_ms * remaining // limit))
-    return remaining, max(1, _up_to_seconds(verdict.next_release_ms), pace_seconds)
-
-
-@lru_cache(maxsize=_CACHED_FIELDS)
-def _quoted(name: str) -> str:
-    """A structured-field string (RFC 9651 section 3.3.3)."""
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+        return limit, -(-window_ms // 1000)
+    pace_seconds = -(-window_ms * remaining // limit // 1000)
+    release_seconds = -(-next_release_ms // 1000)
+    return remaining, (max(pace_seconds, release_seconds)) or 1
 
 
 def _names(verdicts: Iterable[Verdict]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, get_args
 
 Algorithm = Literal["sliding_window", "token_bucket"]
@@ -34,6 +34,9 @@ class Policy:
             (`closed`), or a limiter inside the process takes over (`local`).
         shadow: evaluated and counted, never enforced, never shown to the client.
 
+    Attributes:
+        quoted_name: the name as a structured-field string (RFC 9651 section 3.3.3).
+
     Raises:
         ValueError: a field is outside of what it accepts.
     """
@@ -44,6 +47,7 @@ class Policy:
     algorithm: Algorithm = "sliding_window"
     on_failure: OnFailure = "open"
     shadow: bool = False
+    quoted_name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (1 <= len(self.name) <= MAX_NAME_LENGTH and self.name.isascii() and self.name.isprintable()):
@@ -64,6 +68,8 @@ class Policy:
             raise ValueError(
                 f"the failure mode of policy {self.name!r} is {self.on_failure!r}, not one of {FAILURE_MODES}"
             )
+        escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
+        object.__setattr__(self, "quoted_name", f'"{escaped}"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,6 @@ class ChargeState(IntEnum):
     BLOCKED = 3  # An operator has blocked the subject.
 
 
-_STATES: Final = tuple(ChargeState)
-
-
 class Answer(NamedTuple):
     """What the scripts say about one charge, in microseconds.
 
@@ -69,10 +66,20 @@ class Answer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a script says about a request: whether it is allowed, and each charge's answer in order."""
+    """What a script says about a request.
+
+    Args:
+        allowed: whether it is.
+        rows: each charge's answer in order, as plain numbers: state, remaining, release_us, wait_us.
+    """
 
     allowed: bool
-    charges: tuple[Answer, ...]
+    rows: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def charges(self) -> tuple[Answer, ...]:
+        """Each charge's answer in order."""
+        return tuple(Answer(ChargeState(state), *numbers) for state, *numbers in self.rows)
 
 
 async def decide_charges(
@@ -208,12 +215,4 @@ def _rule(charge: Charge) -> tuple[int, int, int]:
 
 def read_answers(reply: bytes) -> Answers:
     """What the reply of a script says."""
-    return Answers(
-        reply[0] == 1,
-        tuple(
-            [
-                Answer(_STATES[state], remaining, release_us, wait_us)
-                for state, remaining, release_us, wait_us in _ANSWER.iter_unpack(reply[1:])
-            ]
-        ),
-    )
+    return Answers(reply[0] == 1, tuple(_ANSWER.iter_unpack(reply[1:])))

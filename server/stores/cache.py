@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from server.stores.decoded_values import DecodedValues
+from server.stores.lookups import CacheKeys, Lookups
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from server.stores.scripts import load_script
 from server.stores.stored_values import decode, encode, head_of, is_fresh, is_value
@@ -72,19 +73,18 @@ class Cache:
 
     def lookup(self, key: str) -> Lookup:
         """Ask for a key now, together with whatever else this tick of the loop asks for; await its value later."""
-        return Lookup(self, key, self._submit("GET", key))
+        return Lookup(self, key, self._link.submit("GET", key))
 
-    def lookups(self, *keys: str) -> list[Lookup]:
+    def lookups(self, keys: CacheKeys) -> Lookups:
         """Ask for several keys now, in one command where they live on one server; await their values later."""
         if self._link.is_cluster:
-            return [self.lookup(key) for key in keys]
-        reply = self._submit("MGET", *keys)
-        return [Lookup(self, key, reply, index) for index, key in enumerate(keys)]
+            return Lookups(self, keys, None, [self.lookup(name) for name in keys.names])
+        reply = self._link.submit_prepared(keys.command)
+        return Lookups(self, keys, reply, [])
 
-    def _submit(self, *command: str) -> asyncio.Future[Any]:
-        reply = self._link.submit(*command)
-        reply.add_done_callback(_retrieve)
-        return reply
+    def lookup_part(self, name: str, reply: asyncio.Future[Any], index: int) -> Lookup:
+        """The lookup of one of several keys that were asked for in one command."""
+        return Lookup(self, name, reply, index)
 
     async def invalidate(self, keys: Iterable[str]) -> None:
         """Make keys unusable for everybody, after the write that changed them has been committed.
@@ -211,9 +211,13 @@ class Cache:
             self._decoded.remember(key, head, len(stored), value)
         return value
 
-    def note_hit(self) -> None:
-        """Count a value that was used."""
-        self._hits.inc()
+    def knows(self, keys: Iterable[str]) -> bool:
+        """Whether Redis knows of every invalidation of these keys by this process."""
+        return not self._pending or self._pending.isdisjoint(keys)
+
+    def note_hits(self, count: int = 1) -> None:
+        """Count values that were used."""
+        self._hits.inc(count)
 
     def note_miss(self) -> None:
         """Count a value that had to be loaded."""
@@ -259,7 +263,7 @@ class Lookup:
         else:
             value = cache.decode(self._key, stored)
             if value is not None and (usable is None or usable(value)):
-                cache.note_hit()
+                cache.note_hits()
                 if is_fresh(stored):
                     _note_outcome("HIT")
                 else:
@@ -278,8 +282,3 @@ def _note_outcome(outcome: CacheOutcome) -> None:
     timings = current_timings.get()
     if timings is not None:
         timings.note_cache(outcome)
-
-
-def _retrieve(reply: asyncio.Future[Any]) -> None:
-    if not reply.cancelled():
-        reply.exception()

@@ -55,6 +55,11 @@ def decode(stored: bytes) -> Any:
 
 def is_fresh(stored: bytes) -> bool:
     """Whether a value need not be loaded anew yet."""
-    fresh_until_ms: int
-    (fresh_until_ms,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
-    return time.time() * 1000 < fresh_until_ms
+    return time.time() * 1000 < fresh_until_ms(stored)
+
+
+def fresh_until_ms(stored: bytes) -> int:
+    """Until when a value is fresh, milliseconds since 1970."""
+    instant: int
+    (instant,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
+    return instant

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
+from server.telemetry.access_lines import AccessLines, quoted
 from server.telemetry.log import LineHandler
 from server.telemetry.log_lines import JsonLines
 from server.telemetry.log_output import LineOutput
 from server.telemetry.log_safety import safe_text
 from server.telemetry.request_context import RequestContext
-from server.telemetry.timings import Part, Timings
+from server.telemetry.timings import Elapsed, Part
 
 LOGGER = "server.access"
 _GENERATED_ID_LENGTH = 36
@@ -31,10 +33,12 @@ class AccessLog:
         self._logger = structlog.get_logger(LOGGER)
         self._lines: JsonLines | None = None
         self._output: LineOutput | None = None
+        self._fast: AccessLines | None = None
         root = logging.getLogger()
         for handler in root.handlers:
             if isinstance(handler, LineHandler) and isinstance(handler.render, JsonLines):
                 self._lines, self._output = handler.render, handler.output
+                self._fast = AccessLines(handler.render, LOGGER) if handler.render.shape == "json" else None
         self._is_shown = root.isEnabledFor(logging.INFO)
 
     def write(
@@ -44,8 +48,8 @@ class AccessLog:
         method: str,
         route: str,
         status: int,
-        duration_ms: float,
-        timings: Timings,
+        elapsed: Elapsed,
+        counts: Mapping[Part, int],
         client_ip: str,
         response_bytes: int,
         rate_limit: str,
@@ -58,41 +62,53 @@ class AccessLog:
             method: its method.
             route: its route template, never its path.
             status: of the answer; 499 for a client that went away. From 500 on the level is error.
-            duration_ms: the total that the response headers named.
-            timings: give `db_ms`, `cache_ms` and `limit_ms`, each where it happened, and with it the number of
-                operations as `db_count`, `cache_count` and `limit_count`.
+            elapsed: gives `duration_ms`, the total that the response headers named, and `db_ms`, `cache_ms` and
+                `limit_ms`, each where it happened.
+            counts: the number of operations of each part, as `db_count`, `cache_count` and `limit_count`.
             client_ip: from where.
             response_bytes: the length of the answer's body.
             rate_limit: what the limiter said: allowed, denied or unlimited.
             error_code: the stable code of the problem that was answered, if it was one.
         """
-        fields: dict[str, Any] = request.fields()
-        request_id = request.request_id
-        if (
-            len(request_id) != _GENERATED_ID_LENGTH
-        ):  # a client's own, which might be a secret in the wrong place
-            fields["request_id"] = safe_text(request_id, _LONGEST_ID)
-            fields["trace_id"] = safe_text(request.trace_id, _LONGEST_ID)
-        fields["http.method"] = method[:_LONGEST_METHOD]
-        fields["http.route"] = route
-        fields["http.status"] = status
-        fields["duration_ms"] = round(duration_ms, 2)
-        counts = timings.counts
-        for part, seconds in timings.seconds.items():
-            milliseconds, count = _NAMES[part]
-            fields[milliseconds] = round(seconds * 1000.0, 2)
-            fields[count] = counts[part]
-        fields["client_ip"] = client_ip
-        fields["response_bytes"] = response_bytes
-        fields["rate_limit"] = rate_limit
+        is_error = status >= 500
+        if self._output is not None and not is_error and not self._is_shown:
+            return
+        request_id, trace_id = request.request_id, request.trace_id
+        is_own = len(request_id) != _GENERATED_ID_LENGTH  # a client's own: maybe a secret in the wrong place
+        if is_own:
+            request_id = safe_text(request_id, _LONGEST_ID)
+            trace_id = safe_text(trace_id, _LONGEST_ID)
+        method = method[:_LONGEST_METHOD]
+        if self._fast is not None and self._output is not None:
+            line = self._fast.render(
+                request_id=quoted(request_id) if is_own else request_id,
+                trace_id=quoted(trace_id) if is_own else trace_id,
+                user_id=request.user_id,
+                method=method,
+                route=route,
+                status=status,
+                elapsed=elapsed,
+                counts=counts,
+                client_ip=client_ip,
+                response_bytes=response_bytes,
+                rate_limit=rate_limit,
+                error_code=error_code,
+            )
+            self._output.write_soon(line)
+            return
+        fields: dict[str, Any] = {"request_id": request_id, "trace_id": trace_id}
+        if request.user_id is not None:
+            fields["user_id"] = request.user_id
+        fields |= {"http.method": method, "http.route": route, "http.status": status}
+        fields["duration_ms"] = float(elapsed.total)
+        for part, milliseconds in elapsed.parts.items():
+            fields[f"{part}_ms"] = float(milliseconds)
+            fields[f"{part}_count"] = counts[part]
+        fields |= {"client_ip": client_ip, "response_bytes": response_bytes, "rate_limit": rate_limit}
         if error_code is not None:
             fields["error_code"] = error_code
-        is_error = status >= 500
         if self._lines is None or self._output is None:
             (self._logger.error if is_error else self._logger.info)("http.request", **fields)
-        elif is_error or self._is_shown:
+        else:
             level = "error" if is_error else "info"
             self._output.write_soon(self._lines.render_known(LOGGER, level, "http.request", fields))
-
-
-_NAMES = {part: (f"{part}_ms", f"{part}_count") for part in get_args(Part)}

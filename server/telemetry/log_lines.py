@@ -66,6 +66,9 @@ _NAMES: dict[Shape, dict[str, str]] = {
 }
 
 
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
+
+
 class JsonLines:
     """The last processor of the chain: event dictionary in, line out, its line break included. Never raises.
 
@@ -84,7 +87,8 @@ class JsonLines:
         self._known_names = {name: names.get(name, name) for name in _ACCESS_FIELDS}
         self._uppercase = shape == "gcp"
         self._second, self._second_text = -1, ""
-        self._service = {
+        self.shape = shape
+        self.service = {
             names.get(name, name): safe_text(value, 100)
             for name, value in (("service", service), ("env", env), ("version", version))
         }
@@ -108,11 +112,11 @@ class JsonLines:
         """The line of an event whose fields are known to be short, safe and without secrets: no look at any value."""
         names = self._names
         line: dict[str, Any] = {
-            self._timestamp: self._now(),
+            self._timestamp: self.now(),
             self._level: level.upper() if self._uppercase else level,
             "message": message,
             self._logger: logger,
-            **self._service,
+            **self.service,
         }
         if names:
             line.update((names.get(name, name), value) for name, value in fields.items())
@@ -120,22 +124,22 @@ class JsonLines:
             line.update(fields)
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
-    def _now(self) -> str:
+    def now(self) -> str:
         """The present in RFC 3339 with milliseconds; the second is formatted once."""
         now = time.time()
         second = int(now)
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
-        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+        return self._second_text + _MILLISECONDS[int((now - second) * 1000)]
 
     def _render(self, logger: str, level: str, event: Mapping[str, Any], limits: Limits) -> bytes:
         line: dict[str, Any] = {
-            self._timestamp: self._now(),
+            self._timestamp: self.now(),
             self._level: level.upper() if self._uppercase else level,
             "message": safe_text(str(event.get("event", "")), limits.characters),
             self._logger: safe_text(str(logger), 100),
-            **self._service,
+            **self.service,
         }
         converter = Converter(limits)
         others = 0

@@ -164,6 +164,10 @@ class Metrics:
         """A way to count in one of these metrics, or its child, that costs the request path an addition."""
         return tally_of(child, self._buffer)
 
+    def flush(self) -> None:
+        """Bring the metrics up to date with what this thread has counted; by itself that happens within 20 ms."""
+        self._buffer.flush_own()
+
     async def settle(self) -> None:
         """Wait until what every worker has counted up to now can be read: before a scrape, on the event loop."""
         self._buffer.flush()
@@ -208,12 +212,12 @@ class Metrics:
         return {"metrics": list(entries.values()), "timestamp": timestamp}
 
     def _cache_counts_now(self) -> dict[str, int]:
-        self._buffer.flush_own()
+        self.flush()
         return _cache_counts(collect_families(self.registry, self._files, kind="counter"))
 
     def _families(self) -> list[Family]:
         """All metrics of all workers, and those that are computed from them."""
-        self._buffer.flush_own()
+        self.flush()
         self.sample_memory()
         families = collect_families(self.registry, self._files)
         counts = _cache_counts(families)

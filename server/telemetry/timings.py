@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 Part = Literal["db", "cache", "limit"]
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
 CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
 # A request that asked for several keys is described by the worst of its answers.
 _BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "MISS": 3, "BYPASS": 4}
@@ -24,6 +25,20 @@ class Operation(NamedTuple):
     began: float
     ended: float
     error_type: str | None
+
+
+class Elapsed(NamedTuple):
+    """What a stopwatch shows, as it is told to people and pipelines.
+
+    Args:
+        total_ms: milliseconds since the request arrived.
+        total: the same with two decimals.
+        parts: the milliseconds of each part that happened, with two decimals, in the order of `PARTS`.
+    """
+
+    total_ms: float
+    total: str
+    parts: dict[Part, str]
 
 
 class Timings:
@@ -47,13 +62,12 @@ class Timings:
         self.counts: dict[Part, int] = {}
         self.cache_outcome: CacheOutcome | None = None
 
-    def total_ms(self) -> float:
-        """Milliseconds since the request arrived."""
-        return (perf_counter() - self.started) * 1000.0
-
-    def part_ms(self, part: Part) -> float:
-        """Milliseconds of wall time spent in a part so far; 0 where it did not happen."""
-        return self.seconds.get(part, 0.0) * 1000.0
+    def read(self) -> Elapsed:
+        """What it shows now. Each number is spelled once, however many headers and log fields it goes into."""
+        total_ms = (perf_counter() - self.started) * 1000.0
+        seconds = self.seconds
+        parts = {part: f"{seconds[part] * 1000.0:.2f}" for part in PARTS if part in seconds}
+        return Elapsed(total_ms, f"{total_ms:.2f}", parts)
 
     def note_cache(self, outcome: CacheOutcome) -> None:
         """A cache was consulted, with this outcome."""
@@ -81,6 +95,13 @@ class Timings:
             self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - self._began[part]
             if name is not None and self.operations is not None:
                 self.note(part, name, self._began[part], None)
+
+    def add(self, part: Part, name: str, began: float) -> None:
+        """An operation of a part, begun at this `perf_counter`, has ended; no other of its part was under way."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - began
+        self.counts[part] = self.counts.get(part, 0) + 1
+        if self.operations is not None:
+            self.note(part, name, began, None)
 
     def note(self, part: Part, name: str, began: float, error: type[BaseException] | None) -> None:
         """An operation with a name has ended just now, by this error if any; for who asked for `operations`."""

@@ -64,7 +64,7 @@ class Tally:
     def __init__(self, api: Api) -> None:
         app = api.client.app
         assert app is not None
-        self._histogram = app[SERVICES].metrics.database_query_duration_seconds
+        self._metrics = app[SERVICES].metrics
         self._seen = self._read()
 
     def since(self) -> Counter[str]:
@@ -73,10 +73,11 @@ class Tally:
         return self._seen - before
 
     def _read(self) -> Counter[str]:
+        self._metrics.flush()
         return Counter(
             {
                 sample.labels["query"]: int(sample.value)
-                for family in self._histogram.collect()
+                for family in self._metrics.database_query_duration_seconds.collect()
                 for sample in family.samples
                 if sample.name.endswith("_count")
             }

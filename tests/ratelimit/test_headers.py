@@ -55,7 +55,7 @@ def decision(*verdicts: Verdict, source: Source = "redis") -> Decision:
 
 
 def headers_of(decided: Decision, *, jitter: str = "") -> dict[str, str]:
-    headers = rate_limit_headers(decided, now=NOW, jitter=jitter)
+    headers = rate_limit_headers(decided, now=NOW.timestamp(), jitter=jitter)
     assert len(headers) == len(dict(headers)), "a header is there twice"
     return dict(headers)
 
@@ -180,8 +180,8 @@ def test_a_name_is_escaped_as_a_structured_field_string() -> None:
 def test_the_next_draft_names_its_parameters_otherwise() -> None:
     """Version 12 says a and w where 11 says r and t; nothing else differs."""
     decided = decision(verdict())
-    eleven = dict(rate_limit_headers(decided, now=NOW))
-    twelve = dict(rate_limit_headers(decided, now=NOW, version=12))
+    eleven = dict(rate_limit_headers(decided, now=NOW.timestamp()))
+    twelve = dict(rate_limit_headers(decided, now=NOW.timestamp(), version=12))
     assert twelve.pop("RateLimit") == '"standard";a=45;w=45'
     assert eleven.pop("RateLimit") == '"standard";r=45;t=45'
     assert eleven == twelve
@@ -191,7 +191,7 @@ def test_the_reset_instant_is_utc_and_rounded_up() -> None:
     """Another zone is the same instant; microseconds never make it earlier than it is."""
     local = timezone(timedelta(hours=2))
     now = datetime(2026, 3, 1, 14, 0, 0, 1, tzinfo=local)
-    headers = dict(rate_limit_headers(decision(verdict(next_release_ms=500)), now=now))
+    headers = dict(rate_limit_headers(decision(verdict(next_release_ms=500)), now=now.timestamp()))
     assert headers["X-RateLimit-Reset"] == "2026-03-01T12:00:00.501Z"
 
 

@@ -19,7 +19,7 @@ import structlog
 from server.telemetry.access_log import AccessLog
 from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.request_context import RequestContext
-from server.telemetry.timings import Timings
+from server.telemetry.timings import Elapsed, Timings
 from tests.telemetry.conftest import Lines
 
 log = structlog.get_logger("tests.own")
@@ -114,11 +114,11 @@ def test_the_access_line(logged: Lines) -> None:
     request.user_id = "u"
     more: dict[str, Any] = {"method": "GET", "route": "/a/{id}", "response_bytes": 5, "rate_limit": "allowed"}
     access_log = AccessLog()
-    access_log.write(request, status=200, duration_ms=12.3456, timings=timings, client_ip="::1", **more)
+    more |= {"counts": timings.counts, "client_ip": "::1"}
+    elapsed = Elapsed(12.3456, "12.35", timings.read().parts)
+    access_log.write(request, status=200, elapsed=elapsed, **more)
     request.user_id = None
-    access_log.write(
-        request, status=503, duration_ms=1, timings=Timings(), client_ip="::1", error_code="x", **more
-    )
+    access_log.write(request, status=503, elapsed=Elapsed(1, "1.00", {}), error_code="x", **more)
     good, bad = logged()
     assert ("http.request", "server.access", "info") == (good["message"], good["logger"], good["level"])
     assert {

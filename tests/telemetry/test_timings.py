@@ -35,7 +35,7 @@ def test_overlapping_operations_count_once(intervals: list[Interval]) -> None:
                 stopwatch.end("db")
             else:
                 stopwatch.begin("db")
-    assert length_of_union(intervals) * 1000.0 == pytest.approx(stopwatch.part_ms("db"))
+    assert length_of_union(intervals) * 1000.0 == pytest.approx(stopwatch.seconds["db"] * 1000.0)
     assert (len(intervals) or None) == stopwatch.counts.get("db")
 
 
@@ -48,8 +48,7 @@ def test_parts_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     stopwatch.begin("cache")  # 2
     stopwatch.end("cache")  # 4
     stopwatch.end("db")  # 7
-    assert (6000.0, 2000.0, 0.0) == tuple(stopwatch.part_ms(part) for part in ("db", "cache", "limit"))
-    assert 8000.0 == stopwatch.total_ms()
+    assert (8000.0, "8000.00", {"db": "6000.00", "cache": "2000.00"}) == stopwatch.read()
 
 
 def test_measure_charges_the_current_request() -> None:
@@ -64,7 +63,7 @@ def test_measure_charges_the_current_request() -> None:
     finally:
         current_timings.reset(token)
     assert {"limit": 1} == stopwatch.counts
-    assert stopwatch.part_ms("limit") > 0.0
+    assert stopwatch.seconds["limit"] > 0.0
 
 
 def test_the_worst_cache_outcome_describes_the_request() -> None:
