@@ -16,6 +16,7 @@ from server.domain.pages import Page
 JSON = "application/json"
 _TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})
 PROBLEM_JSON = "application/problem+json"
+_PROBLEM_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYPE: PROBLEM_JSON})
 
 
 def json_response(
@@ -104,9 +105,7 @@ def problem_response(
     }
     if errors:
         problem["errors"] = [{"field": field, "message": message} for field, message in errors.items()]
-    return web.Response(
-        body=orjson.dumps(problem),
-        status=status,
-        content_type=PROBLEM_JSON,
-        headers={hdrs.CACHE_CONTROL: "no-store", **(headers or {})},
-    )
+    told = CIMultiDict(_PROBLEM_HEADERS)
+    if headers:
+        told.update(headers)
+    return web.Response(body=orjson.dumps(problem), status=status, headers=told)

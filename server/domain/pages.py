@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
-from server.stores.lookups import Seen
+from server.stores.lookups import CacheKeys, Seen
 
 DEFAULT_MAX_PAGES = 5_000
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Page:
@@ -28,20 +29,34 @@ class Page:
         self.rendering: Any = None
 
 
-class Pages:
-    """The latest pages by key, the least recently made forgotten first."""
+class Place:
+    """Where the latest page of one kind and reader is, with the keys of what it is made of."""
 
-    def __init__(self, max_pages: int = DEFAULT_MAX_PAGES) -> None:
+    __slots__ = ("keys", "page")
+
+    def __init__(self, keys: CacheKeys) -> None:
+        self.keys = keys
+        self.page: Page | None = None
+
+
+class Pages(Generic[Name]):
+    """The places by name, the oldest forgotten first.
+
+    Args:
+        keys_of: the cache keys that the page of a name is made of.
+        max_pages: how many places are known.
+    """
+
+    def __init__(self, keys_of: Callable[[Name], CacheKeys], max_pages: int = DEFAULT_MAX_PAGES) -> None:
+        self._keys_of = keys_of
         self._max_pages = max_pages
-        self._known: OrderedDict[Hashable, Page] = OrderedDict()
+        self._places: dict[Name, Place] = {}
 
-    def find(self, key: Hashable) -> Page | None:
-        """The page that was made last for this key."""
-        return self._known.get(key)
-
-    def remember(self, key: Hashable, page: Page) -> None:
-        """Keep a page in the place of the one before."""
-        self._known[key] = page
-        self._known.move_to_end(key)
-        if len(self._known) > self._max_pages:
-            self._known.popitem(last=False)
+    def place(self, name: Name) -> Place:
+        """The place of a name."""
+        place = self._places.get(name)
+        if place is None:
+            if len(self._places) >= self._max_pages:
+                del self._places[next(iter(self._places))]
+            place = self._places[name] = Place(self._keys_of(name))
+        return place

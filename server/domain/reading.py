@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ class Reading:
     def __init__(self, catalog: Catalog, overlays: Overlays) -> None:
         self._catalog = catalog
         self._overlays = overlays
-        self._pages = Pages()
+        self._pages: Pages[tuple[UUID, UUID]] = Pages(_page_keys)
         self._generator = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
 
     def look_up_class(self, user_id: UUID, class_id: UUID) -> ClassPageLookup:
@@ -107,17 +106,22 @@ class Reading:
 class ClassPageLookup:
     """A class and the reader's counts, on their way from the cache in one command."""
 
-    __slots__ = ("_catalog", "_class_id", "_lookups", "_overlays", "_pages", "_user_id")
+    __slots__ = ("_catalog", "_class_id", "_lookups", "_overlays", "_place", "_user_id")
 
     def __init__(
-        self, pages: Pages, catalog: Catalog, overlays: Overlays, user_id: UUID, class_id: UUID
+        self,
+        pages: Pages[tuple[UUID, UUID]],
+        catalog: Catalog,
+        overlays: Overlays,
+        user_id: UUID,
+        class_id: UUID,
     ) -> None:
-        self._pages = pages
         self._catalog = catalog
         self._overlays = overlays
         self._user_id = user_id
         self._class_id = class_id
-        self._lookups = catalog.cache.lookups(_page_keys(user_id, class_id))
+        self._place = pages.place((user_id, class_id))
+        self._lookups = catalog.cache.lookups(self._place.keys)
 
     async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The class as everybody sees it, and the reader's counts.
@@ -132,7 +136,7 @@ class ClassPageLookup:
 
     def page_at_hand(self) -> Page | None:
         """The page that was made last, if the cache has just said that its parts are still the same."""
-        page = self._pages.find((self._user_id, self._class_id))
+        page = self._place.page
         if page is None or page.seen is None or not self._lookups.are_still(page.seen):
             return None
         return page
@@ -144,15 +148,12 @@ class ClassPageLookup:
             NotFound: it is unknown or not published.
         """
         content, counts = await self.parts()
-        seen = self._lookups.seen()
-        page = Page(_lay_over(content, counts), seen)
-        if seen is not None:
-            self._pages.remember((self._user_id, self._class_id), page)
+        page = self._place.page = Page(_lay_over(content, counts), self._lookups.seen())
         return page
 
 
-@functools.lru_cache(maxsize=10_000)
-def _page_keys(user_id: UUID, class_id: UUID) -> CacheKeys:
+def _page_keys(reader: tuple[UUID, UUID]) -> CacheKeys:
+    user_id, class_id = reader
     return CacheKeys(class_key(class_id), counts_key(user_id, class_id))
 
 

@@ -46,7 +46,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def note_error_code(request: web.Request, code: str) -> None:
     """Count an error that is answered, and keep its code for the log line."""
-    services_of(request).metrics.errors.labels(code).inc()
+    services_of(request).metrics.count_error(code)
     state_of(request).error_code = code
 
 

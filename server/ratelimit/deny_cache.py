@@ -7,11 +7,11 @@ before the script was asked. What can change that instant (a reset, a refund, an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.ratelimit.keys import state_key
-from server.ratelimit.policies import Charge, Decision, Verdict
+from server.ratelimit.policies import Charge, Decision, Verdict, new_verdict
+from server.ratelimit.prepared import PreparedCharges
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +56,48 @@ class DenyCache:
         if len(self._refusals) > self._max_entries:
             self._refusals.popitem(last=False)
 
-    def find(self, charges: Sequence[Charge], now: float) -> Decision | None:
+    def find(self, charges: PreparedCharges, now: float) -> Decision | None:
         """The refusal of a request of which a charge, at least, is known not to fit; None if there is none.
 
         The other charges' verdicts say that they were not asked: allowed, nothing known to be left.
         """
-        if not self._refusals:
+        known: list[_Refusal | None] | None = None
+        for index, key in enumerate(charges.keys):
+            refusal = self._refusals.get(key)
+            if refusal is not None and self._holds(refusal, key, charges[index], now):
+                known = known or [None] * len(charges)
+                known[index] = refusal
+        if known is None:
             return None
-        found = [self._verdict(charge, now) for charge in charges]
-        if not any(found):
-            return None
-        verdicts = (known or _not_asked(charge) for known, charge in zip(found, charges, strict=True))
+        verdicts = [
+            _not_asked(charge) if refusal is None else _still_refused(refusal, now)
+            for charge, refusal in zip(charges, known, strict=True)
+        ]
         return Decision(False, tuple(verdicts), "local-deny")
 
     def forget(self) -> None:
         """Forget all refusals: something may have made room."""
         self._refusals.clear()
 
-    def _verdict(self, charge: Charge, now: float) -> Verdict | None:
-        if charge.policy.shadow:
-            return None
-        key = state_key(charge)
-        refusal = self._refusals.get(key)
-        if refusal is None or refusal.verdict.policy != charge.policy or charge.cost < refusal.cost:
-            return None
+    def _holds(self, refusal: _Refusal, key: bytes, charge: Charge, now: float) -> bool:
+        """Whether a refusal is one of this charge, and of this instant."""
+        known = refusal.verdict.policy
+        if charge.policy.shadow or charge.cost < refusal.cost:
+            return False
+        if known is not charge.policy and known != charge.policy:
+            return False
         if now >= refusal.fits_at:
             del self._refusals[key]
-            return None
-        known = refusal.verdict
-        return Verdict(
-            known.policy,
-            known.group,
-            known.subject,
-            allowed=False,
-            limit=known.limit,
-            remaining=known.remaining,
-            next_release_ms=ceil_ms(refusal.releases_at - now),
-            wait_ms=ceil_ms(refusal.fits_at - now),
-        )
+            return False
+        return True
+
+
+def _still_refused(refusal: _Refusal, now: float) -> Verdict:
+    policy, group, subject, _, limit, remaining, *_ = refusal.verdict
+    next_release_ms, wait_ms = ceil_ms(refusal.releases_at - now), ceil_ms(refusal.fits_at - now)
+    return new_verdict(
+        (policy, group, subject, False, limit, remaining, next_release_ms, wait_ms, True, False)
+    )
 
 
 def ceil_ms(seconds: float) -> int:
@@ -102,14 +106,7 @@ def ceil_ms(seconds: float) -> int:
 
 
 def _not_asked(charge: Charge) -> Verdict:
-    return Verdict(
-        charge.policy,
-        charge.group,
-        charge.subject,
-        allowed=True,
-        limit=charge.policy.limit,
-        remaining=0,
-        next_release_ms=0,
-        wait_ms=0,
-        shadow=charge.policy.shadow,
+    policy = charge.policy
+    return new_verdict(
+        (policy, charge.group, charge.subject, True, policy.limit, 0, 0, 0, True, policy.shadow)
     )

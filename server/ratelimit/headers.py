@@ -54,7 +54,7 @@ def rate_limit_headers(
     violated = () if decision.allowed else decision.violated
     told = violated or shown
     closest = _closest(told)
-    offset = _spread(decision, violated, jitter) if violated else 0
+    offset, wait_seconds = _waits(decision, violated, jitter) if violated else (0, None)
     headers: list[tuple[str, str]] = [
         (_LIMIT, str(closest.limit)),
         (_REMAINING, str(closest.remaining)),
@@ -62,17 +62,15 @@ def rate_limit_headers(
         (_POLICY_FIELD, _policy_field(shown)),
         (_LIMIT_FIELD, _limit_field(told, version, offset)),
     ]
-    if violated and all(verdict.retryable for verdict in violated):
-        headers.append((_RETRY_AFTER, str(_longest_wait_seconds(violated) + offset)))
+    if wait_seconds is not None:
+        headers.append((_RETRY_AFTER, str(wait_seconds)))
     return headers
 
 
 def retry_after_seconds(decision: Decision, *, jitter: str = "") -> int | None:
     """The `Retry-After` of a refusal, whole seconds; None if nothing was refused, or no wait would help."""
     violated = decision.violated
-    if not violated or not all(verdict.retryable for verdict in violated):
-        return None
-    return _longest_wait_seconds(violated) + _spread(decision, violated, jitter)
+    return _waits(decision, violated, jitter)[1] if violated else None
 
 
 def problem_of(decision: Decision, *, jitter: str = "") -> dict[str, Any]:
@@ -90,7 +88,7 @@ def problem_of(decision: Decision, *, jitter: str = "") -> dict[str, Any]:
     violated = decision.violated
     if not violated:
         raise ValueError("only a refusal is a problem; this decision allowed the request")
-    wait_seconds = retry_after_seconds(decision, jitter=jitter)
+    _, wait_seconds = _waits(decision, violated, jitter)
     if wait_seconds is None:
         hopeless = [verdict for verdict in violated if not verdict.retryable]
         return {
@@ -156,25 +154,25 @@ def _up_to_seconds(milliseconds: int) -> int:
     return -(-milliseconds // 1000)
 
 
-def _longest_wait_seconds(violated: tuple[Verdict, ...]) -> int:
-    return max(1, _up_to_seconds(max(verdict.wait_ms for verdict in violated)))
-
-
-def _spread(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> int:
-    """Seconds on top of the wait, so that those refused together do not come back together.
+def _waits(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> tuple[int, int | None]:
+    """Seconds on top of the waits, so that those refused together do not come back together; the longest wait with it.
 
     Up to a twentieth of the wait. A first refusal stays within the longest window, after which everything is
-    free again; only who keeps asking while refused, and so is answered from memory, may be sent past it.
+    free again; only who keeps asking while refused, and so is answered from memory, may be sent past it. There is no
+    wait, None, if one of the costs never fits.
     """
-    wait_seconds = _longest_wait_seconds(violated)
+    wait_ms = window_ms = 1
+    is_retryable = True
+    for verdict in violated:
+        wait_ms = max(wait_ms, verdict.wait_ms)
+        window_ms = max(window_ms, verdict.policy.window_ms)
+        is_retryable = is_retryable and verdict.retryable
+    wait_seconds = _up_to_seconds(wait_ms)
     room = min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
     if decision.source != "local-deny":
-        window_seconds = _up_to_seconds(max(verdict.policy.window_ms for verdict in violated))
-        room = min(room, max(0, window_seconds - wait_seconds))
-    if room == 0:
-        return 0
-    closest = _closest(violated)
-    return crc32(f"{closest.subject} {closest.wait_ms} {jitter}".encode()) % (room + 1)
+        room = min(room, max(0, _up_to_seconds(window_ms) - wait_seconds))
+    offset = crc32(jitter.encode(), crc32(violated[0].subject.encode())) % (room + 1) if room else 0
+    return offset, wait_seconds + offset if is_retryable else None
 
 
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
@@ -225,16 +223,20 @@ def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
 
 
 def _names(verdicts: Iterable[Verdict]) -> list[str]:
-    return list(dict.fromkeys(verdict.policy.name for verdict in verdicts))
+    return list(dict.fromkeys([verdict.policy.name for verdict in verdicts]))
 
 
 def _spoken(verdicts: Iterable[Verdict]) -> str:
-    """The limits in words: `10 requests per minute ("strict")`."""
-    spoken = (
-        f"{verdict.limit} per {_spoken_window(verdict.policy.window_ms)} ({verdict.policy.name})"
-        for verdict in verdicts
-    )
+    """The limits in words: `10 per minute (strict)`."""
+    spoken = [
+        _spoken_limit(verdict.limit, verdict.policy.window_ms, verdict.policy.name) for verdict in verdicts
+    ]
     return ", ".join(dict.fromkeys(spoken))
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)
+def _spoken_limit(limit: int, window_ms: int, name: str) -> str:
+    return f"{limit} per {_spoken_window(window_ms)} ({name})"
 
 
 def _spoken_window(window_ms: int) -> str:

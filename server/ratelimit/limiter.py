@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic
 
 import structlog
@@ -15,7 +14,7 @@ from server.ratelimit.deny_cache import DenyCache
 from server.ratelimit.generation import Generation
 from server.ratelimit.keys import block_key, pages_key, state_key
 from server.ratelimit.outage import Outage
-from server.ratelimit.policies import Charge, Decision, Verdict
+from server.ratelimit.policies import Charge, Decision, Verdict, new_verdict
 from server.ratelimit.prepared import PreparedCharges, prepared
 from server.ratelimit.scripts import Answers, ChargeState
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
@@ -266,7 +265,7 @@ def _decision(charges: Sequence[Charge], answers: Answers) -> Decision:
 def _verdict(charge: Charge, row: tuple[int, int, int, int]) -> Verdict:
     policy = charge.policy
     state, remaining, release_us, wait_us = row
-    return _new_verdict(
+    return new_verdict(
         (
             policy,
             charge.group,
@@ -283,5 +282,3 @@ def _verdict(charge: Charge, row: tuple[int, int, int, int]) -> Verdict:
 
 
 _FITS, _TOO_DEAR = int(ChargeState.FITS), int(ChargeState.TOO_DEAR)
-# Twice for each request: half the cost of calling the class, which sorts arguments by name.
-_new_verdict: Callable[[tuple[object, ...]], Verdict] = partial(tuple.__new__, Verdict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, NamedTuple, get_args
 
 Algorithm = Literal["sliding_window", "token_bucket"]
@@ -124,6 +126,10 @@ class Verdict(NamedTuple):
     shadow: bool = False
 
 
+# Makes a verdict of its fields in order: twice for each request, at half the cost of calling the class.
+new_verdict: Final[Callable[[tuple[object, ...]], Verdict]] = partial(tuple.__new__, Verdict)
+
+
 class Decision(NamedTuple):
     """The answer to a request: all of its charges were made, or none.
 
@@ -140,4 +146,4 @@ class Decision(NamedTuple):
     @property
     def violated(self) -> tuple[Verdict, ...]:
         """The verdicts that refused the request: enforced policies without room for it."""
-        return tuple(verdict for verdict in self.verdicts if not verdict.allowed and not verdict.shadow)
+        return tuple([verdict for verdict in self.verdicts if not (verdict.allowed or verdict.shadow)])

@@ -8,7 +8,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from server.stores.redis_commands import PreparedCommand
-from server.stores.stored_values import fresh_until_ms, head_of, is_value
+from server.stores.redis_errors import RedisReplyError, RedisUnavailable
+from server.stores.stored_values import HEAD_BYTES, fresh_until_ms, head_of, is_value
 from server.telemetry.timings import current_timings
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Lookups:
         if stored is None or time.time() * 1000 >= seen.fresh_until_ms:
             return False
         for value, head in zip(stored, seen.heads, strict=True):
-            if value is None or not value.startswith(head):
+            if value is None or value[:HEAD_BYTES] != head:
                 return False
         if not self._cache.knows(self._keys.names):
             return False
@@ -95,7 +96,10 @@ class Lookups:
 
     def _answer(self) -> list[bytes | None] | None:
         reply = self._reply
-        if reply is None or not reply.done() or reply.cancelled() or reply.exception() is not None:
+        if reply is None or not reply.done():
             return None
-        answer: list[bytes | None] = reply.result()
+        try:
+            answer: list[bytes | None] = reply.result()
+        except (RedisUnavailable, RedisReplyError, asyncio.CancelledError):
+            return None
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections import Counter
@@ -31,10 +32,11 @@ class Refusals:
         self._redis = redis
         self._script = load_script("count_refusals")
         self._pending: Counter[str] = Counter()
+        self._masked = functools.lru_cache(maxsize=_MOST_PENDING)(mask_subject)
 
     def note(self, subject: str) -> None:
         """A request of this subject, such as `ip:192.0.2.1`, was refused."""
-        client = mask_subject(subject)
+        client = self._masked(subject)
         if client not in self._pending and len(self._pending) >= _MOST_PENDING:
             client = _OTHERS
         self._pending[client] += 1

@@ -15,10 +15,10 @@ import orjson
 
 _VALUE, _TOMBSTONE = b"V", b"T"
 _NONCE_BYTES = 8
-_HEAD_BYTES = 1 + _NONCE_BYTES
+HEAD_BYTES = 1 + _NONCE_BYTES
 # Milliseconds since 1970.
 _FRESH_UNTIL = struct.Struct(">Q")
-_PREFIX_BYTES = _HEAD_BYTES + _FRESH_UNTIL.size
+_PREFIX_BYTES = HEAD_BYTES + _FRESH_UNTIL.size
 # Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
 TOMBSTONE_MS = 60_000
 
@@ -36,7 +36,7 @@ def tombstone() -> bytes:
 
 def head_of(stored: bytes) -> bytes:
     """What tells one version of a key from another; empty where there is no key."""
-    return stored[:_HEAD_BYTES]
+    return stored[:HEAD_BYTES]
 
 
 def is_value(stored: bytes) -> bool:
@@ -61,5 +61,5 @@ def is_fresh(stored: bytes) -> bool:
 def fresh_until_ms(stored: bytes) -> int:
     """Until when a value is fresh, milliseconds since 1970."""
     instant: int
-    (instant,) = _FRESH_UNTIL.unpack_from(stored, _HEAD_BYTES)
+    (instant,) = _FRESH_UNTIL.unpack_from(stored, HEAD_BYTES)
     return instant

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
+from server.telemetry.children import Children
 from server.telemetry.exemplars import Exemplars
 from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
 from server.telemetry.memory import read_memory
@@ -120,6 +121,7 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self.errors = counter("errors_total", "Errors answered to clients, by their stable code.", ["code"])
+        self._errors = Children(self.errors, self.tally)
         self.event_loop_lag_seconds = histogram(
             "event_loop_lag_seconds",
             "How late the event loop ran a timer that was due.",
@@ -151,6 +153,10 @@ class Metrics:
         )
         self.process_memory_limit_bytes.set(read_memory_limit())
         self.sample_memory()
+
+    def count_error(self, code: str) -> None:
+        """Count an error that a client is told, by its stable code."""
+        self._errors(code).inc()
 
     def sample_memory(self) -> None:
         """Refresh this process's memory gauges."""
