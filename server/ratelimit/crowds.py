@@ -54,7 +54,7 @@ class Crowds:
         except (asyncio.CancelledError, TimeoutError) as error:
             if turn.done() and not turn.cancelled():  # it came at the same moment
                 self.leave(key)
-            else:
+            elif turn in crowd.waiting:  # else `leave` has met it, cancelled, and passed it over
                 crowd.waiting.remove(turn)
             if isinstance(error, TimeoutError):
                 return False

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from multidict import istr
 
-from server.ratelimit.policies import Decision, Verdict
+from server.ratelimit.policies import Decision, Verdict, policy_item
 
 DraftVersion = Literal[11, 12]
 
@@ -51,10 +51,11 @@ def rate_limit_headers(
     shown = _shown(decision)
     if not shown:
         return []
-    violated = () if decision.allowed else decision.violated
-    told = violated or shown
+    offset, wait_seconds, told = 0, None, shown
+    if not decision.allowed:
+        told = decision.violated
+        offset, wait_seconds = _waits(decision, told, jitter)
     closest = _closest(told)
-    offset, wait_seconds = _waits(decision, violated, jitter) if violated else (0, None)
     headers: list[tuple[str, str]] = [
         (_LIMIT, str(closest.limit)),
         (_REMAINING, str(closest.remaining)),
@@ -177,29 +178,34 @@ def _waits(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> tu
 
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
     """`RateLimit-Policy`: one item a policy name; `w` counts whole seconds and is left out below one."""
-    items = {}
-    for policy, _, _, _, limit, *_ in verdicts:
-        if policy.name not in items:
-            items[policy.name] = _policy_item(policy.quoted_name, limit, policy.window_ms)
-    return ", ".join(items.values())
-
-
-@lru_cache(maxsize=_CACHED_FIELDS)
-def _policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
-    window = f";w={_up_to_seconds(window_ms)}" if window_ms >= 1000 else ""
-    return f"{quoted_name};q={limit}{window}"
+    items = []
+    for verdict in verdicts:
+        policy, limit = verdict.policy, verdict.limit
+        item = (
+            policy.item if limit == policy.limit else policy_item(policy.quoted_name, limit, policy.window_ms)
+        )
+        if item not in items:
+            items.append(item)
+    return ", ".join(items)
 
 
 def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: int) -> str:
     """`RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
     quota_name, window_name = _PARAMETERS[version]
-    items: dict[str, str] = {}
-    for verdict in sorted(verdicts, key=_BY_REMAINING):
-        policy = verdict.policy
-        if policy.name not in items:
-            quota, window = _service_limit(verdict, offset)
-            items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{window}"
-    return ", ".join(items.values())
+    if len(verdicts) > 1:
+        verdicts = tuple(sorted(verdicts, key=_BY_REMAINING))
+    names, items = [], []
+    for verdict in verdicts:
+        policy, _, _, allowed, limit, remaining, next_release_ms, *_ = verdict
+        if policy.name in names:
+            continue
+        names.append(policy.name)
+        if allowed and remaining < limit:  # the usual case of the function below
+            seconds = max(-(-policy.window_ms * remaining // limit // 1000), -(-next_release_ms // 1000), 1)
+        else:
+            remaining, seconds = _service_limit(verdict, offset)
+        items.append(f"{policy.quoted_name}{quota_name}{remaining}{window_name}{seconds}")
+    return ", ".join(items)
 
 
 _BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))

@@ -38,6 +38,7 @@ class Policy:
 
     Attributes:
         quoted_name: the name as a structured-field string (RFC 9651 section 3.3.3).
+        item: the policy in `RateLimit-Policy`.
 
     Raises:
         ValueError: a field is outside of what it accepts.
@@ -50,6 +51,7 @@ class Policy:
     on_failure: OnFailure = "open"
     shadow: bool = False
     quoted_name: str = field(init=False, repr=False, compare=False)
+    item: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (1 <= len(self.name) <= MAX_NAME_LENGTH and self.name.isascii() and self.name.isprintable()):
@@ -72,6 +74,13 @@ class Policy:
             )
         escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
         object.__setattr__(self, "quoted_name", f'"{escaped}"')
+        object.__setattr__(self, "item", policy_item(self.quoted_name, self.limit, self.window_ms))
+
+
+def policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
+    """An item of `RateLimit-Policy`; `w` counts whole seconds, rounded up, and is left out below one."""
+    window = f";w={-(-window_ms // 1000)}" if window_ms >= 1000 else ""
+    return f"{quoted_name};q={limit}{window}"
 
 
 @dataclass(frozen=True, slots=True)

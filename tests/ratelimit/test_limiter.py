@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from server.ratelimit import Charge, Limiter, Policy
+from server.ratelimit.crowds import FIRST, Crowds
 from server.stores.redis_link import RedisLink
 from server.tools.embedded import EmbeddedServer
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
@@ -145,3 +146,18 @@ async def test_parallel_decisions_of_one_loop_travel_together(limiter: Limiter, 
     charges = [Charge(Policy("many", 600, 60_000), "g", subject)]
     decisions = await asyncio.gather(*(limiter.decide(charges) for _ in range(1000)))
     assert sum(decision.allowed for decision in decisions) == 600
+
+
+async def test_who_gives_up_waiting_as_its_turn_comes_is_passed_over() -> None:
+    """A decision that is abandoned in the crowd at the moment when others leave it ends as abandoned, no otherwise."""
+    crowds = Crowds()
+    for _ in range(FIRST):
+        assert crowds.enter_at_once(b"k")
+    waiting = asyncio.create_task(crowds.enter(b"k", patience_seconds=60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(FIRST):  # before the one that waits has noticed
+        crowds.leave(b"k", room=100)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert crowds.enter_at_once(b"k")
