@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> web.Application:
     metrics = Metrics()
     query_durations = Children(metrics.database_query_duration_seconds, metrics.tally)
     decisions = Children(metrics.rate_limit_decisions, metrics.tally)
+    near_limits = Children(metrics.rate_limit_near_limit, metrics.tally)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -106,6 +107,7 @@ def create_app(settings: Settings) -> web.Application:
         workers=lambda: settings.web_concurrency,
         one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
+        on_near_limit=lambda policy: near_limits(policy).inc(),
     )
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,

@@ -340,6 +340,22 @@ async def test_point_15_operators_see_and_steer(link: RedisLink, subject: str) -
     assert [(subject, "minute", "g")] == [(line["subject"], line["policy"], line["group"]) for line in lines]
 
 
+async def test_point_15_near_limit_counts(link: RedisLink, subject: str) -> None:
+    """What is admitted with more than four fifths of a limit in use is counted by policy; what is refused is not."""
+    near: Counter[str] = Counter()
+    limiter = Limiter(
+        link, deadline_ms=GENEROUS_DEADLINE_MS, on_near_limit=lambda policy: near.update([policy])
+    )
+    ten, five = Policy("ten", 10, 60_000), Policy("five", 5, 60_000)
+    for used in range(1, 9):
+        assert (await limiter.decide([Charge(ten, "g", subject)])).allowed
+        assert near.total() == 0, f"{used} of 10"
+    for _ in range(5):
+        await limiter.decide([Charge(ten, "g", subject), Charge(five, "g", subject)])
+    await limiter.close()
+    assert {"ten": 2} == near
+
+
 @pytest.mark.parametrize(
     ("policy", "warned"), [("noeviction", False), ("allkeys-lru", True), ("volatile-ttl", True)]
 )
