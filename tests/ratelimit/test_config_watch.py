@@ -75,7 +75,7 @@ async def watching(path: Path) -> AsyncIterator[Watched]:
         yield watched
 
 
-async def test_a_changed_file_applies_without_a_restart(path: Path) -> None:
+async def test_point_15_a_changed_file_applies_without_a_restart(path: Path) -> None:
     """The new limit is in force, and who asked to be told is told once."""
     async with watching(path) as watched:
         assert watched.limit() == 60
@@ -94,7 +94,7 @@ async def test_a_file_that_is_replaced_is_followed(path: Path) -> None:
         assert await watched.changes.get() == 70
 
 
-async def test_the_last_good_file_is_kept_on_error(path: Path) -> None:
+async def test_point_15_the_last_good_file_is_kept_on_error(path: Path) -> None:
     """A mistake changes nothing, is logged with its line, and its correction applies."""
     with capture_logs() as logs:
         async with watching(path) as watched:
@@ -157,7 +157,7 @@ async def test_the_watch_outlives_a_listener_that_fails(path: Path) -> None:
     assert "rate_limits.reload_crashed" in {entry["event"] for entry in logs}
 
 
-def test_reload_reads_the_file_at_once(path: Path) -> None:
+def test_point_15_reload_reads_the_file_at_once(path: Path) -> None:
     """As on SIGHUP: no waiting for the next poll, and no watch needed."""
     file = RateLimitsFile(path)
     write(path, 61)
@@ -185,7 +185,7 @@ def test_a_file_that_is_wrong_at_the_start_stops_the_start(path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_worker_that_starts_late_has_the_last_good_file(path: Path) -> None:
+def test_point_15_a_worker_that_starts_late_has_the_last_good_file(path: Path) -> None:
     """What one worker found valid is what the next begins with while the file is wrong; a change applies to it."""
     kept = path.with_name("last-good.toml")
     RateLimitsFile(path, last_good=kept)

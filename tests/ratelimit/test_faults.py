@@ -48,6 +48,7 @@ async def test_point_08_a_deadline_a_breaker_a_fallback(
     assert load.allowed[OPEN.name] == len(load.latencies_ms) / 3
     assert load.allowed[LOCAL.name] <= 2 * LOCAL_LIMIT
     if fault in AWAY:
+        assert median_ms < 0.2 * DEADLINE_MS  # the breaker keeps most from waiting at all
         assert load.sources["closed"] > 0
         assert load.allowed[CLOSED.name] < 20
         assert load.sources["redis"] < 20

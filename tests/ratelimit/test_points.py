@@ -1,7 +1,7 @@
 """What the limiter promises, a test for each promise; the numbers are those of docs/rate-limiting.md.
 
-Point 1 is in test_histories.py, 8 in test_faults.py, 10's Cluster and Sentinel in test_fleet.py, 12 in test_headers.py,
-13 in test_identity.py.
+Each test is named after its point: `pytest tests/ratelimit -k point_12` runs those of point 12, in whichever files they
+are.
 """
 
 from __future__ import annotations

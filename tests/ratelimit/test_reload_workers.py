@@ -57,7 +57,7 @@ def wait_for_new_workers(service: Service, before: set[int], count: int) -> None
     wait_until(lambda: is_ready("127.0.0.1", service.port), "they answer")
 
 
-def test_the_last_good_limits_are_kept_over_sighup_and_a_worker_s_death(
+def test_point_15_the_last_good_limits_are_kept_over_sighup_and_a_worker_s_death(
     shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str, tmp_path: Path
 ) -> None:
     """Workers that start while the file is wrong serve with what was valid last, and follow its correction."""
