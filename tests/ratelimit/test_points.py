@@ -168,7 +168,7 @@ def test_point_06_another_limit_applies_to_what_was_used(simulated: SimulatedRed
     assert decide(simulated, charge(20, 60_000)).charges[0].remaining == 11
     assert decide(simulated, charge(100_000, 60_000)).charges[0].remaining == 99_990
     assert decide(simulated, charge(100_000, 60_000, 80_000)).charges[0].remaining == 19_990
-    assert not decide(simulated, charge(20, 60_000)).allowed
+    assert not decide(simulated, charge(100_000, 60_000, 20_000)).allowed
     simulated.now_us += 30 * SECOND_US
     assert decide(simulated, charge(20, 30_000)).charges[0].remaining == 19
     assert decide(simulated, charge(20, 3_600_000)).charges[0].remaining == 18
