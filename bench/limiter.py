@@ -2,7 +2,7 @@
 
 Every client asks for 1.25 times its limit, at random times. What a script takes from the server's clock is simulated,
 so that hours pass in seconds: a command that reads the simulated time stands for TIME. Time is what Redis itself counts
-for EVALSHA. In each of more than sixty rounds all limiters have their turn with the same 500 requests, so that what
+for EVALSHA. In each of at least fifty rounds all limiters have their turn with the same 500 requests, so that what
 disturbs the machine disturbs them all; the figure is the median of the rounds. `limits` and `throttled-py` are
 installed below .state at first, from a lock of their own.
 
@@ -147,12 +147,15 @@ def section(document: Document) -> str:
     return "\n\n".join(parts)
 
 
+def fill_page(page: str, document: Document) -> str:
+    """The page with the tables between its markers."""
+    return _SECTION.sub(lambda found: f"{found[1]}{section(document)}\n{found[2]}", page)
+
+
 def publish(document: Document) -> None:
     """Write the results and the tables of docs/rate-limiting.md."""
     write_document(document, RESULTS)
-    page = PAGE.read_text(encoding="utf-8")
-    filled = _SECTION.sub(lambda found: f"{found[1]}{section(document)}\n{found[2]}", page)
-    PAGE.write_text(filled, encoding="utf-8")
+    PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
 
 
 def main() -> None:

@@ -10,18 +10,24 @@ from dataclasses import dataclass
 START_US = 1_790_000_000_000_000
 # Requests are sent and counted by so many: one measurement.
 BATCH = 500
-# Admissions in a window, over all clients: enough to be more than Redis's caches hold of any one client.
-_SAMPLE = 25_000
 _PRESSURE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A policy to compare under: `limit` units in `window` seconds, each request costing `cost`."""
+    """A policy to compare under.
+
+    Attributes:
+        limit: units in a window.
+        window: seconds.
+        cost: of each request, units.
+        sample: admissions in a window, over all clients.
+    """
 
     limit: int
     window: int
     cost: int = 1
+    sample: int = 25_000
 
     @property
     def name(self) -> str:
@@ -31,7 +37,7 @@ class Case:
     @property
     def clients(self) -> int:
         """How many ask: fewer where each may ask more."""
-        return max(1, _SAMPLE * self.cost // self.limit)
+        return max(1, self.sample * self.cost // self.limit)
 
     @property
     def requests(self) -> int:

@@ -317,10 +317,14 @@ def test_point_14_a_bucket_gives_back_only_what_has_not_drained(
     """A refund never makes more room than there would be if the request had never come."""
     charges = [Charge(Policy("bucket", 10, 10_000, algorithm="token_bucket"), "g", subject, 5)]
     simulated.now_us = START_US
-    result_of(decide_charges(simulated, charges=charges, log_entries=1, request_id="a", keep_ms=60_000))
+    for request_id in "ab":
+        result_of(
+            decide_charges(simulated, charges=charges, log_entries=1, request_id=request_id, keep_ms=60_000)
+        )
     simulated.now_us += 3 * SECOND_US
     assert result_of(refund_charges(simulated, charges=charges, request_id="a")) == (2,)
-    assert decide(simulated, Charge(charges[0].policy, "g", subject, 10)).allowed
+    assert decide(simulated, Charge(charges[0].policy, "g", subject, 6)).charges[0].remaining == 5
+    assert decide(simulated, Charge(charges[0].policy, "g", subject, 5)).allowed
 
 
 async def test_point_15_operators_see_and_steer(link: RedisLink, subject: str) -> None:
