@@ -35,7 +35,7 @@ bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/per
 	@exec $(python) -m bench $(ARGS)
 
 .PHONY: bench-limiter
-bench-limiter: ## compare the rate limiter with others; rewrites the tables of docs/rate-limiting.md (6 minutes)
+bench-limiter: ## compare the rate limiter with others; rewrites the tables of docs/rate-limiting.md (3 minutes)
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench.limiter --write $(ARGS)
 
