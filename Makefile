@@ -9,7 +9,7 @@ python := .venv/bin/python
 
 .PHONY: help
 help: ## print these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: ## start the service with a PostgreSQL and a Redis of its own and the sample course (PORT=8000)
@@ -33,6 +33,11 @@ check: ## lint, formatting, types, and who may import whom
 bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/performance.md (20 minutes)
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench $(ARGS)
+
+.PHONY: bench-limiter
+bench-limiter: ## compare the rate limiter with others; rewrites the tables of docs/rate-limiting.md (3 minutes)
+	@.ci/set-up requirements-dev.txt
+	@exec $(python) -m bench.limiter --write $(ARGS)
 
 .PHONY: lock
 lock: ## resolve pyproject.toml again into the four locks, newest versions that fit

@@ -53,7 +53,7 @@ def fastapi(world: World, *, per_minute: int = _NO_LIMIT, per_hour: int = _NO_LI
     Raises:
         PeerMissing: its packages can't be installed.
     """
-    python = _install_fastapi()
+    python = install_python("fastapi")
     command = [
         str(python), "-m", "uvicorn", "app:app", "--app-dir", str(SOURCES / "fastapi"),
         "--host", "127.0.0.1", "--port", "{port}", "--loop", "uvloop", "--http", "httptools",
@@ -93,8 +93,13 @@ def _install_fastify() -> Path:
     return folder
 
 
-def _install_fastapi() -> Path:
-    lock, folder = SOURCES / "fastapi" / "requirements.txt", STATE / "fastapi"
+def install_python(peer: str) -> Path:
+    """The Python of an environment below .state that has what bench/peers/<peer>/requirements.txt locks.
+
+    Raises:
+        PeerMissing: it can't be installed.
+    """
+    lock, folder = SOURCES / peer / "requirements.txt", STATE / peer
     python = folder / "venv" / "bin" / "python"
     if not _is_installed(lock, folder):
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,288 +2,201 @@
 
 Every client asks for 1.25 times its limit, at random times. What a script takes from the server's clock is simulated,
 so that hours pass in seconds: a command that reads the simulated time stands for TIME. Time is what Redis itself counts
-for EVALSHA, the least of the rounds. Libraries are compared when installed: `pip install limits throttled-py`.
+for EVALSHA. In each of at least fifty rounds all limiters have their turn with the same 500 requests, so that what
+disturbs the machine disturbs them all; the figure is the median of the rounds. `limits` and `throttled-py` are
+installed below .state at first, from a lock of their own.
 
-    python bench/limiter.py [--redis PATH] [--rounds N] [--cases N]
+    python -m bench.limiter [--redis PATH ...] [--cases N] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
-import random
+import re
+import shutil
+import statistics
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import redis
+from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from server.ratelimit.policies import Algorithm, Charge, Policy
-from server.ratelimit.scripts import decide_charges
-from server.stores.scripts import Script, load_script
+from bench.harness_machine import describe_machine
+from bench.harness_peers import PeerMissing
+from bench.harness_results import write_document
+from bench.harness_table import as_markdown, as_text
+from bench.limiter_cases import BATCH, CASES, Case
+from bench.limiter_contenders import CLOCK, Contender, contenders, library_scripts
+from server.settings import ROOT
 from server.tools.embedded import redis_server
+from server.tools.embedded.redis import find_redis_server
 
-PEERS = Path(__file__).parent / "peers"
-CLOCK = "{clock}"
-GET_CLOCK = "redis.call('GET', '{clock}')"
-START_US = 1_790_000_000_000_000
-SAMPLE = 25_000
-WINDOWS = 2
-BATCH = 500
-LOG_ENTRIES = 1024
+RESULTS = ROOT / "bench" / "results" / "limiter.json"
+PAGE = ROOT / "docs" / "rate-limiting.md"
+EXACT = "exact answer"
+_SECTION = re.compile(r"(<!-- bench:limiter -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
-Call = tuple[int, *tuple[Any, ...]]  # number of keys, keys, arguments
-Ask = Callable[[int, int, int], Call]  # client, number of the request, microseconds
+Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A policy to compare under: `limit` units in `window` seconds, each request costing `cost`."""
+class Turns:
+    """One contender in one case: a database of its own, and what its batches took.
 
-    limit: int
-    window: int
-    cost: int = 1
+    Args:
+        url: of the Redis, without a database.
+        database: its number there.
+        contender: who.
+        case: under which policy.
+    """
 
-    @property
-    def name(self) -> str:
-        """The head of its column."""
-        return f"L={self.limit} / {self.window} s" + (f", cost {self.cost}" if self.cost > 1 else "")
+    def __init__(self, url: str, database: int, contender: Contender, case: Case) -> None:
+        self.contender = contender
+        self._case = case
+        self._client = redis.Redis.from_url(f"{url.removesuffix('/0')}/{database}")
+        self._sha = self._client.script_load(contender.source)
+        self._stream = enumerate(case.arrivals())
+        self._batches_us: list[float] = []
+        self._admitted = 0
 
-    def sizes(self) -> tuple[int, int, int]:
-        """(clients, requests before measuring, requests in all)."""
-        requests = self.limit // self.cost
-        clients = max(1, min(200, SAMPLE // requests))
-        in_a_window = -(-int(1.25 * requests * clients) // BATCH) * BATCH
-        return clients, in_a_window, in_a_window * (1 + WINDOWS)
-
-    def arrivals(self) -> Iterator[tuple[int, int]]:
-        """(microseconds, client), at random."""
-        chance = random.Random(7)
-        clients, _, _ = self.sizes()
-        a_second = 1.25 * self.limit / self.cost * clients / self.window
-        now = START_US / 1e6
-        while True:
-            now += chance.expovariate(a_second)
-            yield int(now * 1e6), chance.randrange(clients)
-
-    def exact_share(self) -> float:
-        """What an exact limiter admits of the measured requests."""
-        clients, warm, count = self.sizes()
-        logs: list[deque[int]] = [deque() for _ in range(clients)]
-        admitted = 0
-        for number, (now, client) in zip(range(count), self.arrivals(), strict=False):
-            log = logs[client]
-            while log and log[0] <= now - self.window * 1_000_000:
-                log.popleft()
-            if len(log) < self.limit // self.cost:
-                log.append(now)
-                admitted += number >= warm
-        return admitted / (count - warm)
-
-
-CASES = (Case(10, 60), Case(60, 60), Case(1000, 3600), Case(10_000, 3600), Case(1_000_000, 86_400, 50))
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A limiter: its script, how that is asked, and what its reply means."""
-
-    name: str
-    source: str
-    ask: Ask
-    admits: Callable[[Any], bool] = lambda reply: bool(reply[0])
-    weighs: bool = False
-    simulated: bool = True
-
-
-class Recorder:
-    """Takes a script call instead of Redis, and keeps it."""
-
-    call: Call = (0,)
-
-    async def run_script(self, _: Script, keys: Any, args: Any, *, deadline_ms: float | None = None) -> bytes:
-        """Keep the call's keys and arguments."""
-        assert deadline_ms is None
-        self.call = (len(keys), *keys, *args)
-        return b"\1"
-
-
-def ours(case: Case, algorithm: Algorithm) -> Ask:
-    """The calls of this project's limiter."""
-    policy = Policy("bench", case.limit, case.window * 1000, algorithm)
-    recorder, calls = Recorder(), dict[int, Call]()
-
-    def ask(client: int, _number: int, _now: int) -> Call:
-        if client not in calls:
-            charges = [Charge(policy, "bench", f"user:{client}", case.cost)]
-            for _ in decide_charges(recorder, charges=charges, log_entries=LOG_ENTRIES).__await__():
-                raise AssertionError("the recorder never waits")
-            calls[client] = recorder.call
-        return calls[client]
-
-    return ask
-
-
-def contenders(case: Case) -> Iterator[Contender]:
-    """Everyone who is there."""
-    decide = load_script("decide_charges").source.decode()
-    clock = load_script("server_clock").source.decode()
-    decide = decide.replace(clock, with_clock(clock, "time"))
-    yield Contender("mastery, sliding window", decide, ours(case, "sliding_window"), weighs=True)
-    yield Contender("mastery, token bucket", decide, ours(case, "token_bucket"), weighs=True)
-    span = case.window * 1_000_000
-    yield Contender(
-        "log in a ZSET",
-        with_clock((PEERS / "zset_log.lua").read_text(), "time"),
-        lambda who, number, _: (
-            1,
-            f"zset:{who:012d}",
-            case.limit,
-            span,
-            case.window * 1000,
-            f"{number:016x}",
-        ),
-    )
-    yield Contender(
-        "two buckets",
-        with_clock((PEERS / "two_buckets.lua").read_text(), "time"),
-        lambda who, _number, _now: (1, f"two:{{{who:012d}}}:", case.limit, span),
-    )
-    if (limits := importlib.util.find_spec("limits")) is not None and limits.origin is not None:
-        yield from limits_library(case, Path(limits.origin).parent / "resources" / "redis" / "lua_scripts")
-    if importlib.util.find_spec("throttled") is not None:
-        yield from throttled_library(case)
-
-
-def with_clock(source: str, name: str) -> str:
-    """A script that calls TIME, with the simulated time instead."""
-    for quote in "'\"":
-        source = source.replace(
-            f"local {name} = redis.call({quote}TIME{quote})",
-            f"local clock = {GET_CLOCK}\nlocal {name} = {{ string.sub(clock, 1, -7), string.sub(clock, -6) }}",
-        )
-    return source
-
-
-def limits_library(case: Case, scripts: Path) -> Iterator[Contender]:
-    """The two strategies of `limits`; one takes the client's time, one lives by the expiry of its keys."""
-    yield Contender(
-        "limits, moving window",
-        (scripts / "acquire_moving_window.lua").read_text(),
-        lambda who, _, now: (1, f"LIMITS:{who:012d}", f"{now / 1e6:.6f}", case.limit, case.window, 1),
-        admits=bool,
-    )
-    yield Contender(
-        "limits, window counter",
-        (scripts / "acquire_sliding_window.lua").read_text(),
-        lambda who, *_: (
-            2,
-            f"{{LIMITS:{who:012d}}}/-1",
-            f"{{LIMITS:{who:012d}}}",
-            case.limit,
-            case.window,
-            1,
-        ),
-        admits=bool,
-        simulated=False,
-    )
-
-
-def throttled_library(case: Case) -> Iterator[Contender]:
-    """Two strategies of `throttled-py`; the first takes the client's time."""
-
-    def two_windows(who: int, _number: int, now: int) -> Call:
-        number, prefix = now // (case.window * 1_000_000), f"throttled:{who:012d}:period:"
-        return 2, f"{prefix}{number}", f"{prefix}{number - 1}", case.window, case.limit, 1, now // 1000
-
-    window = importlib.import_module("throttled.rate_limiter.sliding_window")
-    cells = importlib.import_module("throttled.rate_limiter.gcra")
-    yield Contender(
-        "throttled-py, sliding window",
-        window.RedisLimitAtomicActionSpec.SCRIPTS,
-        two_windows,
-        admits=lambda reply: not reply[0],
-    )
-    yield Contender(
-        "throttled-py, GCRA",
-        with_clock(cells.RedisLimitAtomicActionSpec.SCRIPTS, "now"),
-        lambda who, *_: (1, f"throttled:{who:012d}", case.window / case.limit, case.limit, 1),
-        admits=lambda reply: not reply[0],
-    )
-
-
-def measure(client: redis.Redis, contender: Contender, case: Case) -> tuple[float, float, float]:
-    """(microseconds a decision, bytes a client, share admitted) of one limiter in one case."""
-    client.flushall()
-    clients, warm, count = case.sizes()
-    sha = client.script_load(contender.source)
-    admitted, spent_us, stream = 0, 0, case.arrivals()
-    for start in range(0, count, BATCH):
-        pipeline = client.pipeline(transaction=False)
-        for number in range(start, start + BATCH):
-            now, who = next(stream)
+    def ask(self, *, measured: bool) -> None:
+        """Make a batch of requests, counting or only warming up."""
+        pipeline = self._client.pipeline(transaction=False)
+        for _ in range(BATCH):
+            number, (now, who) = next(self._stream)
             pipeline.set(CLOCK, now)
-            pipeline.evalsha(sha, *contender.ask(who, number, now))
-        client.config_resetstat()
+            pipeline.evalsha(self._sha, *self.contender.ask(who, number, now))
+        self._client.config_resetstat()
         replies = pipeline.execute()[1::2]
-        if start >= warm:
-            spent_us += client.info("commandstats")["cmdstat_evalsha"]["usec"]
-            admitted += sum(map(contender.admits, replies))
-    keys = [key for key in client.scan_iter(count=1000) if key != CLOCK.encode()]
-    memory = sum(client.memory_usage(key, samples=0) or 0 for key in keys)
-    return spent_us / (count - warm), memory / clients, admitted / (count - warm)
+        if measured:
+            spent_us = self._client.info("commandstats")["cmdstat_evalsha"]["usec"]
+            self._batches_us.append(spent_us / BATCH)
+            self._admitted += sum(map(self.contender.admits, replies))
+
+    def close(self) -> Document:
+        """Microseconds a decision (the median, and between which bounds half of the batches are), bytes, share."""
+        keys = [key for key in self._client.scan_iter(count=1000) if key != CLOCK.encode()]
+        memory = sum(self._client.memory_usage(key, samples=0) or 0 for key in keys)
+        self._client.flushdb()
+        self._client.close()
+        low, median, high = statistics.quantiles(self._batches_us, n=4)
+        share = self._admitted / self._case.requests if self.contender.simulated else None
+        return {
+            "usPerDecision": median,
+            "usQuartiles": [low, high],
+            "bytesPerClient": memory / self._case.clients,
+            "admitted": share,
+        }
 
 
-def column(client: redis.Redis, case: Case, rounds: int) -> dict[str, str]:
-    """The cells of a case, by contender."""
-    cells = {"exact answer": f"{case.exact_share():.3f}"}
-    best: dict[str, tuple[float, float, float]] = {}
-    for _ in range(rounds):
-        for contender in contenders(case):
-            if contender.weighs or case.cost == 1:
-                result = measure(client, contender, case)
-                best[contender.name] = min(best.get(contender.name, result), result)
-                time_us, memory, share = best[contender.name]
-                admitted = f"{share:.3f}" if contender.simulated else "-"
-                cells[contender.name] = f"{time_us:.1f} µs · {memory:.0f} B · {admitted}"
-    return cells
+def compare(url: str, case: Case, libraries: Mapping[str, str]) -> Document:
+    """Everyone's figures in one case."""
+    able = [one for one in contenders(case, libraries) if one.weighs or case.cost == 1]
+    turns = [Turns(url, number, contender, case) for number, contender in enumerate(able)]
+    batches = case.requests // BATCH
+    for batch in tqdm(range(2 * batches), case.name, disable=not sys.stderr.isatty()):
+        # Everyone is first in turn equally often.
+        first = batch % len(turns)
+        for one in turns[first:] + turns[:first]:
+            one.ask(measured=batch >= batches)
+    return {one.contender.name: one.close() for one in turns}
+
+
+def measure(binaries: Sequence[Path], cases: Sequence[Case], libraries: Mapping[str, str]) -> Document:
+    """The whole document, for each Redis."""
+    versions: Document = {}
+    for binary in binaries:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            redis_server(Path(folder), binary=binary, options=('save ""',)) as server,
+        ):
+            with closing(redis.Redis.from_url(server.url)) as client:
+                version = client.info("server")["redis_version"]
+            versions[version] = {case.name: compare(server.url, case, libraries) for case in cases}
+    return {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "peers": {name: libraries[name] for name in ("limits", "throttled-py") if name in libraries},
+        "batch": BATCH,
+        "exact": {case.name: case.exact_share() for case in cases},
+        "redis": versions,
+    }
+
+
+def tables(document: Document) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """(Redis's version, headings, lines) of each table."""
+    for version, columns in document["redis"].items():
+        names = dict.fromkeys(name for column in columns.values() for name in column)
+        exact = [EXACT, *(f"{document['exact'][case]:.3f}" for case in columns)]
+        lines = [[name, *(_cell(column.get(name)) for column in columns.values())] for name in names]
+        yield version, ["", *columns], [exact, *lines]
+
+
+def section(document: Document) -> str:
+    """What stands in the page: where it was measured, and the tables."""
+    machine = document["machine"]
+    peers = ", ".join(f"{name} {version}" for name, version in document["peers"].items())
+    where = f"{machine['cores']} cores of {machine['processor']}"
+    parts = [f"Measured {document['measured']} on {where}, with {peers or 'no library'}."]
+    for version, headings, lines in tables(document):
+        parts.append(f"Redis {version}:\n\n{as_markdown(headings, lines)}")
+    return "\n\n".join(parts)
+
+
+def fill_page(page: str, document: Document) -> str:
+    """The page with the tables between its markers."""
+    return _SECTION.sub(lambda found: f"{found[1]}{section(document)}\n{found[2]}", page)
+
+
+def publish(document: Document) -> None:
+    """Write the results and the tables of docs/rate-limiting.md."""
+    write_document(document, RESULTS)
+    PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--redis", type=Path, help="a redis-server; the embedded one by default")
-    parser.add_argument("--rounds", type=int, default=3, help="the least time of so many counts")
     parser.add_argument(
-        "--cases", type=int, default=len(CASES), help="how many of the policies, from the left"
+        "--redis",
+        type=Path,
+        action="append",
+        help="a redis-server; the embedded one and the PATH's by default",
     )
+    parser.add_argument("--cases", type=int, default=len(CASES), help="how many policies, from the left")
+    parser.add_argument("--write", action="store_true", help="the results and the page, too")
     options = parser.parse_args()
-    for name in ("limits", "throttled"):
-        if importlib.util.find_spec(name) is None:
-            print(f"not installed, left out: {name}", file=sys.stderr)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        redis_server(Path(folder), binary=options.redis, options=('save ""',)) as server,
-    ):
-        client = redis.Redis.from_url(server.url)
-        version = client.info("server")["redis_version"]
-        print(f"Redis {version}: server time per decision · bytes per client · share admitted\n")
-        cases = CASES[: options.cases]
-        columns = [column(client, case, options.rounds) for case in cases]
-        client.close()
-    print("| limiter | " + " | ".join(case.name for case in cases) + " |")
-    print("|---" * (1 + len(cases)) + "|")
-    for name in columns[0]:
-        print(f"| {name} | " + " | ".join(cells.get(name, "") for cells in columns) + " |")
+    try:
+        libraries = library_scripts()
+    except PeerMissing as error:
+        sys.stderr.write(f"left out: limits, throttled-py: {error}\n")
+        libraries = {}
+    document = measure(options.redis or _installed(), CASES[: options.cases], libraries)
+    for version, headings, lines in tables(document):
+        sys.stdout.write(
+            f"Redis {version}: server time per decision · bytes per client · share admitted\n\n"
+            f"{as_text(headings, lines)}\n\n"
+        )
+    if options.write:
+        publish(document)
+
+
+def _installed() -> list[Path]:
+    on_path = shutil.which("redis-server")
+    return list(dict.fromkeys([find_redis_server(), *([Path(on_path)] if on_path else [])]))
+
+
+def _cell(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return ""
+    share = "-" if figures["admitted"] is None else f"{figures['admitted']:.3f}"
+    return f"{figures['usPerDecision']:.1f} µs · {figures['bytesPerClient']:.0f} B · {share}"
 
 
 if __name__ == "__main__":

@@ -60,7 +60,10 @@ local function refund_bucket(key, limit, span, cost, born, at)
   if level == 0 or now_born ~= born then
     return 0
   end
-  local credit = math.min(level, math.max(0, cost - (now - at) * limit / span))
+  local credit = math.min(level, cost - (now - at) * limit / span)
+  if credit <= 0 then
+    return 0
+  end
   local _, _, _, lower, _, _, _, _, keep = weigh_bucket(state, now, limit, span, -credit)
   redis.call('SET', key, lower, 'PX', keep)
   return math.floor(credit)

@@ -55,6 +55,7 @@ from server.telemetry.health import Health
 from server.telemetry.health_watch import HealthWatch
 from server.telemetry.log import configure_logging, handle_loop_exception
 from server.telemetry.metrics import Metrics
+from server.telemetry.multiprocess import multiprocess_directory
 from server.telemetry.totals import Totals, read_totals
 from server.tools.garbage import settle_garbage_collection
 
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> web.Application:
     metrics = Metrics()
     query_durations = Children(metrics.database_query_duration_seconds, metrics.tally)
     decisions = Children(metrics.rate_limit_decisions, metrics.tally)
+    near_limits = Children(metrics.rate_limit_near_limit, metrics.tally)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -106,9 +108,12 @@ def create_app(settings: Settings) -> web.Application:
         workers=lambda: settings.web_concurrency,
         one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
+        on_near_limit=lambda policy: near_limits(policy).inc(),
     )
+    run_directory = multiprocess_directory()
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
+        last_good=run_directory and run_directory / "ratelimits.toml",
         required_groups={UNMATCHED_GROUP, *(route.limits for route in ROUTES if route.limits is not None)},
         on_change=lambda _: limiter.forget_denials(),
     )

@@ -13,7 +13,7 @@ from server.ratelimit.config_lines import KeyPath, key_lines
 from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_LIMIT, MAX_WINDOW_MS, Policy
 from server.ratelimit.presets import SUBJECT_KINDS, Group, Preset, RateLimits
 
-__all__ = ["RateLimits", "RateLimitsError", "load_rate_limits", "parse_rate_limits"]
+__all__ = ["RateLimits", "RateLimitsError", "decode_rate_limits", "load_rate_limits", "parse_rate_limits"]
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
@@ -52,12 +52,19 @@ def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> Rate
         RateLimitsError: the file can't be read or is not valid; its text lists every problem.
     """
     try:
-        text = path.read_bytes().decode()
+        contents = path.read_bytes()
     except OSError as error:
         raise RateLimitsError([f"{path}: it can't be read: {error.strerror}"]) from error
+    return decode_rate_limits(contents, file=str(path), required_groups=required_groups)
+
+
+def decode_rate_limits(contents: bytes, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
+    """The same from a file's contents; `file` is what the problems call it."""
+    try:
+        text = contents.decode()
     except UnicodeDecodeError as error:
-        raise RateLimitsError([f"{path}: it is not UTF-8: {error.reason}"]) from error
-    return parse_rate_limits(text, file=str(path), required_groups=required_groups)
+        raise RateLimitsError([f"{file}: it is not UTF-8: {error.reason}"]) from error
+    return parse_rate_limits(text, file=file, required_groups=required_groups)
 
 
 def parse_rate_limits(text: str, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:

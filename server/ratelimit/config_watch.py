@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Final, Self
 
 import structlog
 
-from server.ratelimit.config import RateLimitsError, load_rate_limits
+from server.ratelimit.config import RateLimitsError, decode_rate_limits, load_rate_limits
 from server.ratelimit.presets import RateLimits
 
 log = structlog.get_logger(__name__)
@@ -24,16 +25,21 @@ class RateLimitsFile:
     are compared, not the time of modification: two changes within one tick of the file system's clock look
     alike by that, and a mounted configuration map may not show it at all.
 
+    A worker process that replaces another one, because that died or because of a SIGHUP to the master, may find a file
+    that is not valid: then it serves with what was valid last in this run of the service, which every worker leaves
+    in `last_good`.
+
     Args:
-        path: the file; it must be valid now.
+        path: the file; it must be valid now, unless there is a last good one.
         required_groups: the groups that the routes name.
         poll_interval_seconds: how often the file is looked at.
+        last_good: where the workers of one run keep the last valid contents; None: nowhere.
         on_change: called with the new limits once a reload has changed them, so that memories of verdicts
             made under the old ones can be dropped.
         on_error: called with what was wrong when a reload failed.
 
     Raises:
-        RateLimitsError: the file is not valid at the start.
+        RateLimitsError: the file is not valid at the start, and no last good one is left.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class RateLimitsFile:
         *,
         required_groups: Iterable[str] = (),
         poll_interval_seconds: float = 1.0,
+        last_good: Path | None = None,
         on_change: Callable[[RateLimits], None] | None = None,
         on_error: Callable[[RateLimitsError], None] | None = None,
     ) -> None:
@@ -50,8 +57,12 @@ class RateLimitsFile:
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._on_error: Final = on_error
+        self._last_good: Final = last_good
         self._applied = self._seen = self._contents()
-        self._current = load_rate_limits(path, required_groups=self._required_groups)
+        try:
+            self._current = self._load()
+        except RateLimitsError as error:
+            self._current = self._load_last_good(error)
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -63,7 +74,7 @@ class RateLimitsFile:
         """Read the file now, as on SIGHUP; returns whether it was valid."""
         self._applied = self._contents()
         try:
-            limits = load_rate_limits(self._path, required_groups=self._required_groups)
+            limits = self._load()
         except RateLimitsError as error:
             log.warning("rate_limits.reload_failed", file=str(self._path), problems=list(error.problems))
             if self._on_error is not None:
@@ -111,6 +122,30 @@ class RateLimitsFile:
         self._seen = contents
         if contents == before and contents != self._applied:
             self.reload()
+
+    def _load(self) -> RateLimits:
+        """What the contents that were read last say; they are kept if they are valid."""
+        contents = self._applied
+        if contents is None:
+            return load_rate_limits(self._path, required_groups=self._required_groups)
+        limits = decode_rate_limits(contents, file=str(self._path), required_groups=self._required_groups)
+        if self._last_good is not None:
+            # Workers write the same thing at the same time; a reader must never see half of it.
+            unfinished = self._last_good.with_suffix(f".{os.getpid()}.toml")
+            try:
+                unfinished.write_bytes(contents)
+                unfinished.replace(self._last_good)
+            except OSError as error:
+                log.warning("rate_limits.not_kept", file=str(self._last_good), error=error.strerror)
+        return limits
+
+    def _load_last_good(self, error: RateLimitsError) -> RateLimits:
+        """What was valid last; the error if nothing was."""
+        if self._last_good is None or not self._last_good.exists():
+            raise error
+        limits = load_rate_limits(self._last_good, required_groups=self._required_groups)
+        log.warning("rate_limits.kept_last_good", file=str(self._path), problems=list(error.problems))
+        return limits
 
     def _contents(self) -> bytes | None:
         """The bytes of the file; None while it can't be read."""

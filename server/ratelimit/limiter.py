@@ -25,6 +25,9 @@ WAIT_STEP_MS = 5
 
 OnDecision = Callable[[str, str, str], None]
 
+# An admission that leaves less than a fifth of the limit is near it.
+NEAR_LIMIT_PARTS = 5
+
 
 class Limiter:
     """Decides requests under their policies: all or nothing, exactly, across all processes.
@@ -38,6 +41,8 @@ class Limiter:
         one_subject_a_call: for a Redis Cluster, where two subjects' keys live in different slots.
         on_decision: called with policy name, outcome (allowed, denied, shadow-denied) and source, for each
             verdict.
+        on_near_limit: called with policy name for each charge that Redis made with more than four fifths of the limit
+            in use.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Limiter:
         workers: Callable[[], int] = lambda: 1,
         one_subject_a_call: bool = False,
         on_decision: OnDecision = lambda _policy, _outcome, _source: None,
+        on_near_limit: Callable[[str], None] = lambda _policy: None,
     ) -> None:
         self._link = link
         self._deadline_ms = deadline_ms
@@ -61,6 +67,7 @@ class Limiter:
             one_subject_a_call=one_subject_a_call,
         )
         self._on_decision = on_decision
+        self._on_near_limit = on_near_limit
         self._outage = Outage(link, self._calls, workers=workers)
         self._denials = DenyCache()
         self._crowds = Crowds()
@@ -246,8 +253,11 @@ class Limiter:
                 self._denials.remember(charge, verdict, asked_at=now, wait_us=wait_us, release_us=release_us)
 
     def _report(self, decision: Decision, now: float) -> None:
+        charged = decision.allowed and decision.source == "redis"
         for verdict in decision.verdicts:
             if verdict.allowed:
+                if charged and verdict.remaining * NEAR_LIMIT_PARTS < verdict.limit:
+                    self._on_near_limit(verdict.policy.name)
                 # A refusal from memory asked no other policy.
                 if decision.source != "local-deny":
                     self._on_decision(verdict.policy.name, "allowed", decision.source)

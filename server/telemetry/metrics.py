@@ -79,6 +79,11 @@ class Metrics:
             "Rate limit decisions by policy, by outcome such as denied, and by who decided.",
             ["policy", "outcome", "source"],
         )
+        self.rate_limit_near_limit = counter(
+            "rate_limit_near_limit_total",
+            "Charges made with more than 80 percent of the limit in use, by policy.",
+            ["policy"],
+        )
 
         # The database.
         self.database_query_duration_seconds = histogram(

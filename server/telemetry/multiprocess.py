@@ -14,7 +14,7 @@ from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _OWNER = "owner.pid"
-_OURS = ("*.db", "*.json", "*.json.*", _OWNER)
+_OURS = ("*.db", "*.json", "*.json.*", "*.toml", _OWNER)
 
 
 def multiprocess_directory() -> Path | None:

@@ -1,8 +1,9 @@
-"""What a sliding window must answer, by brute force over the list of all admissions."""
+"""What a sliding window and a token bucket must answer, by brute force over the list of all admissions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 
 @dataclass(slots=True)
@@ -49,3 +50,37 @@ class OracleWindow:
             if used + cost <= limit:
                 return instant - now
         raise AssertionError("a cost up to the limit fits when everything has left")
+
+
+@dataclass(slots=True)
+class OracleBucket:
+    """One key of a token bucket, in exact fractions: what has come, and never a level that is kept.
+
+    Attributes:
+        admissions: units charged, since the last reload or refund; the first of them may be what was left then.
+        written: when something was charged or refunded last.
+    """
+
+    admissions: list[tuple[Fraction, Fraction]] = field(default_factory=list)
+    written: Fraction = Fraction(0)
+
+    def level(self, now: int | Fraction, rate: Fraction) -> Fraction:
+        """Units in use: of all stretches of time that end now, the one in which most came beyond what drained."""
+        back = max(Fraction(0), self.written - now)
+        stretches = [
+            sum((units for at, units in self.admissions if at >= start), Fraction(0))
+            - rate * (now - start + back)
+            for start, _ in self.admissions
+        ]
+        return max(Fraction(0), *stretches) if stretches else Fraction(0)
+
+    def notice_clock(self, now: int) -> bool:
+        """Something is written: if the clock has gone back, what was charged last was charged just now."""
+        back = max(Fraction(0), self.written - now)
+        self.admissions = [(at - back, units) for at, units in self.admissions]
+        self.written = Fraction(now)
+        return back > 0
+
+    def start_from(self, at: int | Fraction, level: Fraction) -> None:
+        """Forget how it came to this."""
+        self.admissions, self.written = [(Fraction(at), level)], Fraction(at)

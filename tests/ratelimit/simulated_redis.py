@@ -43,32 +43,19 @@ def simulated(script: Script, page_entries: int, kept_longer_ms: int) -> Script:
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
-class SimulatedRedis:
-    """A `ScriptRunner` whose scripts see `now_us` as the server's time.
-
-    Keys expire by the real time: a test in which little time is simulated must not be stopped for longer than a
-    state's life, or it sets `kept_longer_ms`.
+class SimulatedRunner:
+    """A `ScriptRunner` whose scripts see the time that a `SimulatedRedis` on the same server has set.
 
     Args:
         url: of the Redis.
+        page_entries: as for `simulated`.
+        kept_longer_ms: as for `simulated`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, page_entries: int = 16, kept_longer_ms: int = KEPT_LONGER_MS) -> None:
         self.client = redis.Redis.from_url(url)
-        self.page_entries = 16
-        self.kept_longer_ms = 1000
-        self._now_us = 0
-        self.now_us = START_US
-
-    @property
-    def now_us(self) -> int:
-        """The server's time, microseconds since 1970."""
-        return self._now_us
-
-    @now_us.setter
-    def now_us(self, value: int) -> None:
-        self._now_us = value
-        self.client.set(CLOCK_KEY, value, px=3_600_000)
+        self.page_entries = page_entries
+        self.kept_longer_ms = kept_longer_ms
 
     async def run_script(
         self,
@@ -84,6 +71,33 @@ class SimulatedRedis:
             return self.client.evalsha(changed.sha1, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
             return self.client.eval(changed.source.decode(), len(keys), *keys, *args)
+
+
+class SimulatedRedis(SimulatedRunner):
+    """A `ScriptRunner` whose scripts see `now_us` as the server's time.
+
+    Keys expire by the real time: a test in which little time is simulated must not be stopped for longer than a
+    state's life, or it sets `kept_longer_ms`.
+
+    Args:
+        url: of the Redis.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+        self._now_us = 0
+        self.now_us = START_US
+
+    @property
+    def now_us(self) -> int:
+        """The server's time, microseconds since 1970."""
+        return self._now_us
+
+    @now_us.setter
+    def now_us(self, value: int) -> None:
+        self._now_us = value
+        self.client.set(CLOCK_KEY, value, px=3_600_000)
 
 
 def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:

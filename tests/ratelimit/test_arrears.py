@@ -40,7 +40,9 @@ async def test_point_08_what_was_admitted_meanwhile_is_charged(tmp_path: Path) -
         await link.close()
 
 
-def test_arrears_are_charged_at_the_time_of_their_admission(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
+    simulated: SimulatedRedis, subject: str
+) -> None:
     """They leave the window when they would have left it, and what has left it already is not charged."""
     policy = Policy("ten", 10, 60_000)
     charge = Charge(policy, "g", subject, 4)
@@ -51,7 +53,7 @@ def test_arrears_are_charged_at_the_time_of_their_admission(simulated: Simulated
     assert (2, 10 * SECOND_US) == (look.remaining, look.release_us)
 
 
-def test_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
     """However much was admitted, a client is clear again two windows later."""
     for algorithm in ALGORITHMS:
         policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)
@@ -63,7 +65,7 @@ def test_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: 
         assert result_of(decide_charges(simulated, charges=[charge], log_entries=1024)).allowed
 
 
-def test_the_account_is_bounded() -> None:
+def test_point_08_the_account_is_bounded() -> None:
     """A client's admissions are added up, and a thousand clients are no more entries than there may be."""
     arrears = Arrears(max_entries=100)
     for number in range(1000):
@@ -76,7 +78,7 @@ def test_the_account_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(("workers", "admitted"), [(1, 10), (2, 5), (4, 2), (100, 1)])
-def test_a_local_policy_shares_its_limit(workers: int, admitted: int) -> None:
+def test_point_08_a_local_policy_shares_its_limit(workers: int, admitted: int) -> None:
     """Each worker admits its part of the limit, one at the least."""
     fallback = Fallback(workers=lambda: workers)
     charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
@@ -87,7 +89,7 @@ def test_a_local_policy_shares_its_limit(workers: int, admitted: int) -> None:
     assert fallback.decide([charge], now=160.0).allowed
 
 
-def test_a_local_policy_starts_from_the_last_known_use() -> None:
+def test_point_08_a_local_policy_starts_from_the_last_known_use() -> None:
     """Who had used eight of ten when Redis went away has two left."""
     fallback = Fallback()
     charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
@@ -95,7 +97,7 @@ def test_a_local_policy_starts_from_the_last_known_use() -> None:
     assert [True, True, False] == [fallback.decide([charge], now=100.0).allowed for _ in range(3)]
 
 
-def test_a_request_without_redis_is_all_or_nothing() -> None:
+def test_point_08_a_request_without_redis_is_all_or_nothing() -> None:
     """What a closed policy refuses, a local one is not charged for."""
     fallback = Fallback()
     local = Charge(Policy("local", 1, 60_000, on_failure="local"), "g", "user:1")

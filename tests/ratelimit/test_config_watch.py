@@ -75,7 +75,7 @@ async def watching(path: Path) -> AsyncIterator[Watched]:
         yield watched
 
 
-async def test_a_changed_file_applies_without_a_restart(path: Path) -> None:
+async def test_point_15_a_changed_file_applies_without_a_restart(path: Path) -> None:
     """The new limit is in force, and who asked to be told is told once."""
     async with watching(path) as watched:
         assert watched.limit() == 60
@@ -94,7 +94,7 @@ async def test_a_file_that_is_replaced_is_followed(path: Path) -> None:
         assert await watched.changes.get() == 70
 
 
-async def test_the_last_good_file_is_kept_on_error(path: Path) -> None:
+async def test_point_15_the_last_good_file_is_kept_on_error(path: Path) -> None:
     """A mistake changes nothing, is logged with its line, and its correction applies."""
     with capture_logs() as logs:
         async with watching(path) as watched:
@@ -157,7 +157,7 @@ async def test_the_watch_outlives_a_listener_that_fails(path: Path) -> None:
     assert "rate_limits.reload_crashed" in {entry["event"] for entry in logs}
 
 
-def test_reload_reads_the_file_at_once(path: Path) -> None:
+def test_point_15_reload_reads_the_file_at_once(path: Path) -> None:
     """As on SIGHUP: no waiting for the next poll, and no watch needed."""
     file = RateLimitsFile(path)
     write(path, 61)
@@ -183,6 +183,33 @@ def test_a_file_that_is_wrong_at_the_start_stops_the_start(path: Path) -> None:
     with pytest.raises(RateLimitsError) as caught:
         RateLimitsFile(path, required_groups=("reads",))
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_point_15_a_worker_that_starts_late_has_the_last_good_file(path: Path) -> None:
+    """What one worker found valid is what the next begins with while the file is wrong; a change applies to it."""
+    kept = path.with_name("last-good.toml")
+    RateLimitsFile(path, last_good=kept)
+    write(path, 61)
+    assert RateLimitsFile(path, last_good=kept).current.policy("standard").limit == 61
+    write(path, 0)
+    with capture_logs() as logs:
+        late = RateLimitsFile(path, required_groups=("writes",), last_good=kept)
+    assert late.current.policy("standard").limit == 61
+    assert [("rate_limits.kept_last_good", "warning")] == [(one["event"], one["log_level"]) for one in logs]
+    assert logs[0]["problems"][0].startswith(f"{path}:2: policies.standard.limit")
+    write(path, 62)
+    assert late.reload()
+    assert late.current.policy("standard").limit == 62
+    assert kept.read_bytes() == path.read_bytes()
+    assert {path, kept} == set(path.parent.iterdir())
+
+
+def test_limits_apply_though_they_can_not_be_kept(path: Path) -> None:
+    """A full or missing directory for the last good file is a line in the log, not the end of a worker."""
+    with capture_logs() as logs:
+        file = RateLimitsFile(path, last_good=path.parent / "missing" / "last-good.toml")
+    assert file.current.policy("standard").limit == 60
+    assert ["rate_limits.not_kept"] == [one["event"] for one in logs]
 
 
 async def test_closing_twice_or_before_the_start_does_nothing(path: Path) -> None:

@@ -83,7 +83,7 @@ def items_of(field: str) -> list[Item]:
     return items
 
 
-def test_an_admitted_request_is_told_its_quota() -> None:
+def test_point_12_an_admitted_request_is_told_its_quota() -> None:
     """All headers of a plain answer, as they go out."""
     assert headers_of(decision(verdict())) == {
         "X-RateLimit-Limit": "60",
@@ -94,7 +94,7 @@ def test_an_admitted_request_is_told_its_quota() -> None:
     }
 
 
-def test_a_refused_request_is_told_when_to_come_back() -> None:
+def test_point_12_a_refused_request_is_told_when_to_come_back() -> None:
     """The wait is rounded up to whole seconds; the instant keeps its milliseconds."""
     headers = headers_of(decision(denied(), verdict(HOURLY, remaining=900), source="redis"))
     wait_seconds = int(headers.pop("Retry-After"))
@@ -108,13 +108,13 @@ def test_a_refused_request_is_told_when_to_come_back() -> None:
     }
 
 
-def test_the_policy_closest_to_exhaustion_is_the_one_in_the_plain_headers() -> None:
+def test_point_12_the_policy_closest_to_exhaustion_is_the_one_in_the_plain_headers() -> None:
     """The fewest units left decide, not the order of the policies."""
     headers = headers_of(decision(verdict(remaining=45), verdict(HOURLY, remaining=3)))
     assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("1000", "3")
 
 
-def test_of_several_violated_policies_the_longest_wait_counts() -> None:
+def test_point_12_of_several_violated_policies_the_longest_wait_counts() -> None:
     """Coming back after the shorter wait would only mean another refusal."""
     headers = headers_of(decision(denied(wait_ms=5000), denied(HOURLY, wait_ms=1_800_000)))
     assert headers["X-RateLimit-Limit"] == "1000"
@@ -123,27 +123,27 @@ def test_of_several_violated_policies_the_longest_wait_counts() -> None:
     assert [item.name for item in items_of(headers["RateLimit"])] == ["standard", "api"]
 
 
-def test_an_untouched_quota_is_available_within_the_whole_window() -> None:
+def test_point_12_an_untouched_quota_is_available_within_the_whole_window() -> None:
     """With all of r = q left, t is the window itself."""
     headers = headers_of(decision(verdict(remaining=60, next_release_ms=0)))
     assert headers["RateLimit"] == '"standard";r=60;t=60'
     assert headers["X-RateLimit-Reset"] == "2026-03-01T12:00:00.000Z"
 
 
-def test_the_last_unit_spent_means_nothing_until_the_first_release() -> None:
+def test_point_12_the_last_unit_spent_means_nothing_until_the_first_release() -> None:
     """With r = 0 on an admitted request, t is the first release, rounded up, and never 0."""
     assert headers_of(decision(verdict(remaining=0, next_release_ms=12_001)))["RateLimit"].endswith(";t=13")
     assert headers_of(decision(verdict(remaining=0, next_release_ms=0)))["RateLimit"].endswith(";t=1")
 
 
-def test_the_window_of_a_policy_below_a_second_is_left_out() -> None:
+def test_point_12_the_window_of_a_policy_below_a_second_is_left_out() -> None:
     """The draft knows whole seconds only; half a second would round to a pace that is not the policy's."""
     burst = Policy("burst", 5, 500)
     headers = headers_of(decision(verdict(burst, remaining=4, next_release_ms=500)))
     assert (headers["RateLimit-Policy"], headers["RateLimit"]) == ('"burst";q=5', '"burst";r=4;t=1')
 
 
-def test_a_shadow_policy_is_never_shown() -> None:
+def test_point_12_a_shadow_policy_is_never_shown() -> None:
     """Not its quota, not its refusal, not in the body; shadow policies alone give no headers at all."""
     shadow = Policy("trial", 1, 1000, shadow=True)
     with_another = headers_of(decision(verdict(), denied(shadow)))
@@ -152,7 +152,7 @@ def test_a_shadow_policy_is_never_shown() -> None:
     assert problem_of(decision(denied(), denied(shadow)))["violated-policies"] == ["standard"]
 
 
-def test_with_redis_away_the_full_quota_is_shown() -> None:
+def test_point_12_with_redis_away_the_full_quota_is_shown() -> None:
     """An open decision knows nothing; the headers are there nevertheless."""
     open_verdicts = (
         verdict(remaining=60, next_release_ms=0),
@@ -163,21 +163,21 @@ def test_with_redis_away_the_full_quota_is_shown() -> None:
     assert headers["RateLimit"] == '"standard";r=60;t=60, "api";r=1000;t=3600'
 
 
-def test_a_policy_that_counts_two_subjects_is_one_item_with_the_scarcer_quota() -> None:
+def test_point_12_a_policy_that_counts_two_subjects_is_one_item_with_the_scarcer_quota() -> None:
     """The draft forbids two items of one name in a field."""
     headers = headers_of(decision(verdict(remaining=45), verdict(remaining=7, subject="ip:192.0.2.1")))
     assert headers["RateLimit-Policy"] == '"standard";q=60;w=60'
     assert [(item.name, item.parameters["r"]) for item in items_of(headers["RateLimit"])] == [("standard", 7)]
 
 
-def test_a_name_is_escaped_as_a_structured_field_string() -> None:
+def test_point_12_a_name_is_escaped_as_a_structured_field_string() -> None:
     """Quotes and backslashes in a name end neither the string nor the header."""
     headers = headers_of(decision(verdict(Policy('a"b\\c', 60, 60_000))))
     assert headers["RateLimit-Policy"] == '"a\\"b\\\\c";q=60;w=60'
     assert items_of(headers["RateLimit"])[0].name == 'a"b\\c'
 
 
-def test_the_next_draft_names_its_parameters_otherwise() -> None:
+def test_point_12_the_next_draft_names_its_parameters_otherwise() -> None:
     """Version 12 says a and w where 11 says r and t; nothing else differs."""
     decided = decision(verdict())
     eleven = dict(rate_limit_headers(decided, now=NOW.timestamp()))
@@ -187,7 +187,7 @@ def test_the_next_draft_names_its_parameters_otherwise() -> None:
     assert eleven == twelve
 
 
-def test_the_reset_instant_is_utc_and_rounded_up() -> None:
+def test_point_12_the_reset_instant_is_utc_and_rounded_up() -> None:
     """Another zone is the same instant; microseconds never make it earlier than it is."""
     local = timezone(timedelta(hours=2))
     now = datetime(2026, 3, 1, 14, 0, 0, 1, tzinfo=local)
@@ -195,7 +195,7 @@ def test_the_reset_instant_is_utc_and_rounded_up() -> None:
     assert headers["X-RateLimit-Reset"] == "2026-03-01T12:00:00.501Z"
 
 
-def test_callers_refused_together_are_told_different_times() -> None:
+def test_point_12_callers_refused_together_are_told_different_times() -> None:
     """Concurrent refusals of one client are spread after its wait; the same request is told the same."""
     decided = decision(denied(HOURLY, wait_ms=600_000))
     told = {retry_after_seconds(decided, jitter=f"request {number}") for number in range(200)}
@@ -204,7 +204,7 @@ def test_callers_refused_together_are_told_different_times() -> None:
     assert len({retry_after_seconds(decided, jitter="request 1") for _ in range(5)}) == 1
 
 
-def test_different_clients_are_told_different_times() -> None:
+def test_point_12_different_clients_are_told_different_times() -> None:
     """Without anything else to tell them apart, the subject spreads them."""
     told = {
         retry_after_seconds(decision(denied(HOURLY, wait_ms=600_000, subject=f"user:{number}")))
@@ -213,7 +213,7 @@ def test_different_clients_are_told_different_times() -> None:
     assert len(told) > 20
 
 
-def test_a_first_refusal_is_never_sent_past_the_window() -> None:
+def test_point_12_a_first_refusal_is_never_sent_past_the_window() -> None:
     """After the whole window everything is free again; who asks on and on may be told a little more."""
     just_denied = denied(wait_ms=59_990)
     first = {retry_after_seconds(decision(just_denied), jitter=f"request {number}") for number in range(50)}
@@ -225,7 +225,7 @@ def test_a_first_refusal_is_never_sent_past_the_window() -> None:
     assert asking_on == {60, 61, 62, 63}
 
 
-def test_the_body_of_a_refusal_is_the_registered_problem() -> None:
+def test_point_12_the_body_of_a_refusal_is_the_registered_problem() -> None:
     """Type and extension member come from the draft; the wait is the header's."""
     decided = decision(denied(), verdict(HOURLY))
     body = problem_of(decided, jitter="request 1")
@@ -239,7 +239,7 @@ def test_the_body_of_a_refusal_is_the_registered_problem() -> None:
     }
 
 
-def test_a_cost_above_the_limit_is_another_problem_and_no_wait_is_told() -> None:
+def test_point_12_a_cost_above_the_limit_is_another_problem_and_no_wait_is_told() -> None:
     """Such a request fails at any time: no Retry-After, whatever the other policies say."""
     hopeless = verdict(allowed=False, remaining=60, next_release_ms=0, retryable=False)
     decided = decision(hopeless, denied(HOURLY, wait_ms=600_000))
@@ -251,7 +251,7 @@ def test_a_cost_above_the_limit_is_another_problem_and_no_wait_is_told() -> None
     assert "Try again" not in body["detail"]
 
 
-def test_an_admitted_request_has_no_problem() -> None:
+def test_point_12_an_admitted_request_has_no_problem() -> None:
     """Asking for the body of a refusal that was none is a mistake of the caller."""
     with pytest.raises(ValueError, match="allowed"):
         problem_of(decision(verdict()))
@@ -268,7 +268,7 @@ def test_an_admitted_request_has_no_problem() -> None:
         (1500, "1500 ms"),
     ],
 )
-def test_windows_are_spoken_in_their_largest_whole_unit(window_ms: int, spoken: str) -> None:
+def test_point_12_windows_are_spoken_in_their_largest_whole_unit(window_ms: int, spoken: str) -> None:
     """A person reads the detail."""
     body = problem_of(decision(denied(Policy("auth", 5, window_ms), wait_ms=1000)))
     assert f"More than 5 per {spoken} (auth)." in body["detail"]
@@ -304,7 +304,7 @@ def decisions(draw: st.DrawFn) -> Decision:
 
 
 @given(decided=decisions(), jitter=st.text(max_size=5))
-def test_the_headers_keep_what_they_promise(decided: Decision, jitter: str) -> None:
+def test_point_12_the_headers_keep_what_they_promise(decided: Decision, jitter: str) -> None:
     """The rules of the effective window, for every policy, whatever the decision."""
     shown = [one for one in decided.verdicts if not one.shadow]
     headers = headers_of(decided, jitter=jitter)
@@ -332,7 +332,7 @@ def test_the_headers_keep_what_they_promise(decided: Decision, jitter: str) -> N
 
 
 @given(decided=decisions(), jitter=st.text(max_size=5))
-def test_retry_after_is_on_refusals_that_a_wait_ends_and_is_never_too_short(
+def test_point_12_retry_after_is_on_refusals_that_a_wait_ends_and_is_never_too_short(
     decided: Decision, jitter: str
 ) -> None:
     """The largest effective window, not below any wait, at most a twentieth or a second above the longest."""
@@ -350,7 +350,7 @@ def test_retry_after_is_on_refusals_that_a_wait_ends_and_is_never_too_short(
 
 
 @given(decided=decisions())
-def test_the_plain_headers_speak_of_a_policy_that_is_shown(decided: Decision) -> None:
+def test_point_12_the_plain_headers_speak_of_a_policy_that_is_shown(decided: Decision) -> None:
     """Limit, remaining and reset belong to one verdict: on refusal one that refused, else the scarcest."""
     headers = headers_of(decided)
     if headers:

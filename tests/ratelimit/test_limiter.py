@@ -39,7 +39,7 @@ asyncio.run(burst(*sys.argv[1:]))
 """
 
 
-async def test_a_client_gets_its_limit_and_then_no_more(limiter: Limiter, subject: str) -> None:
+async def test_point_01_a_client_gets_its_limit_and_then_no_more(limiter: Limiter, subject: str) -> None:
     """Ten a minute are ten; each verdict counts down."""
     charge = Charge(MINUTE, "g", subject)
     decisions = [await limiter.decide([charge]) for _ in range(11)]
@@ -48,7 +48,7 @@ async def test_a_client_gets_its_limit_and_then_no_more(limiter: Limiter, subjec
     assert 59_000 < decisions[-1].verdicts[0].wait_ms <= 60_000
 
 
-def test_200_parallel_requests_from_4_processes_admit_exactly_10(
+def test_point_01_200_parallel_requests_from_4_processes_admit_exactly_10(
     shared_redis: EmbeddedServer, subject: str
 ) -> None:
     """The check and the charge are one step, whoever asks."""
@@ -85,7 +85,7 @@ async def test_presets_count_on_their_own(limiter: Limiter, subject: str) -> Non
     assert (await limiter.decide([Charge(full, "g", f"{subject}-other")])).allowed
 
 
-async def test_peek_charges_nothing(limiter: Limiter, subject: str) -> None:
+async def test_point_15_peek_charges_nothing(limiter: Limiter, subject: str) -> None:
     """A look leaves everything as it was."""
     charges = [Charge(MINUTE, "g", subject), Charge(HOUR, "g", subject)]
     await limiter.decide(charges)
@@ -93,7 +93,7 @@ async def test_peek_charges_nothing(limiter: Limiter, subject: str) -> None:
     assert [(9, 999)] * 3 == [tuple(one.remaining for one in look.verdicts) for look in looks]
 
 
-async def test_reset_gives_everything_back(limiter: Limiter, subject: str) -> None:
+async def test_point_15_reset_gives_everything_back(limiter: Limiter, subject: str) -> None:
     """A refused client that is reset is allowed at once, although its refusal was remembered."""
     charge = Charge(Policy("one", 1, 60_000), "g", subject)
     await limiter.decide([charge])
@@ -103,7 +103,9 @@ async def test_reset_gives_everything_back(limiter: Limiter, subject: str) -> No
     assert (await limiter.decide([charge])).allowed
 
 
-async def test_a_blocked_subject_is_refused_under_every_policy(limiter: Limiter, subject: str) -> None:
+async def test_point_15_a_blocked_subject_is_refused_under_every_policy(
+    limiter: Limiter, subject: str
+) -> None:
     """A block holds for its time, says how long, and a reset ends it."""
     await limiter.block(subject, duration_ms=60_000)
     for policy in (MINUTE, HOUR):
@@ -114,7 +116,7 @@ async def test_a_blocked_subject_is_refused_under_every_policy(limiter: Limiter,
     assert (await limiter.decide([Charge(HOUR, "g", subject)])).allowed
 
 
-async def test_a_shadow_policy_is_counted_and_never_enforced(link: RedisLink, subject: str) -> None:
+async def test_point_15_a_shadow_policy_is_counted_and_never_enforced(link: RedisLink, subject: str) -> None:
     """What a shadow policy would have refused passes, and is reported."""
     outcomes: list[tuple[str, str, str]] = []
     limiter = Limiter(
@@ -141,7 +143,9 @@ async def test_two_charges_of_one_budget_are_refused(limiter: Limiter, subject: 
         await limiter.decide([Charge(MINUTE, "g", subject), Charge(MINUTE, "g", subject, 2)])
 
 
-async def test_parallel_decisions_of_one_loop_travel_together(limiter: Limiter, subject: str) -> None:
+async def test_point_10_parallel_decisions_of_one_loop_travel_together(
+    limiter: Limiter, subject: str
+) -> None:
     """A thousand decisions at once are a thousand exact answers."""
     charges = [Charge(Policy("many", 600, 60_000), "g", subject)]
     decisions = await asyncio.gather(*(limiter.decide(charges) for _ in range(1000)))

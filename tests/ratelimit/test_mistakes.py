@@ -1,6 +1,6 @@
 """Mistakes that other limiters ship, each as a test that fails where it is made.
 
-Trusting the first X-Forwarded-For entry is in test_identity.py.
+One more, trusting the first X-Forwarded-For entry, is in test_identity.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the limiter promises, a test for each promise; the numbers are those of docs/rate-limiting.md.
 
-Point 1 is in test_histories.py, 8 in test_faults.py, 10's Cluster and Sentinel in test_fleet.py, 12 in test_headers.py,
-13 in test_identity.py.
+Each test is named after its point: `pytest tests/ratelimit -k point_12` runs those of point 12, in whichever files they
+are.
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ def test_point_06_another_limit_applies_to_what_was_used(simulated: SimulatedRed
     assert not decide(simulated, charge(5, 60_000)).allowed
     assert decide(simulated, charge(20, 60_000)).charges[0].remaining == 11
     assert decide(simulated, charge(100_000, 60_000)).charges[0].remaining == 99_990
+    assert decide(simulated, charge(100_000, 60_000, 80_000)).charges[0].remaining == 19_990
+    assert not decide(simulated, charge(100_000, 60_000, 20_000)).allowed
     simulated.now_us += 30 * SECOND_US
     assert decide(simulated, charge(20, 30_000)).charges[0].remaining == 19
     assert decide(simulated, charge(20, 3_600_000)).charges[0].remaining == 18
@@ -315,10 +317,14 @@ def test_point_14_a_bucket_gives_back_only_what_has_not_drained(
     """A refund never makes more room than there would be if the request had never come."""
     charges = [Charge(Policy("bucket", 10, 10_000, algorithm="token_bucket"), "g", subject, 5)]
     simulated.now_us = START_US
-    result_of(decide_charges(simulated, charges=charges, log_entries=1, request_id="a", keep_ms=60_000))
+    for request_id in "ab":
+        result_of(
+            decide_charges(simulated, charges=charges, log_entries=1, request_id=request_id, keep_ms=60_000)
+        )
     simulated.now_us += 3 * SECOND_US
     assert result_of(refund_charges(simulated, charges=charges, request_id="a")) == (2,)
-    assert decide(simulated, Charge(charges[0].policy, "g", subject, 10)).allowed
+    assert decide(simulated, Charge(charges[0].policy, "g", subject, 6)).charges[0].remaining == 5
+    assert decide(simulated, Charge(charges[0].policy, "g", subject, 5)).allowed
 
 
 async def test_point_15_operators_see_and_steer(link: RedisLink, subject: str) -> None:
@@ -338,6 +344,22 @@ async def test_point_15_operators_see_and_steer(link: RedisLink, subject: str) -
     } == counted
     lines: list[Any] = [line for line in logs if line["event"] == "rate_limit.denied"]
     assert [(subject, "minute", "g")] == [(line["subject"], line["policy"], line["group"]) for line in lines]
+
+
+async def test_point_15_near_limit_counts(link: RedisLink, subject: str) -> None:
+    """What is admitted with more than four fifths of a limit in use is counted by policy; what is refused is not."""
+    near: Counter[str] = Counter()
+    limiter = Limiter(
+        link, deadline_ms=GENEROUS_DEADLINE_MS, on_near_limit=lambda policy: near.update([policy])
+    )
+    ten, five = Policy("ten", 10, 60_000), Policy("five", 5, 60_000)
+    for used in range(1, 9):
+        assert (await limiter.decide([Charge(ten, "g", subject)])).allowed
+        assert near.total() == 0, f"{used} of 10"
+    for _ in range(5):
+        await limiter.decide([Charge(ten, "g", subject), Charge(five, "g", subject)])
+    await limiter.close()
+    assert {"ten": 2} == near
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ NAMES = {
     "process_memory_rss_bytes", "process_memory_heap_used_bytes", "process_memory_heap_total_bytes",
     "process_memory_external_bytes", "http_requests_total", "http_request_duration_seconds",
     "http_responses_total", "http_requests_in_flight", "rate_limit_decisions_total",
+    "rate_limit_near_limit_total",
     "database_query_duration_seconds", "database_pool_size", "database_pool_in_use", "database_pool_waiters",
     "redis_round_trip_seconds", "event_loop_lag_seconds", "errors_total", "service_up",
     "process_memory_limit_bytes",
