@@ -41,22 +41,18 @@ _TABLES = {
         "next_review_at, created_at"
     ),
     "session_cards": "session_id, flashcard_id, confidence_level, response_time_ms, rated_at",
-    "generated_activity": (
-        "user_id, study_seconds, streak_days, streak_lapses_at, last_active_date, last_active_at"
-    ),
+    "user_active_days": "user_id, day, first_at, lapses_at",
+    "generated_activity": "user_id, study_seconds, last_active_at",
 }
 _MAKE_ACTIVITY = """
 CREATE TEMPORARY TABLE generated_activity (
-    user_id uuid, study_seconds bigint, streak_days integer, streak_lapses_at timestamptz,
-    last_active_date date, last_active_at timestamptz
+    user_id uuid, study_seconds bigint, last_active_at timestamptz
 ) ON COMMIT DROP
 """
-# The counts of cards are the triggers' work, also here: they count each COPY as one statement.
+# The counts of cards and the streaks are the triggers' work, also here: they count each COPY as one statement.
 _WRITE_ACTIVITY = """
 UPDATE user_stats AS s
-   SET total_study_time_seconds = a.study_seconds, study_streak_days = a.streak_days,
-       streak_lapses_at = a.streak_lapses_at, last_active_date = a.last_active_date,
-       last_active_at = a.last_active_at
+   SET total_study_time_seconds = a.study_seconds, last_active_at = a.last_active_at
   FROM generated_activity AS a
  WHERE s.user_id = a.user_id
 """
@@ -229,12 +225,12 @@ class _Batch:
                 f"{session.id}\t{rated.card_id}\t{rated.confidence_level}\t\\N\t{rated.seen_at}"
                 for rated in rated_cards
             ]
-        if student.streak is not None:
-            days, last_active_date, lapses_at = student.streak
+        rows["user_active_days"] += [
+            f"{prefix}{active.day}\t{active.first_at}\t{active.lapses_at}" for active in student.active_days
+        ]
+        if student.last_active_at is not None:
             studied = sum(session.duration_seconds for session in student.sessions)
-            rows["generated_activity"].append(
-                f"{student.id}\t{studied}\t{days}\t{lapses_at}\t{last_active_date}\t{student.last_active_at}"
-            )
+            rows["generated_activity"].append(f"{student.id}\t{studied}\t{student.last_active_at}")
 
     def write(self, cursor: Cursor) -> None:
         """Copy it all into the database."""
@@ -249,6 +245,6 @@ def _vacuum(connection: Connection) -> None:
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(
-            "VACUUM (ANALYZE) users, user_stats, user_deck_stats, user_card_progress, study_sessions, "
-            "study_session_decks, session_cards, classes, decks, flashcards"
+            "VACUUM (ANALYZE) users, user_stats, user_deck_stats, user_active_days, user_card_progress, "
+            "study_sessions, study_session_decks, session_cards, classes, decks, flashcards"
         )

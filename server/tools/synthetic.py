@@ -10,7 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from server.domain.scheduling import Mastery, Review, mastery_of, next_review
-from server.domain.streaks import Streak, continue_streak
+from server.domain.streaks import ActiveDay, active_days
 
 # Few study very much and many a little: the n-th busiest in proportion to (n + _HEAD) ** -_SKEW, as Zipf's law has it.
 _SKEW, _HEAD, _WEIGHT_UNIT = 0.9, 5, 10**12
@@ -64,7 +64,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A user with everything that they did. `streak` is days, last active date, when it lapses; None if idle."""
+    """A user with everything that they did."""
 
     id: UUID
     email: str
@@ -74,7 +74,7 @@ class Student:
     rated: list[Rated]
     sessions: list[Session]
     last_active_at: datetime | None
-    streak: tuple[int, str, datetime] | None
+    active_days: list[ActiveDay]
 
 
 def make_decks(cards: int, random: Random) -> list[Deck]:
@@ -145,7 +145,7 @@ def make_students(
                 if random.randrange(_SITTINGS_A_SESSION) == 0
             ],
             last_active_at=rated[0].seen_at if rated else None,
-            streak=_streak(rated[0].seen_at, len(sittings), zone, random) if rated else None,
+            active_days=_active_days(sittings, ZoneInfo(zone)),
         )
 
 
@@ -179,9 +179,6 @@ def _session(sitting: list[Rated], random: Random) -> Session:
     return Session(random_uuid(random), started_at, duration, sitting)
 
 
-def _streak(last_seen_at: datetime, sittings: int, zone: str, random: Random) -> tuple[int, str, datetime]:
-    before = min(int(random.expovariate(1 / 6)), sittings)
-    here = ZoneInfo(zone)
-    yesterday = last_seen_at.astimezone(here).date() - timedelta(days=1)
-    streak = continue_streak(Streak(before, yesterday, last_seen_at + timedelta(days=1)), last_seen_at, here)
-    return streak.days, str(streak.last_active_date), streak.lapses_at
+def _active_days(sittings: Sequence[Sequence[Rated]], zone: ZoneInfo) -> list[ActiveDay]:
+    """The days of the sittings, by their first and last cards: none lasts longer than a quarter of an hour."""
+    return active_days((rated.seen_at for sitting in sittings for rated in (sitting[0], sitting[-1])), zone)
