@@ -28,7 +28,7 @@ _CONNECT_SECONDS = 10
 _BATCH_ROWS = 50_000
 
 _TABLES = {
-    "classes": "id, name, description, sort_order, is_published",
+    "classes": "id, name, description, sort_order, is_published, scheduler",
     "decks": "id, class_id, name, sort_order, is_published",
     "flashcards": "id, deck_id, question, answer, explanation, sort_order, is_published",
     "users": "id, email, name, time_zone, created_at",
@@ -39,6 +39,10 @@ _TABLES = {
     "user_card_progress": (
         "user_id, flashcard_id, deck_id, confidence_level, mastery_status, times_seen, last_seen_at, "
         "next_review_at, created_at"
+    ),
+    "review_log": "user_id, flashcard_id, confidence_level, rated_at",
+    "memory_states": (
+        "user_id, flashcard_id, stability, difficulty, state, step, due_at, last_review_at, reviews"
     ),
     "session_cards": "session_id, flashcard_id, confidence_level, response_time_ms, rated_at",
     "user_active_days": "user_id, day, first_at, lapses_at",
@@ -86,7 +90,8 @@ def generate(
     """Make students who study a made-up course: the same for the same arguments, all of it or nothing.
 
     It is one transaction, with the counters of every student exact at its end. Memory stays flat: students are made
-    and written in batches.
+    and written in batches. The second of each four classes is set to FSRS: its cards have memory states, and
+    in the log of reviews the ratings that they were made of, each card's newest one.
 
     Args:
         url: the database, migrated.
@@ -191,7 +196,9 @@ class _Batch:
         if not rows["decks"] or rows["decks"][-1].split("\t")[1] != str(deck.class_id):
             number = len(rows["classes"]) + 1
             about = f"A class of made-up cards, by seed {seed}."
-            rows["classes"].append(f"{deck.class_id}\tSynthetic class {number}\t{about}\t{number}\ttrue")
+            rows["classes"].append(
+                f"{deck.class_id}\tSynthetic class {number}\t{about}\t{number}\ttrue\t{deck.scheduler}"
+            )
         rows["decks"].append(f"{deck.id}\t{deck.class_id}\tSynthetic deck {order + 1}\t{order}\ttrue")
         rows["flashcards"] += [
             f"{card_id}\t{deck.id}\tWhat is term {number} of deck {order + 1}?\tThe definition of term {number}."
@@ -210,6 +217,17 @@ class _Batch:
             f"{prefix}{rated.card_id}\t{rated.deck_id}\t{rated.confidence_level}\t{rated.mastery_status}"
             f"\t{rated.times_seen}\t{rated.seen_at}\t{rated.review_at}\t{rated.seen_at}"
             for rated in student.rated
+        ]
+        rows["review_log"] += [
+            f"{prefix}{rated.card_id}\t{rated.confidence_level}\t{rated.seen_at}"
+            for rated in student.rated
+            if rated.memory is not None
+        ]
+        rows["memory_states"] += [
+            f"{prefix}{rated.card_id}\t{memory.stability!r}\t{memory.difficulty!r}\t{memory.phase}"
+            f"\t{_null(memory.step)}\t{memory.due_at}\t{memory.last_review_at}\t1"
+            for rated in student.rated
+            if (memory := rated.memory) is not None
         ]
         for session in student.sessions:
             rated_cards = session.rated
@@ -240,11 +258,16 @@ class _Batch:
                 cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", lines, size=1 << 20)
 
 
+def _null(value: object) -> object:
+    r"""A value in a line for COPY, where \N is null."""
+    return r"\N" if value is None else value
+
+
 def _vacuum(connection: Connection) -> None:
     """Leave the tables as they are in a service that has been running: known to the planner, all rows visible."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(
             "VACUUM (ANALYZE) users, user_stats, user_deck_stats, user_active_days, user_card_progress, "
-            "study_sessions, study_session_decks, session_cards, classes, decks, flashcards"
+            "review_log, memory_states, study_sessions, study_session_decks, session_cards, classes, decks, flashcards"
         )
