@@ -13,19 +13,4 @@ WITH studied AS (
 ), active AS (
     UPDATE user_stats SET last_active_at = %(active_at)s WHERE user_id = %(user_id)s
 )
-SELECT s.deck_id, counted.mastery_status, counted.cards
-  FROM user_deck_stats AS s
- CROSS JOIN LATERAL (
-       SELECT count(*) FILTER (WHERE p.mastery_status = 'new') AS new_cards,
-              count(*) FILTER (WHERE p.mastery_status = 'learning') AS learning_cards,
-              count(*) FILTER (WHERE p.mastery_status = 'mastered') AS mastered_cards
-         FROM flashcards AS f
-         JOIN user_card_progress AS p ON p.user_id = s.user_id AND p.flashcard_id = f.id
-        WHERE f.deck_id = s.deck_id AND NOT f.is_published
-       ) AS hidden
- CROSS JOIN LATERAL (
-       VALUES ('new', s.new_cards - hidden.new_cards),
-              ('learning', s.learning_cards - hidden.learning_cards),
-              ('mastered', s.mastered_cards - hidden.mastered_cards)
-       ) AS counted (mastery_status, cards)
- WHERE s.user_id = %(user_id)s AND s.deck_id = ANY(%(deck_ids)s::uuid[]) AND counted.cards > 0
+SELECT deck_id, mastery_status, cards FROM count_published_cards(%(user_id)s, %(deck_ids)s::uuid[])
