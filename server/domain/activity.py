@@ -1,23 +1,23 @@
-"""That a user studies, and since when without a break. Their row of user_stats is the lock of all that they write."""
+"""That a user studies, and when. Their row of user_stats is the lock of all that they write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.streaks import Streak, continue_streak
+from server.domain.streaks import active_days
 from server.errors import AccountGone
 from server.stores.database import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What is kept of a user's activity, and their own time zone."""
+    """When a user was last active, and their own time zone."""
 
-    streak: Streak
     last_active_at: datetime
     zone: ZoneInfo
 
@@ -33,8 +33,7 @@ async def lock_activity(transaction: Transaction, user_id: UUID) -> Activity:
     row = await transaction.fetch_one("lock_user_stats", user_id=user_id)
     if row is None:
         raise AccountGone
-    streak = Streak(row["study_streak_days"], row["last_active_date"], row["streak_lapses_at"])
-    return Activity(streak, row["last_active_at"], ZoneInfo(row["time_zone"]))
+    return Activity(row["last_active_at"], ZoneInfo(row["time_zone"]))
 
 
 async def record_activity(
@@ -42,9 +41,11 @@ async def record_activity(
     user_id: UUID,
     activity: Activity,
     moments: Iterable[datetime],
+    *,
     zone: ZoneInfo | None,
-) -> None:
-    """The user has studied at these moments, maybe offline and days ago: each of the days counts.
+    deck_ids: Iterable[UUID],
+) -> list[dict[str, Any]]:
+    """The user has studied at these moments, maybe offline and days ago: each of the days counts, late or not.
 
     Args:
         transaction: in which the activity was locked.
@@ -52,16 +53,19 @@ async def record_activity(
         activity: as lock_activity gave it.
         moments: in any order.
         zone: where the user's day begins; None for their own.
+        deck_ids: the decks that are asked about in the same breath.
+
+    Returns:
+        For each of the decks and each mastery the number of published cards, rows without cards left out.
     """
-    streak, last_active_at = activity.streak, activity.last_active_at
-    for moment in sorted(moments):
-        streak = continue_streak(streak, moment, zone or activity.zone)
-        last_active_at = max(last_active_at, moment)
-    await transaction.execute(
+    moments = list(moments)
+    days = active_days(moments, zone or activity.zone)
+    return await transaction.fetch_all(
         "record_activity",
         user_id=user_id,
-        active_at=last_active_at,
-        active_date=streak.last_active_date,
-        streak_days=streak.days,
-        lapses_at=streak.lapses_at,
+        active_at=max(activity.last_active_at, *moments),
+        days=[day.day for day in days],
+        first_ats=[day.first_at for day in days],
+        lapses_ats=[day.lapses_at for day in days],
+        deck_ids=list(deck_ids),
     )

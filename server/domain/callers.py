@@ -22,11 +22,12 @@ log = structlog.get_logger(__name__)
 # everywhere after this long.
 RECHECK_SECONDS = 30.0
 _MOST_KNOWN = 10_000
+_GONE = "This account no longer exists."
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    caller: Caller
+    caller: Caller | None  # None: the account is gone or deactivated
     expires_at: float  # of the token, seconds since 1970
     believed_until: float  # by the monotonic clock
 
@@ -73,13 +74,20 @@ class Callers:
             expires_at = identity.expires_at.timestamp()
         else:
             verified = self._tokens.verify(token)
-            caller = await self._find_own(token, verified.caller)
             expires_at = verified.expires_at.timestamp()
-        self._known[token] = _Known(caller, expires_at, monotonic() + self._recheck_seconds)
+            try:
+                caller = await self._find_own(token, verified.caller)
+            except TokenRefused:
+                self._remember(token, _Known(None, expires_at, believed_until=0))
+                raise
+        self._remember(token, _Known(caller, expires_at, monotonic() + self._recheck_seconds))
+        return caller
+
+    def _remember(self, token: str, known: _Known) -> None:
+        self._known[token] = known
         self._known.move_to_end(token)
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
-        return caller
 
     async def _find_own(self, token: str, claimed: Caller) -> Caller:
         try:
@@ -87,7 +95,11 @@ class Callers:
         except DatabaseUnavailable:
             # Without the database the signature has to do: what was known last, else what the token says.
             known = self._known.get(token)
-            return claimed if known is None else known.caller
+            if known is None:
+                return claimed
+            if known.caller is None:
+                raise TokenRefused(_GONE) from None
+            return known.caller
         return _caller(user)
 
     async def _find_external(self, identity: ExternalIdentity) -> Caller:
@@ -123,7 +135,7 @@ class Callers:
 
 def _caller(user: dict[str, Any] | None) -> Caller:
     if user is None or user["deactivated_at"] is not None:
-        raise TokenRefused("This account no longer exists.")
+        raise TokenRefused(_GONE)
     return Caller(user["id"], user["role"], user["plan"])
 
 

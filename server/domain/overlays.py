@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -77,10 +78,7 @@ class CountsLookup(_OverlayLookup):
         rows = await self._database.fetch_all(
             "list_class_mastery", user_id=self._user_id, class_id=self._class_id
         )
-        counts: dict[str, dict[str, int]] = {}
-        for row in rows:
-            counts.setdefault(str(row["deck_id"]), {})[row["mastery_status"]] = row["cards"]
-        return counts
+        return describe_counts(rows)
 
 
 class CardsLookup(_OverlayLookup):
@@ -92,12 +90,25 @@ class CardsLookup(_OverlayLookup):
         rows = await self._database.fetch_all(
             "list_class_progress", user_id=self._user_id, class_id=self._class_id
         )
-        return {
-            str(row["flashcard_id"]): {
-                "confidenceLevel": row["confidence_level"],
-                "masteryStatus": row["mastery_status"],
-                "nextReviewDate": iso_timestamp(row["next_review_at"]),
-                "lastSeen": iso_timestamp(row["last_seen_at"]),
-            }
-            for row in rows
+        return describe_cards(rows)
+
+
+def describe_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Counts by deck and mastery, as CountsLookup gives them."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts.setdefault(str(row["deck_id"]), {})[row["mastery_status"]] = row["cards"]
+    return counts
+
+
+def describe_cards(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of user_card_progress, as CardsLookup gives them."""
+    return {
+        str(row["flashcard_id"]): {
+            "confidenceLevel": row["confidence_level"],
+            "masteryStatus": row["mastery_status"],
+            "nextReviewDate": iso_timestamp(row["next_review_at"]),
+            "lastSeen": iso_timestamp(row["last_seen_at"]),
         }
+        for row in rows
+    }

@@ -14,7 +14,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from server.domain.activity import lock_activity, record_activity
-from server.domain.overlays import overlay_keys
+from server.domain.overlay_updates import OverlaysToSee
 from server.domain.progress import describe_progress
 from server.domain.repetition import memorize
 from server.domain.scheduling import Review, Standing, mastery_of, next_review
@@ -62,6 +62,7 @@ async def record_ratings(
     transaction = unit.transaction
     with vanished_as_not_found():
         cards = await _find_rateable_cards(transaction, ratings)
+        overlays = OverlaysToSee(unit, user_id, {card["class_id"] for card in cards.values()})
         activity = await lock_activity(transaction, user_id)
         await _check_sessions(transaction, user_id, ratings)
         # One after another, also where two hosts' clocks differ: a rating of now is the newest.
@@ -70,9 +71,24 @@ async def record_ratings(
         await _add_reviews(transaction, user_id, dated)
         await _add_session_cards(transaction, dated)
         rows = await _upsert_progress(transaction, user_id, dated, cards)
-        await record_activity(transaction, user_id, activity, [entry.at for entry in dated], zone)
-    for card in cards.values():
-        unit.stale.update(overlay_keys(user_id, card["class_id"]))
+        seen = await overlays.arrive()  # before the counts are read
+        counts = await record_activity(
+            transaction,
+            user_id,
+            activity,
+            [entry.at for entry in dated],
+            zone=zone,
+            deck_ids={card["deck_id"] for card in cards.values()},
+        )
+    for one in seen:
+        of_class = [card for card in cards.values() if card["class_id"] == one.class_id]
+        deck_ids, card_ids = {card["deck_id"] for card in of_class}, {card["id"] for card in of_class}
+        one.replace(
+            unit,
+            deck_ids=deck_ids,
+            counts=[row for row in counts if row["deck_id"] in deck_ids],
+            rated=[row for row in rows if row["flashcard_id"] in card_ids],
+        )
     by_card = {row["flashcard_id"]: describe_progress(row) for row in rows}
     return [by_card[rating.flashcard_id] for rating in ratings]
 

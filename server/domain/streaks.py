@@ -1,7 +1,13 @@
-"""Days in a row on which a user studied, counted where they live."""
+"""Days on which a user studied, counted where they live. Days in a row are a streak.
+
+A streak lives until midnight at the end of the day after its last one, in the zone in which that was counted; whoever
+studies before that instant continues it, whatever the date is by then where they are: what they were shown is what goes
+on. The runs of days are found by the trigger `keep_streaks` (sql/migrations/0007_active_days.sql).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
@@ -9,28 +15,25 @@ from zoneinfo import ZoneInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Streak:
-    """Days in a row: how many, which was the last, and at which instant the streak is over without another one."""
+class ActiveDay:
+    """A day of studying: its date, its first moment, and the instant at which a streak that it ends is over."""
 
-    days: int
-    last_active_date: date | None
-    # Midnight in the user's time zone at the end of the day after the last active one; from then on it reads 0.
+    day: date
+    first_at: datetime
     lapses_at: datetime
 
 
-def continue_streak(streak: Streak, at: datetime, zone: ZoneInfo) -> Streak:
-    """The streak after studying at a moment: one longer on the next day, 1 after a break.
-
-    A streak lives until the instant `lapses_at`, whatever the date is by then where the user is: what they were shown
-    is what goes on. A day that is not later than the last one (a traveller can meet yesterday again; a device comes
-    back from being offline) adds nothing.
+def active_days(moments: Iterable[datetime], zone: ZoneInfo) -> list[ActiveDay]:
+    """The days of some moments, in their order.
 
     Args:
-        streak: so far; for several moments, go through them from old to new.
-        at: the moment of studying.
+        moments: of studying, in any order.
         zone: where the user's days begin.
     """
-    day = at.astimezone(zone).date()
-    last = day if streak.last_active_date is None else max(day, streak.last_active_date)
-    days = 1 if at >= streak.lapses_at else streak.days + (last != streak.last_active_date)
-    return Streak(days, last, datetime.combine(last + timedelta(days=2), time_of_day.min, tzinfo=zone))
+    first_ats: dict[date, datetime] = {}
+    for moment in sorted(moments):
+        first_ats.setdefault(moment.astimezone(zone).date(), moment)
+    return [
+        ActiveDay(day, first_at, datetime.combine(day + timedelta(days=2), time_of_day.min, tzinfo=zone))
+        for day, first_at in sorted(first_ats.items())
+    ]

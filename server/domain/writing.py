@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from server.stores.cache import Cache
 from server.stores.database import Database, Transaction
+from server.stores.tombstones import Successor
 
 Result = TypeVar("Result")
 
@@ -18,12 +19,16 @@ class Unit:
 
     Args:
         transaction: where all of it happens.
+        cache: to see what it holds of what is going to change.
         stale: to be filled with the cache keys of what it changes.
+        successors: to be filled with the new values of some of them, where the unit knows them.
         afterwards: to be filled with what is to be done once it is certain to have happened, such as audit lines.
     """
 
     transaction: Transaction
+    cache: Cache
     stale: set[str] = field(default_factory=set)
+    successors: dict[str, Successor] = field(default_factory=dict)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -45,18 +50,21 @@ class Writer:
             DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
         """
         unit: Unit | None = None
+        is_committed = False
 
         async def attempt(transaction: Transaction) -> Result:
             nonlocal unit
-            unit = Unit(transaction)
+            unit = Unit(transaction, self._cache)
             return await work(unit)
 
         try:
             result = await self._database.run_transaction(attempt)
+            is_committed = True
         finally:
             if unit is not None:
-                # Also when the answer to COMMIT was lost, or nobody waits for ours any more.
-                await self._cache.invalidate(unit.stale)
+                # Also when the answer to COMMIT was lost, or nobody waits for ours any more; but then without values
+                # that may have never come to be.
+                await self._cache.invalidate(unit.stale, unit.successors if is_committed else None)
         for action in [] if unit is None else unit.afterwards:
             action()
         return result

@@ -7,7 +7,7 @@ and as long as the database is away (RFC 5861). One that was invalidated is neve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,17 +15,16 @@ import orjson
 import structlog
 
 from server.stores.decoded_values import DecodedValues
+from server.stores.flights import Flights, Load
 from server.stores.lookups import CacheKeys, Lookups
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from server.stores.scripts import load_script
-from server.stores.stored_values import decode, encode, head_of, is_fresh, is_value
-from server.stores.tombstones import bury
+from server.stores.stored_values import decode, encode, head_of, is_fresh, is_value, remaining_ms
+from server.stores.tombstones import Successor, bury
 from server.telemetry.metrics import Metrics
 from server.telemetry.timings import CacheOutcome, current_timings, measure
 
 log = structlog.get_logger(__name__)
-
-Load = Callable[[], Awaitable[Any]]
 
 # Keys whose invalidation Redis has not seen yet; past this many, their time to live has to do.
 _MOST_PENDING = 10_000
@@ -54,22 +53,21 @@ class Cache:
         self._metrics = metrics
         self._hits, self._misses = metrics.tally(metrics.cache_hits), metrics.tally(metrics.cache_misses)
         self._ttl_ms = ttl_seconds * 1000
-        self._kept_ms = (ttl_seconds + stale_seconds) * 1000
+        self.stale_ms = stale_seconds * 1000
+        self._kept_ms = self._ttl_ms + self.stale_ms
         self._deadline_ms = deadline_ms
         self._fill = load_script("fill_cache")
         self._decoded = DecodedValues()
-        self._flights: dict[tuple[str, bytes | None], _Flight] = {}
+        self.flights = Flights(self._load)
         self._pending: set[str] = set()
         self._retry: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """End what is under way; what Redis has not heard of then, its time to live has to end."""
-        tasks = [flight.task for flight in self._flights.values()]
+        await self.flights.close()
         if self._retry is not None:
-            tasks.append(self._retry)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._retry.cancel()
+            await asyncio.gather(self._retry, return_exceptions=True)
 
     def lookup(self, key: str) -> Lookup:
         """Ask for a key now, together with whatever else this tick of the loop asks for; await its value later."""
@@ -86,35 +84,45 @@ class Cache:
         """The lookup of one of several keys that were asked for in one command."""
         return Lookup(self, name, reply, index)
 
-    async def invalidate(self, keys: Iterable[str]) -> None:
+    async def invalidate(
+        self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
+    ) -> None:
         """Make keys unusable for everybody, after the write that changed them has been committed.
 
         What Redis does not hear of now, it is told as soon as it is back; until then this process neither reads
         nor fills these keys.
+
+        Args:
+            keys: what the write has changed.
+            successors: new values for some of them (from `Kept.succeeded_by`), if nothing has happened there since.
         """
         stale = set(keys)
         if not stale:
             return
-        for flight in [flight for flight in self._flights if flight[0] in stale]:
-            del self._flights[flight]  # whoever comes now must not get what was loaded before the write
+        self.flights.forget(stale)
         try:
-            unheard = await self._entomb(stale)
+            unheard = await self._entomb(stale, successors)
         except BaseException:
             self._remember(stale)  # cancelled: nobody knows how far it came
             raise
         self._remember(unheard)
 
-    async def _entomb(self, keys: Iterable[str]) -> list[str]:
-        """Put tombstones in the place of keys: those for which that failed."""
+    async def _entomb(
+        self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
+    ) -> list[str]:
+        """Put tombstones or successors in the place of keys: those for which that failed."""
         keys = list(keys)
+        if self._pending:  # what was seen at a key that Redis has not heard of yet has no successor
+            successors = {key: one for key, one in (successors or {}).items() if key not in self._pending}
         with measure("cache", "cache.invalidate"):
-            failures = await bury(self._link, keys, deadline_ms=self._deadline_ms)
-        for failure in failures.values():
+            burial = await bury(self._link, keys, deadline_ms=self._deadline_ms, successors=successors)
+        for failure in burial.failures.values():
             self.note_error(failure)
-        heard = [key for key in keys if key not in failures]
-        self._metrics.cache_deletes.inc(len(heard))
+        heard = [key for key in keys if key not in burial.failures]
+        self._metrics.cache_sets.inc(len(burial.succeeded))
+        self._metrics.cache_deletes.inc(len(heard) - len(burial.succeeded))
         self._pending.difference_update(heard)
-        return list(failures)
+        return list(burial.failures)
 
     def _remember(self, keys: Iterable[str]) -> None:
         room = _MOST_PENDING - len(self._pending)
@@ -134,40 +142,8 @@ class Cache:
         self._metrics.cache_errors.inc()
         self._metrics.record_cache_error(error.reason if isinstance(error, RedisUnavailable) else error.code)
 
-    def refresh(self, key: str, seen: bytes, load: Load) -> None:
-        """Load a key anew in the background, for the next reader; a failure is the business of who needs the value."""
-        if (key, seen) not in self._flights:
-            self._start(key, seen, load)
-
-    async def load_once(self, key: str, seen: bytes | None, load: Load) -> Any:
-        """Run a loader, or share the run of another caller who saw the same version of the key.
-
-        Who could not ask Redis (`seen` is None) does not know whether a run that is under way began before the
-        last write of another process: it shares the next one.
-        """
-        flight = self._flights.get((key, seen))
-        if flight is None or (seen is None and flight.has_begun):
-            flight = self._start(key, seen, load, before=flight)
-        return await asyncio.shield(flight.task)
-
-    def _start(self, key: str, seen: bytes | None, load: Load, before: _Flight | None = None) -> _Flight:
-        flight = _Flight(before=before)
-        flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
-        self._flights[key, seen] = flight
-        flight.task.add_done_callback(lambda _: self._land((key, seen), flight))
-        return flight
-
-    def _land(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
-        if self._flights.get(place) is flight:
-            del self._flights[place]
-        if not flight.task.cancelled():
-            flight.task.exception()  # a caller that was cancelled meanwhile does not ask for it any more
-
-    async def _fly(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
-        if flight.before is not None:
-            await asyncio.wait([flight.before.task])
-            flight.before = None
-        flight.has_begun = True
+    async def _load(self, key: str, seen: bytes | None, load: Load) -> Any:
+        """Run a loader and store its value, unless something has happened at the key since it was seen."""
         value = await load()
         if seen is not None and value is not None and key not in self._pending:
             stored = encode(value, fresh_ms=self._ttl_ms)
@@ -224,18 +200,6 @@ class Cache:
         self._misses.inc()
 
 
-class _Flight:
-    """One run of a loader, which several callers wait for; it begins when the one before it has ended."""
-
-    __slots__ = ("before", "has_begun", "task")
-
-    task: asyncio.Task[Any]
-
-    def __init__(self, before: _Flight | None) -> None:
-        self.before = before
-        self.has_begun = False
-
-
 class Lookup:
     """A key that Redis has been asked for, on its way."""
 
@@ -268,14 +232,41 @@ class Lookup:
                     _note_outcome("HIT")
                 else:
                     _note_outcome("STALE")
-                    cache.refresh(self._key, head_of(stored), load)
+                    cache.flights.refresh(self._key, head_of(stored), load)
                 return value
             cache.note_miss()
             _note_outcome("MISS")
-        value = await cache.load_once(self._key, None if stored is None else head_of(stored), load)
+        value = await cache.flights.join(self._key, None if stored is None else head_of(stored), load)
         if value is not None and usable is not None and not usable(value):
             return await load()  # the run was another caller's, who needed another variant
         return value
+
+    async def kept(self) -> Kept | None:
+        """What the cache holds, if anything: for a writer who knows what it will be; neither counted nor loaded."""
+        stored = await self._cache.read(self._key, self._reply, self._index)
+        value = None if stored is None else self._cache.decode(self._key, stored)
+        return None if stored is None or value is None else Kept(self._cache, stored, value)
+
+
+class Kept:
+    """A value as the cache holds it."""
+
+    __slots__ = ("_cache", "_stored", "value")
+
+    def __init__(self, cache: Cache, stored: bytes, value: Any) -> None:
+        self._cache = cache
+        self._stored = stored
+        self.value = value
+
+    def succeeded_by(self, value: Any) -> Successor:
+        """The value that takes its place, for `Cache.invalidate`.
+
+        It is fresh for no longer than the one that it is made of: what that lacks, because the word of a write was
+        lost with its process, ends with it.
+        """
+        fresh_ms = remaining_ms(self._stored)
+        stored = encode(value, fresh_ms=fresh_ms)
+        return Successor(head_of(self._stored), stored, fresh_ms + self._cache.stale_ms)
 
 
 def _note_outcome(outcome: CacheOutcome) -> None:

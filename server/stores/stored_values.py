@@ -25,7 +25,7 @@ TOMBSTONE_MS = 60_000
 
 def encode(value: Any, *, fresh_ms: int) -> bytes:
     """A value that JSON can hold, as a new version, fresh for so many milliseconds."""
-    fresh_until = _FRESH_UNTIL.pack(int(time.time() * 1000) + fresh_ms)
+    fresh_until = _FRESH_UNTIL.pack(max(0, int(time.time() * 1000) + fresh_ms))
     return _VALUE + secrets.token_bytes(_NONCE_BYTES) + fresh_until + orjson.dumps(value)
 
 
@@ -63,3 +63,8 @@ def fresh_until_ms(stored: bytes) -> int:
     instant: int
     (instant,) = _FRESH_UNTIL.unpack_from(stored, HEAD_BYTES)
     return instant
+
+
+def remaining_ms(stored: bytes) -> int:
+    """For how long a value is fresh yet, in milliseconds; negative where it no longer is."""
+    return fresh_until_ms(stored) - int(time.time() * 1000)

@@ -23,14 +23,18 @@ log = structlog.get_logger(__name__)
 _CONNECT_SECONDS = 10
 _USERS_A_STEP = 1000
 _MOST_EXAMPLES = 20
-_COUNTERS = ("new_cards", "learning_cards", "mastered_cards", "total_study_time_seconds")
+_COUNTERS = (
+    "new_cards", "learning_cards", "mastered_cards", "total_study_time_seconds", "study_streak_days",
+    "last_active_date", "streak_lapses_at",
+)  # fmt: skip
 # Stands for all decks in the place of one.
 _WHOLE = UUID(int=0)
 
 _NEXT_BOUND = """
 SELECT id::text FROM users WHERE id > %(after)s::uuid ORDER BY id OFFSET %(users)s - 1 LIMIT 1
 """
-# What is kept and what there is to count, for users in a range of ids: a row for the user, and one for each deck.
+# What is kept and what there is to count, for users in a range of ids: a row for the user, and one for each deck. The
+# streak is that of the last run of active days (0007_active_days.sql says what a run is).
 _COMPARE = """
 WITH rated AS MATERIALIZED (
     SELECT user_id, deck_id,
@@ -40,35 +44,52 @@ WITH rated AS MATERIALIZED (
       FROM user_card_progress
      WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
      GROUP BY user_id, deck_id
+), streaks AS MATERIALIZED (
+    SELECT user_id, count(*) FILTER (WHERE day >= began) AS days, max(day) AS last_active_date,
+           max(lapses_at) AS lapses_at
+      FROM (SELECT user_id, day, lapses_at, max(day) FILTER (WHERE is_first) OVER (PARTITION BY user_id) AS began
+              FROM (SELECT user_id, day, lapses_at, coalesce(first_at >= max(lapses_at) OVER (
+                           PARTITION BY user_id ORDER BY day ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                           ), true) AS is_first
+                      FROM user_active_days
+                     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid) AS days) AS runs
+     GROUP BY user_id
 ), counted AS (
     SELECT u.id AS user_id, %(whole)s::uuid AS deck_id, coalesce(sum(r.new_cards), 0)::bigint AS new_cards,
            coalesce(sum(r.learning_cards), 0)::bigint AS learning_cards,
            coalesce(sum(r.mastered_cards), 0)::bigint AS mastered_cards,
            (SELECT coalesce(sum(t.duration_seconds), 0) FROM study_sessions AS t WHERE t.user_id = u.id)
-               AS total_study_time_seconds
+               AS total_study_time_seconds,
+           coalesce(min(k.days), 0)::integer AS study_streak_days, min(k.last_active_date)::text AS last_active_date,
+           coalesce(min(k.lapses_at), '-infinity')::text AS streak_lapses_at
       FROM users AS u
       LEFT JOIN rated AS r ON r.user_id = u.id
+      LEFT JOIN streaks AS k ON k.user_id = u.id
      WHERE u.id > %(after)s::uuid AND u.id <= %(bound)s::uuid
      GROUP BY u.id
      UNION ALL
-    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0 FROM rated
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL FROM rated
 ), kept AS (
     SELECT user_id, %(whole)s::uuid AS deck_id, new_cards::bigint, learning_cards::bigint, mastered_cards::bigint,
-           total_study_time_seconds
+           total_study_time_seconds, study_streak_days, last_active_date::text, streak_lapses_at::text
       FROM user_stats
      WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
      UNION ALL
-    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL
       FROM user_deck_stats
      WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
 )
 SELECT user_id::text, deck_id::text,
-       k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds,
-       c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds
+       k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds, k.study_streak_days,
+       k.last_active_date, k.streak_lapses_at,
+       c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds, c.study_streak_days,
+       c.last_active_date, c.streak_lapses_at
   FROM kept AS k
   FULL JOIN counted AS c USING (user_id, deck_id)
- WHERE (k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds)
-       IS DISTINCT FROM (c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds)
+ WHERE (k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds, k.study_streak_days,
+        k.last_active_date, k.streak_lapses_at)
+       IS DISTINCT FROM (c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds,
+                         c.study_streak_days, c.last_active_date, c.streak_lapses_at)
  ORDER BY user_id, deck_id
 """
 # Everything that changes a user's counters takes this row first: while we hold it, a recount of the user is exact, and
@@ -93,9 +114,12 @@ _REPAIR = (
     UPDATE user_stats
        SET new_cards = %(new)s, learning_cards = %(learning)s, mastered_cards = %(mastered)s,
            total_study_time_seconds =
-               (SELECT coalesce(sum(duration_seconds), 0) FROM study_sessions WHERE user_id = %(user_id)s::uuid)
+               (SELECT coalesce(sum(duration_seconds), 0) FROM study_sessions WHERE user_id = %(user_id)s::uuid),
+           study_streak_days = 0, streak_lapses_at = '-infinity', last_active_date = NULL
      WHERE user_id = %(user_id)s::uuid
     """,
+    # For those who have studied, the trigger makes the streak of their days.
+    "UPDATE user_active_days SET day = day WHERE user_id = %(user_id)s::uuid",
 )
 
 
@@ -180,11 +204,13 @@ def _note(report: CountersReport, rows: Sequence[tuple[Any, ...]]) -> list[str]:
     report.differences += len(rows)
     for user_id, deck_id, *figures in rows[: _MOST_EXAMPLES - len(report.examples)]:
         where = f"user {user_id}" if deck_id == str(_WHOLE) else f"user {user_id}, deck {deck_id}"
-        report.examples.append(f"{where}: {_difference(figures[:4], figures[4:])}")
+        report.examples.append(
+            f"{where}: {_difference(figures[: len(_COUNTERS)], figures[len(_COUNTERS) :])}"
+        )
     return users
 
 
-def _difference(kept: Sequence[int | None], counted: Sequence[int | None]) -> str:
+def _difference(kept: Sequence[int | str | None], counted: Sequence[int | str | None]) -> str:
     if kept[0] is None:
         return "no counters are kept"
     if counted[0] is None:

@@ -28,7 +28,7 @@ _CONNECT_SECONDS = 10
 _BATCH_ROWS = 50_000
 
 _TABLES = {
-    "classes": "id, name, description, sort_order, is_published",
+    "classes": "id, name, description, sort_order, is_published, scheduler",
     "decks": "id, class_id, name, sort_order, is_published",
     "flashcards": "id, deck_id, question, answer, explanation, sort_order, is_published",
     "users": "id, email, name, time_zone, created_at",
@@ -40,23 +40,23 @@ _TABLES = {
         "user_id, flashcard_id, deck_id, confidence_level, mastery_status, times_seen, last_seen_at, "
         "next_review_at, created_at"
     ),
-    "session_cards": "session_id, flashcard_id, confidence_level, response_time_ms, rated_at",
-    "generated_activity": (
-        "user_id, study_seconds, streak_days, streak_lapses_at, last_active_date, last_active_at"
+    "review_log": "user_id, flashcard_id, confidence_level, rated_at",
+    "memory_states": (
+        "user_id, flashcard_id, stability, difficulty, state, step, due_at, last_review_at, reviews"
     ),
+    "session_cards": "session_id, flashcard_id, confidence_level, response_time_ms, rated_at",
+    "user_active_days": "user_id, day, first_at, lapses_at",
+    "generated_activity": "user_id, study_seconds, last_active_at",
 }
 _MAKE_ACTIVITY = """
 CREATE TEMPORARY TABLE generated_activity (
-    user_id uuid, study_seconds bigint, streak_days integer, streak_lapses_at timestamptz,
-    last_active_date date, last_active_at timestamptz
+    user_id uuid, study_seconds bigint, last_active_at timestamptz
 ) ON COMMIT DROP
 """
-# The counts of cards are the triggers' work, also here: they count each COPY as one statement.
+# The counts of cards and the streaks are the triggers' work, also here: they count each COPY as one statement.
 _WRITE_ACTIVITY = """
 UPDATE user_stats AS s
-   SET total_study_time_seconds = a.study_seconds, study_streak_days = a.streak_days,
-       streak_lapses_at = a.streak_lapses_at, last_active_date = a.last_active_date,
-       last_active_at = a.last_active_at
+   SET total_study_time_seconds = a.study_seconds, last_active_at = a.last_active_at
   FROM generated_activity AS a
  WHERE s.user_id = a.user_id
 """
@@ -90,7 +90,8 @@ def generate(
     """Make students who study a made-up course: the same for the same arguments, all of it or nothing.
 
     It is one transaction, with the counters of every student exact at its end. Memory stays flat: students are made
-    and written in batches.
+    and written in batches. The second of each four classes is set to FSRS: its cards have memory states, and
+    in the log of reviews the ratings that they were made of, each card's newest one.
 
     Args:
         url: the database, migrated.
@@ -195,7 +196,9 @@ class _Batch:
         if not rows["decks"] or rows["decks"][-1].split("\t")[1] != str(deck.class_id):
             number = len(rows["classes"]) + 1
             about = f"A class of made-up cards, by seed {seed}."
-            rows["classes"].append(f"{deck.class_id}\tSynthetic class {number}\t{about}\t{number}\ttrue")
+            rows["classes"].append(
+                f"{deck.class_id}\tSynthetic class {number}\t{about}\t{number}\ttrue\t{deck.scheduler}"
+            )
         rows["decks"].append(f"{deck.id}\t{deck.class_id}\tSynthetic deck {order + 1}\t{order}\ttrue")
         rows["flashcards"] += [
             f"{card_id}\t{deck.id}\tWhat is term {number} of deck {order + 1}?\tThe definition of term {number}."
@@ -215,6 +218,17 @@ class _Batch:
             f"\t{rated.times_seen}\t{rated.seen_at}\t{rated.review_at}\t{rated.seen_at}"
             for rated in student.rated
         ]
+        rows["review_log"] += [
+            f"{prefix}{rated.card_id}\t{rated.confidence_level}\t{rated.seen_at}"
+            for rated in student.rated
+            if rated.memory is not None
+        ]
+        rows["memory_states"] += [
+            f"{prefix}{rated.card_id}\t{memory.stability!r}\t{memory.difficulty!r}\t{memory.phase}"
+            f"\t{_null(memory.step)}\t{memory.due_at}\t{memory.last_review_at}\t1"
+            for rated in student.rated
+            if (memory := rated.memory) is not None
+        ]
         for session in student.sessions:
             rated_cards = session.rated
             average = sum(rated.confidence_level for rated in rated_cards) / len(rated_cards)
@@ -229,12 +243,12 @@ class _Batch:
                 f"{session.id}\t{rated.card_id}\t{rated.confidence_level}\t\\N\t{rated.seen_at}"
                 for rated in rated_cards
             ]
-        if student.streak is not None:
-            days, last_active_date, lapses_at = student.streak
+        rows["user_active_days"] += [
+            f"{prefix}{active.day}\t{active.first_at}\t{active.lapses_at}" for active in student.active_days
+        ]
+        if student.last_active_at is not None:
             studied = sum(session.duration_seconds for session in student.sessions)
-            rows["generated_activity"].append(
-                f"{student.id}\t{studied}\t{days}\t{lapses_at}\t{last_active_date}\t{student.last_active_at}"
-            )
+            rows["generated_activity"].append(f"{student.id}\t{studied}\t{student.last_active_at}")
 
     def write(self, cursor: Cursor) -> None:
         """Copy it all into the database."""
@@ -244,11 +258,16 @@ class _Batch:
                 cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", lines, size=1 << 20)
 
 
+def _null(value: object) -> object:
+    r"""A value in a line for COPY, where \N is null."""
+    return r"\N" if value is None else value
+
+
 def _vacuum(connection: Connection) -> None:
     """Leave the tables as they are in a service that has been running: known to the planner, all rows visible."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(
-            "VACUUM (ANALYZE) users, user_stats, user_deck_stats, user_card_progress, study_sessions, "
-            "study_session_decks, session_cards, classes, decks, flashcards"
+            "VACUUM (ANALYZE) users, user_stats, user_deck_stats, user_active_days, user_card_progress, "
+            "review_log, memory_states, study_sessions, study_session_decks, session_cards, classes, decks, flashcards"
         )

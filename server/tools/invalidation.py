@@ -35,6 +35,6 @@ async def _bury(settings: Settings, keys: Collection[str]) -> bool:
     )
     await link.start()
     try:
-        return not await bury(link, keys, deadline_ms=_DEADLINE_MS)
+        return not (await bury(link, keys, deadline_ms=_DEADLINE_MS)).failures
     finally:
         await link.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.scheduling import Mastery, Review, mastery_of, next_review
-from server.domain.streaks import Streak, continue_streak
+from server.domain.memory import Memory, remember
+from server.domain.scheduling import Mastery, Review, SchedulerName, mastery_of, next_review
+from server.domain.streaks import ActiveDay, active_days
 
 # Few study very much and many a little: the n-th busiest in proportion to (n + _HEAD) ** -_SKEW, as Zipf's law has it.
 _SKEW, _HEAD, _WEIGHT_UNIT = 0.9, 5, 10**12
@@ -28,6 +30,8 @@ _SECONDS_A_CARD = (6, 40)
 _SITTINGS_A_SESSION = 4
 _CARDS_A_DECK = 50
 _DECKS_A_CLASS = 20
+# The second of each four classes is set to FSRS.
+_CLASSES_A_SCHEDULER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,13 @@ class Deck:
 
     id: UUID
     class_id: UUID
+    scheduler: SchedulerName
     card_ids: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """A card, and what its last rating said."""
+    """A card, what its last rating said, and what FSRS made of that where the class is set to it."""
 
     card_id: UUID
     deck_id: UUID
@@ -50,6 +55,7 @@ class Rated:
     times_seen: int
     seen_at: datetime
     review_at: datetime
+    memory: Memory | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A user with everything that they did. `streak` is days, last active date, when it lapses; None if idle."""
+    """A user with everything that they did."""
 
     id: UUID
     email: str
@@ -74,7 +80,7 @@ class Student:
     rated: list[Rated]
     sessions: list[Session]
     last_active_at: datetime | None
-    streak: tuple[int, str, datetime] | None
+    active_days: list[ActiveDay]
 
 
 def make_decks(cards: int, random: Random) -> list[Deck]:
@@ -84,8 +90,11 @@ def make_decks(cards: int, random: Random) -> list[Deck]:
     for first in range(0, cards, _CARDS_A_DECK):
         if decks and len(decks) % _DECKS_A_CLASS == 0:
             class_id = random_uuid(random)
+        number_of_class = len(decks) // _DECKS_A_CLASS
+        scheduler: SchedulerName = "fsrs" if number_of_class % _CLASSES_A_SCHEDULER == 1 else "fixed"
         size = min(_CARDS_A_DECK, cards - first)
-        decks.append(Deck(random_uuid(random), class_id, [random_uuid(random) for _ in range(size)]))
+        card_ids = [random_uuid(random) for _ in range(size)]
+        decks.append(Deck(random_uuid(random), class_id, scheduler, card_ids))
     return decks
 
 
@@ -122,7 +131,7 @@ def make_students(
         seed: tells the addresses of two stories apart.
         random: the source of chance.
     """
-    course = [(card_id, deck.id) for deck in decks for card_id in deck.card_ids]
+    course = [(card_id, deck) for deck in decks for card_id in deck.card_ids]
     around = course + course
     for number, share in enumerate(shares, start=1):
         zone = random.choices(*_TIME_ZONES)[0]
@@ -145,7 +154,7 @@ def make_students(
                 if random.randrange(_SITTINGS_A_SESSION) == 0
             ],
             last_active_at=rated[0].seen_at if rated else None,
-            streak=_streak(rated[0].seen_at, len(sittings), zone, random) if rated else None,
+            active_days=_active_days(sittings, ZoneInfo(zone)),
         )
 
 
@@ -155,7 +164,7 @@ def random_uuid(random: Random) -> UUID:
 
 
 def _sittings(
-    cards: Sequence[tuple[UUID, UUID]], ended_at: datetime, random: Random
+    cards: Sequence[tuple[UUID, Deck]], ended_at: datetime, random: Random
 ) -> Iterator[list[Rated]]:
     """The cards in sittings, newest first, and newest first in each."""
     moment = ended_at
@@ -165,12 +174,24 @@ def _sittings(
         times = random.choices(*_TIMES_SEEN, k=len(sitting))
         pace = timedelta(seconds=random.randint(*_SECONDS_A_CARD))
         rated = []
-        for (card_id, deck_id), level, seen in zip(sitting, levels, times, strict=True):
-            due_at = next_review(Review(level, moment))
-            rated.append(Rated(card_id, deck_id, level, mastery_of(level), seen, moment, due_at))
+        for (card_id, deck), level, seen in zip(sitting, levels, times, strict=True):
+            memory = _memory(level, moment) if deck.scheduler == "fsrs" else None
+            due_at = next_review(Review(level, moment)) if memory is None else memory.due_at
+            rated.append(Rated(card_id, deck.id, level, mastery_of(level), seen, moment, due_at, memory))
             moment -= pace
         yield rated
         moment -= timedelta(seconds=random.randint(3600, 2 * 86_400))
+
+
+def _memory(level: int, at: datetime) -> Memory:
+    """What FSRS knows after one review: but for the moment, always the same."""
+    first = _first_memory(level)
+    return replace(first, due_at=at + (first.due_at - first.last_review_at), last_review_at=at)
+
+
+@functools.cache
+def _first_memory(level: int) -> Memory:
+    return remember(None, Review(level, datetime(2000, 1, 1, tzinfo=UTC)))
 
 
 def _session(sitting: list[Rated], random: Random) -> Session:
@@ -179,9 +200,6 @@ def _session(sitting: list[Rated], random: Random) -> Session:
     return Session(random_uuid(random), started_at, duration, sitting)
 
 
-def _streak(last_seen_at: datetime, sittings: int, zone: str, random: Random) -> tuple[int, str, datetime]:
-    before = min(int(random.expovariate(1 / 6)), sittings)
-    here = ZoneInfo(zone)
-    yesterday = last_seen_at.astimezone(here).date() - timedelta(days=1)
-    streak = continue_streak(Streak(before, yesterday, last_seen_at + timedelta(days=1)), last_seen_at, here)
-    return streak.days, str(streak.last_active_date), streak.lapses_at
+def _active_days(sittings: Sequence[Sequence[Rated]], zone: ZoneInfo) -> list[ActiveDay]:
+    """The days of the sittings, by their first and last cards: none lasts longer than a quarter of an hour."""
+    return active_days((rated.seen_at for sitting in sittings for rated in (sitting[0], sitting[-1])), zone)

@@ -6,7 +6,8 @@ import asyncio
 
 import jwt
 
-from tests.api.conftest import SECRET_KEY, Api
+from server.settings import Settings
+from tests.api.conftest import SECRET_KEY, Api, StartApi
 
 ADA = {"email": "Ada@Example.com", "password": "correct horse battery", "name": " Ada Lovelace "}
 
@@ -86,3 +87,25 @@ async def test_tokens_are_exchanged_once_and_ended_by_logout(api: Api) -> None:
     assert [401, 401, 401] == [
         await refresh(token) for token in (first["refreshToken"], second["refreshToken"], "unknown")
     ]
+
+
+async def test_a_token_raced_through_two_workers_is_exchanged_once(
+    settings: Settings, start_api: StartApi
+) -> None:
+    """Of two uses at the same moment one is 200; the other is a reuse, which ends what the first one was given."""
+    workers = [await start_api(settings), await start_api(settings)]
+    for number in range(5):
+        address = {**ADA, "email": f"ada{number}@example.com"}
+        first = await (await workers[0].post("/api/auth/register", by=None, json=address)).json()
+        uses = await asyncio.gather(
+            *(
+                worker.post("/api/auth/refresh", by=None, json={"refreshToken": first["refreshToken"]})
+                for worker in workers
+            )
+        )
+        assert [200, 401] == sorted(use.status for use in uses)
+        won = await next(use for use in uses if use.status == 200).json()
+        again = await workers[1].post(
+            "/api/auth/refresh", by=None, json={"refreshToken": won["refreshToken"]}
+        )
+        assert (401, "invalid_refresh_token") == (again.status, (await again.json())["code"])

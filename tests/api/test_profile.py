@@ -78,3 +78,7 @@ async def test_days_of_offline_study_count_when_they_are_handed_in(
     assert [(4, "2026-03-04")] == ask(database_url, stored)
     await rate(api, course, "2026-03-06T12:00:00Z")
     assert [(1, "2026-03-06")] == ask(database_url, stored)
+    await rate(api, course, "2026-02-28T12:00:00Z", "2026-03-05T12:00:00Z")
+    assert [(7, "2026-03-06")] == ask(database_url, stored), (
+        "the device that had the days between comes back last"
+    )

@@ -157,6 +157,26 @@ async def test_a_refresh_token_expires(domain: Domain, accounts: Accounts, signe
             await accounts.refresh(token)
 
 
+async def test_expired_tokens_are_deleted_by_those_that_come(
+    domain: Domain, accounts: Accounts, signed_in: dict[str, Any]
+) -> None:
+    """Each login and each refresh deletes two expired tokens of anybody, the oldest first, and no living one."""
+    domain.sql(
+        "INSERT INTO refresh_tokens (user_id, family_id, token_hash, expires_at) SELECT id, gen_random_uuid(),"
+        " sha256(n::text::bytea), now() - n * interval '1 day' FROM users, generate_series(1, 5) AS n"
+    )
+    expired = "SELECT count(*) FROM refresh_tokens WHERE expires_at <= now()"
+    await accounts.log_in(email=EMAIL, password=PASSWORD)
+    assert [(3,)] == domain.sql(expired)
+    assert [(0,)] == domain.sql(
+        "SELECT count(*) FROM refresh_tokens WHERE expires_at < now() - interval '3 days 1 hour'"
+    )
+    second = await accounts.refresh(signed_in["refreshToken"])
+    await asyncio.gather(*(accounts.log_in(email=EMAIL, password=PASSWORD) for _ in range(3)))
+    assert [(0,)] == domain.sql(expired)
+    assert "refreshToken" in await accounts.refresh(second["refreshToken"])
+
+
 async def test_the_database_holds_no_secret(domain: Domain, signed_in: dict[str, Any]) -> None:
     """Neither the password nor the refresh token can be read from the tables."""
     rows = repr(domain.sql("SELECT password_hash FROM users")) + repr(

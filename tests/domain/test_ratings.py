@@ -149,7 +149,7 @@ async def test_the_profiles_time_zone_is_used_unless_the_request_names_one(
     user = people["user"].user_id
     domain.sql("UPDATE users SET time_zone = 'Pacific/Kiritimati' WHERE id = %s", user)
     for zone in (None, ZoneInfo("Etc/GMT+12")):
-        domain.sql("UPDATE user_stats SET last_active_date = NULL WHERE user_id = %s", user)
+        domain.sql("DELETE FROM user_active_days WHERE user_id = %s", user)
         before = datetime.now(UTC)
         await domain.record_ratings(user, [rate(course.cards["r1"])], zone=zone)
         days = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -26,6 +26,10 @@ MORE = """
     SELECT id, gen_random_uuid(), sha256(id::text::bytea), now() FROM users;
 """
 USER = "SELECT user_id::text FROM user_stats ORDER BY total_cards_studied DESC LIMIT 1"
+STUDIED_CLASS = f"""
+    SELECT d.class_id::text FROM decks AS d JOIN user_deck_stats AS s ON s.deck_id = d.id
+     WHERE s.user_id = ({USER})::uuid LIMIT 1
+"""  # noqa: S608 - from the line above
 # Values for parameters, by name: one row's worth. A query with a new parameter is put to the test by a line here.
 LOOKED_UP = {
     "user_id": USER,
@@ -71,8 +75,13 @@ def large_url(shared_postgres: EmbeddedServer, database_template: str) -> Iterat
     run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def explain(url: str, query: str, *, run: bool = False, **special: Any) -> list[dict[str, Any]]:
-    """The nodes of a query's plan, with values for its parameters (null where nobody knows one)."""
+def explain(
+    url: str, query: str, *, run: bool = False, after: Sequence[str] = (), **special: Any
+) -> list[dict[str, Any]]:
+    """The nodes of a query's plan, with values for its parameters (null where nobody knows one).
+
+    Args: run: whether to run it, for the numbers of rows; after: statements before, undone afterwards.
+    """
     values: dict[str, Any] = {}
     for name in QUERIES[query].parameters:
         if name in LOOKED_UP:
@@ -83,6 +92,8 @@ def explain(url: str, query: str, *, run: bool = False, **special: Any) -> list[
         values["before_rank"] = RANKS[query]
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         how = "ANALYZE, TIMING OFF, FORMAT JSON" if run else "FORMAT JSON"
+        for statement in after:
+            cursor.execute(statement)
         cursor.execute(f"EXPLAIN ({how}) {QUERIES[query].sql}", values | special)
         ((plan,),) = cursor.fetchall()
         connection.rollback()
@@ -115,7 +126,7 @@ def test_most_tables_are_large_here(large_tables: set[str]) -> None:
     """What the tests below ask for means something for each of these."""
     assert {
         "users", "user_stats", "user_deck_stats", "user_card_progress", "flashcards", "session_cards",
-        "study_sessions", "study_session_decks", "bookmarks", "refresh_tokens",
+        "study_sessions", "study_session_decks", "bookmarks", "refresh_tokens", "user_active_days",
     } <= large_tables  # fmt: skip
 
 
@@ -135,21 +146,51 @@ def test_a_page_of_users_reads_its_rows(large_url: str, query: str) -> None:
     assert [51, 51, 0] == read
 
 
-def test_a_page_by_streak_reads_a_page_for_each_midnight(large_url: str) -> None:
-    """The best of each midnight ahead, some lapsed ones, and the midnights themselves."""
-    ((midnights,),) = ask(
-        large_url, "SELECT count(DISTINCT streak_lapses_at) FROM user_stats WHERE streak_lapses_at > now()"
-    )
-    assert 3 < midnights
-    nodes = explain(large_url, "list_users_by_streak", run=True)
-    assert 51 == rows_read(nodes, "users")
-    assert (midnights + 2) * 51 + midnights + 1 >= rows_read(nodes, "user_stats")
+ALL_LIVE = """
+    UPDATE user_stats SET study_streak_days = 1 + (hashtext(user_id::text) & 63),
+           streak_lapses_at = date_trunc('day', now()) + (hashtext(user_id::text) & 15) * interval '1 hour'
+                              + interval '1 day'
+"""
+ALL_ENDED = ALL_LIVE.replace("+ interval '1 day'", "- interval '3 days'")
+STATES = {
+    "as analyzed": (),
+    "never analyzed": (ALL_LIVE, "DELETE FROM pg_statistic WHERE starelid = 'user_stats'::regclass"),
+    "analyzed when all had ended": (ALL_ENDED, "ANALYZE user_stats", ALL_LIVE),
+    "analyzed when all lived": (ALL_LIVE, "ANALYZE user_stats", ALL_ENDED),
+    "analyzed when each had a midnight": (
+        ALL_LIVE,
+        "UPDATE user_stats SET streak_lapses_at = now() + hashtext(user_id::text) * interval '1 s'",
+        "ANALYZE user_stats",
+        ALL_LIVE,
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("position", ["first", "among the living", "among the ended"])
+def test_a_page_by_streak_reads_a_page_for_each_midnight(large_url: str, state: str, position: str) -> None:
+    """The best of each midnight ahead and some lapsed ones, whatever the planner knew when it was last told."""
+    before: dict[str, Any] = {
+        "first": {},
+        "among the living": {"before_days": 40, "before_lapses_at": "2100-01-01 00:00Z"},
+        "among the ended": {"before_days": 0, "before_lapses_at": "2000-01-01 00:00Z"},
+    }[position]
+    nodes = explain(large_url, "list_users_by_streak", run=True, after=STATES[state], **before)
+    assert rows_read(nodes, "users") <= 51
+    # 40 zones have midnights of their own at the most; each is read along the index, and so are their midnights.
+    assert rows_read(nodes, "user_stats") <= 40 * 53
+    assert not {"Bitmap Heap Scan", "Seq Scan"} & {
+        node["Node Type"] for node in nodes if node.get("Relation Name") == "user_stats"
+    }
 
 
 @pytest.mark.parametrize("query", ["list_user_classes", "list_class_mastery"])
 def test_progress_by_class_reads_counters(large_url: str, query: str) -> None:
     """However much the user has studied: no progress row, and a counter for each deck at most."""
-    nodes = explain(large_url, query, run=True)
+    ((studied,),) = ask(large_url, STUDIED_CLASS)
+    nodes = explain(
+        large_url, query, run=True, **({"class_id": studied} if query == "list_class_mastery" else {})
+    )
     assert 0 == rows_read(nodes, "user_card_progress")
     ((decks,),) = ask(large_url, "SELECT count(*) FROM decks")
     assert 0 < rows_read(nodes, "user_deck_stats") <= decks

@@ -25,7 +25,9 @@ STUDIED = """
            user_id, flashcard_id, confidence_level, mastery_status, last_seen_at, next_review_at)
     SELECT u.id, f.id, 3, CASE WHEN f.question > 'Q3' THEN 'learning' ELSE 'new' END, now(), now()
       FROM users AS u, flashcards AS f WHERE u.email < '4';
-    UPDATE user_stats SET study_streak_days = 9, streak_lapses_at = now() + interval '1 day'
+    UPDATE user_stats
+       SET study_streak_days = 9, last_active_date = (now() AT TIME ZONE 'UTC')::date,
+           streak_lapses_at = ((now() AT TIME ZONE 'UTC')::date + 2)::timestamp AT TIME ZONE 'UTC'
      WHERE user_id IN (SELECT id FROM users WHERE email < '3');
     UPDATE user_stats SET streak_lapses_at = now() - interval '1 day'
      WHERE user_id IN (SELECT id FROM users WHERE email > '3');
@@ -61,10 +63,23 @@ def test_progress_finds_its_decks_and_is_counted_by_them(old_url: str) -> None:
 
 
 def test_streaks_stay_and_those_that_ended_are_none(old_url: str) -> None:
-    """Who had a living streak has it still; where 0 days lapsed at some time, nothing lapses any more."""
+    """Who had a living streak has it still; what the ratings know besides is a day; nothing lapses of nothing."""
     migrate(old_url)
-    assert [(0, True, 2), (9, False, 2)] == ask(
+    assert [(0, True, 1), (1, False, 1), (9, False, 2)] == ask(
         old_url,
         "SELECT study_streak_days, streak_lapses_at = '-infinity', count(*)::integer FROM user_stats"
         " GROUP BY 1, 2 ORDER BY 1",
     )
+    assert [(1, 1), (2, 9)] == ask(
+        old_url,
+        "SELECT count(*), days FROM (SELECT count(*) AS days FROM user_active_days GROUP BY user_id) AS u"
+        " GROUP BY days ORDER BY days",
+    )
+    assert [] == check_counters(old_url).examples
+
+
+def test_a_zone_that_the_server_does_not_know_is_utc(old_url: str) -> None:
+    """A profile's zone of another time zone database fails no migration."""
+    run_sql(old_url, "UPDATE users SET time_zone = 'Mars/Olympus_Mons'")
+    migrate(old_url)
+    assert [(3,)] == ask(old_url, "SELECT count(DISTINCT user_id) FROM user_active_days")

@@ -25,11 +25,16 @@ DAMAGE = """
      WHERE user_id = (SELECT user_id FROM user_deck_stats ORDER BY user_id OFFSET 20 LIMIT 1);
     INSERT INTO user_deck_stats
     SELECT user_id, gen_random_uuid(), 1, 2, 3 FROM user_stats ORDER BY user_id DESC LIMIT 1;
+    UPDATE user_stats SET study_streak_days = 99, last_active_date = '2020-02-02'
+     WHERE user_id = (SELECT user_id FROM user_stats ORDER BY user_id LIMIT 1);
 """
 KEPT = """
-    SELECT user_id::text, '', new_cards, learning_cards, mastered_cards, total_study_time_seconds FROM user_stats
+    SELECT user_id::text, '', new_cards, learning_cards, mastered_cards, total_study_time_seconds, study_streak_days,
+           last_active_date, streak_lapses_at
+      FROM user_stats
      UNION ALL
-    SELECT user_id::text, deck_id::text, new_cards, learning_cards, mastered_cards, 0 FROM user_deck_stats
+    SELECT user_id::text, deck_id::text, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL
+      FROM user_deck_stats
      ORDER BY 1, 2
 """
 
@@ -62,6 +67,8 @@ def test_each_difference_is_told_in_words(studied_url: str) -> None:
     assert report.differences == len(report.examples)
     assert "mastered_cards is " in words
     assert "total_study_time_seconds is 5 instead of " in words
+    assert "study_streak_days is 99 instead of " in words
+    assert "last_active_date is 2020-02-02 instead of " in words
     assert ": no counters are kept" in words
     assert ": counters are kept, and there is nothing to count" in words
 

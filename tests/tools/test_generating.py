@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.__main__ import main
+from server.domain.memory import remember
+from server.domain.scheduling import Review
 from server.tools.accounts import ensure_demo_accounts
 from server.tools.counters import CountersReport, check_counters
 from server.tools.embedded import EmbeddedServer
@@ -25,7 +27,7 @@ from tests.tools.commands import run_command
 DAY = date(2026, 1, 31)
 TABLES = (
     "users", "user_stats", "user_deck_stats", "classes", "decks", "flashcards", "user_card_progress",
-    "study_sessions", "study_session_decks", "session_cards",
+    "study_sessions", "study_session_decks", "session_cards", "user_active_days", "review_log", "memory_states",
 )  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def count(url: str, table: str) -> int:
 def everything(url: str) -> dict[str, list[Any]]:
     """All rows but for what the database itself adds: moments of insertion and numbers of rows."""
     columns = dict.fromkeys(TABLES, "t") | {"session_cards": "t.session_id, t.flashcard_id, t.rated_at"}
+    columns["review_log"] = "to_jsonb(t) - 'id'"
     for table in ("users", "classes", "decks", "flashcards"):
         columns[table] = "to_jsonb(t) - 'created_at' - 'updated_at'"
     queries = {table: f"SELECT {columns[table]} FROM {table} AS t ORDER BY t::text" for table in TABLES}  # noqa: S608 - names
@@ -112,6 +115,47 @@ def test_what_is_made_could_have_happened(database_url: str) -> None:
         "SELECT bool_and(last_active_at = (SELECT max(last_seen_at) FROM user_card_progress AS p"
         " WHERE p.user_id = s.user_id)) FROM user_stats AS s WHERE study_streak_days > 0",
     )
+
+
+def test_cards_of_classes_set_to_fsrs_are_remembered(database_url: str) -> None:
+    """Each rated card of every fourth class has the memory that FSRS makes of its log, and is due when that says."""
+    generate(database_url, users=6, cards=2100, ratings=3000, until=DAY)
+    assert [("fixed",), ("fsrs",), ("fixed",)] == ask(
+        database_url, "SELECT scheduler FROM classes ORDER BY sort_order"
+    )
+    rows = ask(
+        database_url,
+        "SELECT p.confidence_level, p.last_seen_at, p.next_review_at, m.*,"
+        " (SELECT count(*) FROM review_log AS r WHERE (r.user_id, r.flashcard_id) = (p.user_id, p.flashcard_id))"
+        " FROM user_card_progress AS p JOIN decks AS d ON d.id = p.deck_id JOIN classes AS c ON c.id = d.class_id"
+        " LEFT JOIN memory_states AS m USING (user_id, flashcard_id) WHERE c.scheduler = 'fsrs'",
+    )
+    assert len(rows) > 100
+    for (
+        level,
+        seen_at,
+        due_at,
+        _,
+        _,
+        stability,
+        difficulty,
+        state,
+        step,
+        kept_due_at,
+        reviewed_at,
+        reviews,
+        logged,
+    ) in rows:
+        made = remember(None, Review(level, seen_at))
+        assert (made.stability, made.difficulty, made.phase, made.step) == (
+            stability,
+            difficulty,
+            state,
+            step,
+        )
+        assert made.due_at == kept_due_at == due_at
+        assert (seen_at, 1, 1) == (reviewed_at, reviews, logged)
+    assert len(rows) == count(database_url, "memory_states") == count(database_url, "review_log")
 
 
 @given(users=st.integers(1, 60), cards=st.integers(1, 60), part=st.floats(0, 1), seed=st.integers(0, 9))

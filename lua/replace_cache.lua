@@ -1,0 +1,29 @@
+--[[
+  Puts the new value of a key in the place of the old one, if that is still there; else a tombstone.
+
+  A writer that saw a value before its write, and knows what the write has made of it, need not leave the next reader
+  to load it. But if anything happened at the key since the writer looked (another write, a reader's fill), its value
+  may lack what that has brought: then nobody gets either of them. Both are new versions: a fill by a reader who looked
+  before is refused from now on (fill_cache.lua).
+
+  KEYS:
+    KEYS[1]  the cache key
+  ARGV:
+    ARGV[1]  the first 9 bytes that the writer saw there
+    ARGV[2]  the value to store, in the form of stores/stored_values.py
+    ARGV[3]  its time to live, milliseconds
+    ARGV[4]  the tombstone
+    ARGV[5]  its time to live, milliseconds
+  Returns:
+    1 if the value was stored, 0 if the tombstone was
+]]
+local key = KEYS[1]
+local seen, value, value_ttl_ms = ARGV[1], ARGV[2], ARGV[3]
+local tombstone, tombstone_ttl_ms = ARGV[4], ARGV[5]
+
+if redis.call('GETRANGE', key, 0, 8) ~= seen then
+  redis.call('SET', key, tombstone, 'PX', tombstone_ttl_ms)
+  return 0
+end
+redis.call('SET', key, value, 'PX', value_ttl_ms)
+return 1
