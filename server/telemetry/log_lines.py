@@ -1,4 +1,4 @@
-"""Renders one log event as one line of JSON, below ten thousand bytes, whatever the event holds."""
+"""Renders one log event as one line of JSON of a bounded length, whatever the event holds."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MAX_LINE_BYTES = 9_999
 _LIMITS = (
     Limits(characters=2000, items=60, depth=6, stack=4500),
     Limits(characters=600, items=30, depth=4, stack=2500),
+    Limits(characters=250, items=30, depth=4, stack=1800),
     Limits(characters=120, items=15, depth=2, stack=600),
     Limits(characters=60, items=4, depth=0, stack=60),
 )
@@ -77,9 +78,13 @@ class JsonLines:
         service: what the service is called.
         env: where it runs, such as `production`.
         version: what is running there.
+        longest_bytes: of a line; at least 4096.
     """
 
-    def __init__(self, shape: Shape, *, service: str, env: str, version: str) -> None:
+    def __init__(
+        self, shape: Shape, *, service: str, env: str, version: str, longest_bytes: int = MAX_LINE_BYTES
+    ) -> None:
+        self._longest_bytes = longest_bytes
         names = _NAMES[shape]
         self._names = names
         self._timestamp, self._level = names.get("timestamp", "timestamp"), names.get("level", "level")
@@ -104,7 +109,7 @@ class JsonLines:
                 line = self._render(
                     "log", level, {"event": _event_name(event), "log.failure": repr(error)}, _LIMITS[-1]
                 )
-            if len(line) <= MAX_LINE_BYTES:
+            if len(line) <= self._longest_bytes:
                 return line
         return self._render(name, level, {"event": _event_name(event), "log.truncated": True}, _LIMITS[-1])
 
@@ -163,7 +168,7 @@ class JsonLines:
         if failure is not None:
             line |= self._failure(failure, limits)
         encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        if len(encoded) > MAX_LINE_BYTES or (encoded.isascii() and b"\x7f" not in encoded):
+        if len(encoded) > self._longest_bytes or (encoded.isascii() and b"\x7f" not in encoded):
             return encoded
         return _UNPRINTABLE.sub(_escape, encoded)
 
