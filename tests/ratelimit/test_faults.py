@@ -14,7 +14,7 @@ from server.ratelimit import Charge, Decision, Limiter, Policy
 from server.stores.redis_link import RedisLink
 from tests.ratelimit.broken_redis import FAULTS, Fault, breakable_redis
 from tests.ratelimit.conftest import FaultRow, fault_table
-from tests.stores.redis_servers import wait_until
+from tests.waiting import wait_until
 
 DEADLINE_MS = 200
 BROKEN_SECONDS = 1.2
