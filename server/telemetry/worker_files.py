@@ -51,7 +51,7 @@ class WorkerFiles:
         self._directory = directory
         self._layouts: dict[str, _Layout] = {}
         self._series: dict[tuple[str, str | None], tuple[str, Series]] = {}
-        self._counts: dict[str, Series] = {}
+        self._counts: dict[tuple[str, ...], Series] = {}
 
     def values(self, kind: str = "*") -> dict[str, list[tuple[Series, float]]]:
         """By the name of their metric: sums over all workers, of gauges what their mode says.
@@ -112,8 +112,11 @@ class WorkerFiles:
             labels["pid"] = pid
         count = None
         if kind == "histogram":
-            of_count = Series.of(f"{name}_count", {label: labels[label] for label in labels if label != "le"})
-            count = self._counts.setdefault(of_count.text, of_count)
+            others = {label: labels[label] for label in labels if label != "le"}
+            of_one = name, *others.values()
+            count = self._counts.get(of_one)
+            if count is None:
+                count = self._counts[of_one] = Series.of(f"{name}_count", others)
         found = self._series[key, pid] = name, Series.of(sample, labels, count=count)
         return found
 
