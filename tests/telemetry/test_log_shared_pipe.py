@@ -35,8 +35,8 @@ async def main():
     requests = AccessLog()
     for number in range({EVENTS}):
         for _ in range(3):
-            requests.write(RequestContext("r" * 200, "t" * 200), method="GET", route="/r", status=200, duration_ms=1.0,
-                           timings=Timings(), client_ip="::1", response_bytes=1, rate_limit="allowed")
+            requests.write(RequestContext("r" * 200, "t" * 200), method="GET", route="/r", status=200, counts={{}},
+                           elapsed=Timings().read(), client_ip="::1", response_bytes=1, rate_limit="allowed")
         try:
             deep(20)
         except ValueError:
