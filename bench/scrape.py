@@ -7,17 +7,24 @@ prometheus_client's own collector reads the same files for comparison. Times are
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.harness_machine import describe_machine
+from bench.harness_results import write_document
+from bench.harness_table import as_text
+from server.settings import ROOT
 from server.telemetry.multiprocess import VARIABLE, memory_directory
 
+RESULTS = ROOT / "bench" / "results" / "scrape.json"
 ROUTES, STATUSES, QUERIES, POLICIES = 50, (200, 401, 429), 60, 8
 
 
@@ -36,7 +43,7 @@ def main() -> None:
         for _ in range(options.workers):
             subprocess.run([sys.executable, "-m", "bench.scrape", "--fill"], env=environment, check=True)
         os.environ[VARIABLE] = folder
-        measure(Path(folder), options.rounds)
+        measure(Path(folder), options.rounds, options.workers)
 
 
 def fill() -> None:
@@ -54,8 +61,8 @@ def fill() -> None:
             metrics.rate_limit_decisions.labels(f"policy{policy}", outcome, "redis").inc()
 
 
-def measure(folder: Path, rounds: int) -> None:
-    """Print what a scrape costs, ours and the library's."""
+def measure(folder: Path, rounds: int, workers: int) -> None:
+    """Print what a scrape costs, ours and the library's, and write it down."""
     from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - as above
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - as above
 
@@ -69,16 +76,41 @@ def measure(folder: Path, rounds: int) -> None:
         "OpenMetrics": lambda: metrics.render_text("application/openmetrics-text")[0],
         "prometheus_client": lambda: generate_latest(library),
     }
-    for name, way in ways.items():
-        spent_ms = []
-        for _ in range(rounds):
+    spent_ms: dict[str, list[float]] = {name: [] for name in ways}
+    lines = {}
+    for _ in range(rounds):  # in turn, so that a disturbance disturbs all
+        for name, way in ways.items():
+            gc.collect()  # nobody pays for what another has left
             began = time.process_time()
             text = way()
-            spent_ms.append((time.process_time() - began) * 1000)
-        print(
-            f"{name:18} {len(text.splitlines()):6} lines  median {statistics.median(spent_ms):6.1f} ms"
-            f"  worst {max(spent_ms):6.1f} ms"
+            spent_ms[name].append((time.process_time() - began) * 1000)
+            lines[name] = len(text.splitlines())
+    median = {name: statistics.median(spent) for name, spent in spent_ms.items()}
+    library_ms = median["prometheus_client"]
+    rows = [
+        (
+            name,
+            f"{lines[name]}",
+            f"{median[name]:.1f}",
+            f"{spent_ms[name][0]:.1f}",
+            f"{max(spent_ms[name][1:]):.1f}",
+            f"{library_ms / median[name]:.1f}",
         )
+        for name in ways
+    ]
+    print(as_text(("format", "lines", "median ms", "first ms", "worst later ms", "times as fast"), rows))
+    write_document(
+        {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": describe_machine(),
+            "workers": workers,
+            "routes": ROUTES,
+            "medianMs": median,
+            "firstMs": {name: spent[0] for name, spent in spent_ms.items()},
+            "worstLaterMs": {name: max(spent[1:]) for name, spent in spent_ms.items()},
+        },
+        RESULTS,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.eventually import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 _PARTS = (

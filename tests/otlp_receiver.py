@@ -44,7 +44,7 @@ class OtlpReceiver:
 
     url: str = ""
     spans: list[ReceivedSpan] = field(default_factory=list)
-    resource: dict[str, Any] = field(default_factory=dict)
+    resources: list[dict[str, Any]] = field(default_factory=list)
     headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,7 +55,7 @@ class OtlpReceiver:
         self.headers.append(request.headers)
         await self.answers.wait()
         for of_resource in message.resource_spans:
-            self.resource = _values(of_resource.resource.attributes)
+            self.resources.append(_values(of_resource.resource.attributes))
             for of_scope in of_resource.scope_spans:
                 self.spans += [_received(span) for span in of_scope.spans]
         answer = ExportTraceServiceResponse().SerializeToString()

@@ -24,7 +24,7 @@ from server.tools.accounts import ensure_demo_accounts
 from server.tools.embedded import free_port, postgres_server, redis_server
 from server.tools.web import is_ready
 from tests.checkout import ROOT, Checkout, Service
-from tests.eventually import eventually
+from tests.waiting import eventually
 
 HOST = "127.0.0.1"
 PASSWORD = "correct horse battery"

@@ -19,7 +19,7 @@ import pytest
 
 from server.tools.embedded import free_port, postgres_server, redis_server
 from tests.checkout import Checkout, Service, environment
-from tests.eventually import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

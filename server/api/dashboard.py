@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,15 +18,14 @@ from server.api.responses import json_response
 from server.api.schemas import DashboardQuerySchema
 from server.api.services import services_of
 from server.domain.values import iso_timestamp
-from server.telemetry.history import WINDOW_SECONDS, History, Point
+from server.telemetry.fleet import GAP_SECONDS
+from server.telemetry.history import WINDOW_SECONDS, Point
 from server.telemetry.key_metrics import key_metrics, share
-from server.telemetry.totals import REQUEST_BOUNDS_MS, quantile_ms
+from server.telemetry.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms
 
 _QUERY = DashboardQuerySchema()
 _MOST_ROUTES = 8
 _MOST_CLIENTS = 8
-# A point that covers more seconds than this follows a time in which nobody counted: a gap in the charts.
-_GAP_SECONDS = 150
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -62,9 +61,8 @@ async def show_dashboard(request: web.Request) -> web.Response:
     require_admin_or_metrics_token(request)
     after = read_query(request, _QUERY)["after"]
     services = services_of(request)
-    history = services.history.history
-    report, refused = await asyncio.gather(
-        services.health.run(), services.refusals.most_refused(_MOST_CLIENTS)
+    report, refused, fleet = await asyncio.gather(
+        services.health.run(), services.refusals.most_refused(_MOST_CLIENTS), services.history.fleet()
     )
     health = report.as_json()
     response = json_response(
@@ -72,12 +70,13 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "timestamp": iso_timestamp(datetime.now(UTC)),
             "version": __version__,
             "status": health["status"],
+            "machines": fleet.machines,
             "windowSeconds": WINDOW_SECONDS,
-            "keyMetrics": key_metrics(history.window()),
+            "keyMetrics": key_metrics(fleet.window),
             "services": health["services"],
             "uptime": health["uptime"],
-            "history": _columns(history, after),
-            "slowestRoutes": _slowest_routes(history),
+            "history": _columns(fleet.points, after),
+            "slowestRoutes": _slowest_routes(fleet.routes),
             "refusedClients": [{"client": client, "refusals": count} for client, count in refused],
         }
     )
@@ -119,16 +118,18 @@ def _site() -> Site:
     )
 
 
-def _columns(history: History, after: int) -> dict[str, list[float | None]]:
+def _columns(points: Sequence[Point], after: int) -> dict[str, list[float | None]]:
     """The points after a time, a list for each series: what a chart takes."""
     columns: dict[str, list[float | None]] = {"time": [], **{name: [] for name in _SERIES}}
-    for point in history.points:
+    former = after
+    for point in points:
         if point.time <= after:
             continue
-        if point.seconds > _GAP_SECONDS:
+        if former and point.time - former > GAP_SECONDS:
             columns["time"].append(point.time - 1)
             for name in _SERIES:
                 columns[name].append(None)
+        former = point.time
         columns["time"].append(point.time)
         for name, value_of in _SERIES.items():
             value = value_of(point)
@@ -136,10 +137,10 @@ def _columns(history: History, after: int) -> dict[str, list[float | None]]:
     return columns
 
 
-def _slowest_routes(history: History) -> list[dict[str, Any]]:
+def _slowest_routes(fleet: Routes) -> list[dict[str, Any]]:
     """By p95, of the last five to ten minutes."""
     routes = []
-    for name, (microseconds, *counts) in history.routes().items():
+    for name, (microseconds, *counts) in fleet.items():
         method, _, template = name.partition(" ")
         requests = sum(counts)
         routes.append(

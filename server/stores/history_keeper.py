@@ -8,11 +8,13 @@ import hashlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.scripts import load_script
+from server.telemetry.fleet import Fleet
 from server.telemetry.history import KEPT_SECONDS, History
 from server.telemetry.totals import Totals
 
@@ -20,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS: Final = 5.0
 _DEADLINE_MS: Final = 500
+_MOST_MACHINES: Final = 50
+_MACHINES_KEY: Final = (
+    "h:{history}:machines"  # one hash slot, so that one call gets all histories from a cluster too
+)
 
 
 class HistoryKeeper:
@@ -27,7 +33,7 @@ class HistoryKeeper:
 
     Whose turn it is, a key with a time to live decides: who sets it, writes. Without Redis every worker goes on by
     itself from what it has read last. What is counted is what the workers of this machine share, so machines keep
-    histories of their own.
+    histories of their own; who looks gets all of them together.
 
     Args:
         redis: the link; it is not closed here.
@@ -51,7 +57,8 @@ class HistoryKeeper:
         self._also = also
         self._interval_seconds = interval_seconds
         name = machine or hashlib.blake2b(socket.gethostname().encode(), digest_size=6).hexdigest()
-        self._key, self._turn_key = f"h:history:{name}", f"h:turn:{name}"
+        self._name, self._key, self._turn_key = name, _key(name), f"h:turn:{name}"
+        self._script = load_script("store_history")
         self._task: asyncio.Task[None] | None = None
         self.history = History()
 
@@ -85,10 +92,27 @@ class HistoryKeeper:
         if not isinstance(turn, BaseException):
             await self._store()
 
+    async def fleet(self) -> Fleet:
+        """What all machines remember, as of now; without Redis this one alone."""
+        others: list[Any] = []
+        with contextlib.suppress(RedisUnavailable, RedisReplyError):
+            names = await self._redis.execute("ZRANGE", _MACHINES_KEY, 0, -1, deadline_ms=_DEADLINE_MS)
+            keys = [_key(name.decode()) for name in names if name.decode() != self._name]
+            if keys:
+                others = await self._redis.execute("MGET", *keys, deadline_ms=_DEADLINE_MS)
+        if not any(others):
+            return Fleet.of([self.history])
+        return await asyncio.to_thread(_together, self.history, [packed for packed in others if packed])
+
     async def _store(self) -> None:
         packed = await asyncio.to_thread(self.history.pack)
         with contextlib.suppress(RedisUnavailable, RedisReplyError):  # the next turn stores all of it
-            await self._redis.execute("SET", self._key, packed, "EX", KEPT_SECONDS, deadline_ms=_DEADLINE_MS)
+            await self._redis.run_script(
+                self._script,
+                [self._key, _MACHINES_KEY],
+                [packed, self._name, int(time.time()), KEPT_SECONDS, _MOST_MACHINES],
+                deadline_ms=_DEADLINE_MS,
+            )
 
     async def _run(self) -> None:
         while True:
@@ -98,3 +122,13 @@ class HistoryKeeper:
             except Exception as error:  # noqa: BLE001 - the page may miss a point; the service goes on
                 log.warning("dashboard.point_missed", error=error)
             await asyncio.sleep(self._interval_seconds)
+
+
+def _key(machine: str) -> str:
+    return f"h:{{history}}:of:{machine}"
+
+
+def _together(own: History, packed: list[bytes]) -> Fleet:
+    """For a thread: unpacking takes milliseconds."""
+    others = [history for each in packed if (history := History.unpack(each)) is not None]
+    return Fleet.of([own, *others])

@@ -27,9 +27,9 @@ class Point:
 
     time: int
     seconds: int
-    counters: tuple[int, ...]
-    requests: tuple[int, ...]
-    queries: tuple[int, ...]
+    counters: tuple[float, ...]
+    requests: tuple[float, ...]
+    queries: tuple[float, ...]
     gauges: tuple[float, ...]
 
     def __getitem__(self, name: str) -> float:
@@ -155,7 +155,7 @@ def _since(before: Sequence[int] | None, now: Sequence[int]) -> tuple[int, ...]:
     return tuple(new - old for old, new in zip(before, now, strict=True))
 
 
-def _sum(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+def _sum(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 

@@ -107,9 +107,9 @@ def _measure(window: Point) -> Mapping[str, tuple[float | None, int]]:
     reads = int(window["hits"] + window["misses"])
     memory = window["memory_percent"]
     return {
-        "responseTime": (quantile_ms(0.95, window.requests, REQUEST_BOUNDS_MS), sum(window.requests)),
+        "responseTime": (quantile_ms(0.95, window.requests, REQUEST_BOUNDS_MS), int(sum(window.requests))),
         "cacheHitRate": (share(window["hits"], reads), reads),
-        "queryTime": (quantile_ms(0.95, window.queries, QUERY_BOUNDS_MS), sum(window.queries)),
+        "queryTime": (quantile_ms(0.95, window.queries, QUERY_BOUNDS_MS), int(sum(window.queries))),
         "errorRate": (share(errors, requests), errors),
         "rejections": (share(rejected, requests), rejected),
         "memory": (None if memory < 0 else memory, 0),

@@ -26,7 +26,7 @@ from structlog.processors import StackInfoRenderer
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor
 
-from server.telemetry.log_lines import ConsoleLines, JsonLines
+from server.telemetry.log_lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
 from server.telemetry.log_output import LineOutput
 from server.telemetry.request_context import current_request
 
@@ -68,12 +68,18 @@ def configure_logging(
     if format not in get_args(Format):
         raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(Format))}")
 
+    output = _output(descriptor)
     render: Processor
     if format == "console":
         render = ConsoleLines(colors=os.isatty(descriptor))
     else:
-        render = JsonLines(format, service=service, env=env, version=version)  # type: ignore[arg-type]
-    output = _output(descriptor)
+        render = JsonLines(
+            format,  # type: ignore[arg-type]
+            service=service,
+            env=env,
+            version=version,
+            longest_bytes=min(MAX_LINE_BYTES, output.whole_bytes),
+        )
     output.describe_loss = lambda count: _rendered(
         render, "warning", {"event": "log.lines_dropped", "count": count}
     )

@@ -1,4 +1,4 @@
-"""Renders one log event as one line of JSON, below ten thousand bytes, whatever the event holds."""
+"""Renders one log event as one line of JSON of a bounded length, whatever the event holds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 import structlog
 
 from server.telemetry.log_safety import Converter, Limits, safe_stack, safe_text
-
-Shape = Literal["json", "ecs", "gcp"]
+from server.telemetry.log_shapes import Line, Shape, reshaping
 
 # Heroku's router and Docker's log drivers cut longer lines, which then are no JSON any more.
 MAX_LINE_BYTES = 9_999
@@ -25,6 +24,7 @@ MAX_LINE_BYTES = 9_999
 _LIMITS = (
     Limits(characters=2000, items=60, depth=6, stack=4500),
     Limits(characters=600, items=30, depth=4, stack=2500),
+    Limits(characters=250, items=30, depth=4, stack=1800),
     Limits(characters=120, items=15, depth=2, stack=600),
     Limits(characters=60, items=4, depth=0, stack=60),
 )
@@ -39,31 +39,10 @@ _EXACT = 2**53
 _CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
 
 # The fields of the line that every request writes: neither secret nor in anybody's way.
-_ACCESS_FIELDS = (
+_ACCESS_FIELDS = frozenset({
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
     "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
-)  # fmt: skip
-
-# Elastic Common Schema 8 and Google Cloud Logging: the names that differ.
-_NAMES: dict[Shape, dict[str, str]] = {
-    "json": {},
-    "ecs": {
-        "timestamp": "@timestamp",
-        "level": "log.level",
-        "logger": "log.logger",
-        "service": "service.name",
-        "env": "service.environment",
-        "version": "service.version",
-        "trace_id": "trace.id",
-        "request_id": "http.request.id",
-        "http.method": "http.request.method",
-        "http.status": "http.response.status_code",
-        "user_id": "user.id",
-        "client_ip": "client.ip",
-        "error.stack": "error.stack_trace",
-    },
-    "gcp": {"level": "severity", "timestamp": "time", "error.stack": "stack_trace"},
-}
+})  # fmt: skip
 
 
 _MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
@@ -77,19 +56,18 @@ class JsonLines:
         service: what the service is called.
         env: where it runs, such as `production`.
         version: what is running there.
+        longest_bytes: of a line; at least 4096.
     """
 
-    def __init__(self, shape: Shape, *, service: str, env: str, version: str) -> None:
-        names = _NAMES[shape]
-        self._names = names
-        self._timestamp, self._level = names.get("timestamp", "timestamp"), names.get("level", "level")
-        self._logger = names.get("logger", "logger")
-        self._known_names = {name: names.get(name, name) for name in _ACCESS_FIELDS}
-        self._uppercase = shape == "gcp"
+    def __init__(
+        self, shape: Shape, *, service: str, env: str, version: str, longest_bytes: int = MAX_LINE_BYTES
+    ) -> None:
+        self._longest_bytes = longest_bytes
+        self._reshape = reshaping(shape)
         self._second, self._second_text = -1, ""
         self.shape = shape
         self.service = {
-            names.get(name, name): safe_text(value, 100)
+            name: safe_text(value, 100)
             for name, value in (("service", service), ("env", env), ("version", version))
         }
 
@@ -104,24 +82,22 @@ class JsonLines:
                 line = self._render(
                     "log", level, {"event": _event_name(event), "log.failure": repr(error)}, _LIMITS[-1]
                 )
-            if len(line) <= MAX_LINE_BYTES:
+            if len(line) <= self._longest_bytes:
                 return line
         return self._render(name, level, {"event": _event_name(event), "log.truncated": True}, _LIMITS[-1])
 
     def render_known(self, logger: str, level: str, message: str, fields: Mapping[str, Any]) -> bytes:
         """The line of an event whose fields are known to be short, safe and without secrets: no look at any value."""
-        names = self._names
-        line: dict[str, Any] = {
-            self._timestamp: self.now(),
-            self._level: level.upper() if self._uppercase else level,
+        line: Line = {
+            "timestamp": self.now(),
+            "level": level,
             "message": message,
-            self._logger: logger,
+            "logger": logger,
             **self.service,
+            **fields,
         }
-        if names:
-            line.update((names.get(name, name), value) for name, value in fields.items())
-        else:
-            line.update(fields)
+        if self._reshape is not None:
+            line = self._reshape(line)
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
     def now(self) -> str:
@@ -134,24 +110,23 @@ class JsonLines:
         return self._second_text + _MILLISECONDS[int((now - second) * 1000)]
 
     def _render(self, logger: str, level: str, event: Mapping[str, Any], limits: Limits) -> bytes:
-        line: dict[str, Any] = {
-            self._timestamp: self.now(),
-            self._level: level.upper() if self._uppercase else level,
+        line: Line = {
+            "timestamp": self.now(),
+            "level": level,
             "message": safe_text(str(event.get("event", "")), limits.characters),
-            self._logger: safe_text(str(logger), 100),
+            "logger": safe_text(str(logger), 100),
             **self.service,
         }
         converter = Converter(limits)
         others = 0
-        known = self._known_names
         for key, value in event.items():
-            if key in known:  # on the path of every request
+            if key in _ACCESS_FIELDS:  # on the path of every request
                 kind = type(value)
                 if kind is str:
-                    line[known[key]] = safe_text(value, limits.characters)
+                    line[key] = safe_text(value, limits.characters)
                     continue
                 if (kind is int or kind is float) and -_EXACT < value < _EXACT:
-                    line[known[key]] = value
+                    line[key] = value
                     continue
             if key not in _CONSUMED:
                 others += 1
@@ -162,8 +137,10 @@ class JsonLines:
         failure = _failure_of(event.get("exc_info"))
         if failure is not None:
             line |= self._failure(failure, limits)
+        if self._reshape is not None:
+            line = self._reshape(line)
         encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        if len(encoded) > MAX_LINE_BYTES or (encoded.isascii() and b"\x7f" not in encoded):
+        if len(encoded) > self._longest_bytes or (encoded.isascii() and b"\x7f" not in encoded):
             return encoded
         return _UNPRINTABLE.sub(_escape, encoded)
 
@@ -175,13 +152,13 @@ class JsonLines:
             name = "error.message"
         elif name in _CORE:
             name += "_"
-        return {self._names.get(name, name): shown}
+        return {name: shown}
 
     def _failure(self, error: BaseException, limits: Limits) -> dict[str, Any]:
         return {
             "error.type": _type_of(error),
             "error.message": _message_of(error, limits),
-            self._names.get("error.stack", "error.stack"): _stack_of(error, limits),
+            "error.stack": _stack_of(error, limits),
         }
 
 

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import stat
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from time import monotonic
 from typing import Protocol
 
 BACKLOG_BYTES = 1_048_576
+# PIPE_BUF of Linux. POSIX promises 512 bytes, into which no line fits.
+_LEAST_WHOLE_BYTES = 4096
 
 
 class Writer(Protocol):
@@ -40,12 +43,14 @@ class LineOutput:
 
     Attributes:
         describe_loss: renders the line that reports a number of dropped lines.
+        whole_bytes: a line of up to so many bytes is never mixed with what other processes write there.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.describe_loss: Callable[[int], bytes] = lambda count: b"%d log lines dropped\n" % count
         self._writer = _open_writer(descriptor)
+        self.whole_bytes = _whole_bytes(descriptor)
         self._lock = threading.RLock()
         self._backlog: deque[bytes] = deque()
         self._backlog_bytes = 0
@@ -134,6 +139,15 @@ class LineOutput:
                 self._backlog_bytes = len(self._backlog[0])
                 self._dropped = 0
         return True
+
+
+def _whole_bytes(descriptor: int) -> int:
+    """What is written there as a whole or not at all; a pipe that is nearly full takes a part of more than that."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        is_pipe = False
+    return max(select.PIPE_BUF, _LEAST_WHOLE_BYTES) if is_pipe else sys.maxsize
 
 
 def _open_writer(descriptor: int) -> Writer:

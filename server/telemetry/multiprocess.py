@@ -12,9 +12,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from server.telemetry.file_lock import hold_lock
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+LOCK = "files.lock"  # of who reads the workers' files, and of who puts some of them together
+_PREFIX = "mastery-metrics-"
 _OWNER = "owner.pid"
-_OURS = ("*.db", "*.json", "*.json.*", "*.toml", _OWNER)
+_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "*.toml", LOCK, _OWNER)
 
 
 def multiprocess_directory() -> Path | None:
@@ -43,8 +47,12 @@ def prepare_directory(*, fresh: bool = False) -> Path:
             for stale in given.glob(pattern):
                 stale.unlink(missing_ok=True)
         return given
-    private = Path(tempfile.mkdtemp(prefix="mastery-metrics-", dir=memory_directory()))
-    (private / _OWNER).write_text(str(os.getpid()))
+    parent = Path(memory_directory() or tempfile.gettempdir())
+    _remove_ownerless(parent)
+    private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    owner = private / f"{_OWNER}.new"
+    os.write(hold_lock(owner), str(os.getpid()).encode())
+    owner.rename(private / _OWNER)  # when it is there, it is locked
     os.environ[VARIABLE] = str(private)
     return private
 
@@ -62,6 +70,19 @@ def remove_directory() -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _remove_ownerless(parent: Path) -> None:
+    """Remove the private directories of masters that were killed, with all their workers, before they could do it."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        try:
+            if not (directory / _OWNER).exists():
+                continue
+            lock = hold_lock(directory / _OWNER)
+        except OSError:  # it is in use, or another user's
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
 def has_other_workers(directory: Path) -> bool:
     """Whether another living worker writes its metrics there."""
     ours = f"_{os.getpid()}.db"
@@ -69,13 +90,16 @@ def has_other_workers(directory: Path) -> bool:
 
 
 def forget_worker(pid: int) -> None:
-    """Drop what only a living process has, such as its requests in flight; what it counted stays."""
+    """Drop what only a living process has, such as its requests in flight; what it counted stays, with the others'."""
     directory = multiprocess_directory()
     if directory is not None:
         # Not before it is needed: see the module's docstring.
         from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
 
+        from server.telemetry.retired_files import retire  # noqa: PLC0415
+
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        retire(directory, pid)
 
 
 def memory_directory() -> str | None:

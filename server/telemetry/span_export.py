@@ -222,7 +222,7 @@ def _remote(trace: TraceContext | None) -> Context:
         int(trace.parent_id, 16),
         is_remote=True,
         trace_flags=TraceFlags(trace.flags),
-        trace_state=TraceState.from_header([trace.state]),
+        trace_state=TraceState.from_header([trace.state]) if trace.state else None,
     )
     return set_span_in_context(NonRecordingSpan(caller), Context())
 

@@ -82,19 +82,12 @@ class Timings:
         self._active[part] = active + 1
         self.counts[part] = self.counts.get(part, 0) + 1
 
-    def end(self, part: Part, name: str | None = None) -> None:
-        """An operation of a part has ended, well or not.
-
-        Args:
-            part: the one that it was begun with.
-            name: of the operation, if no other of its part can have been under way meanwhile; else use `measure`.
-        """
+    def end(self, part: Part) -> None:
+        """An operation of a part has ended, well or not."""
         active = self._active[part] - 1
         self._active[part] = active
         if active == 0:
             self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - self._began[part]
-            if name is not None and self.operations is not None:
-                self.note(part, name, self._began[part], None)
 
     def add(self, part: Part, name: str, began: float) -> None:
         """An operation of a part, begun at this `perf_counter`, has ended; no other of its part was under way."""

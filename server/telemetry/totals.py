@@ -111,7 +111,7 @@ def _read_durations(samples: _Samples) -> tuple[list[float], dict[str, list[floa
     return requests, routes
 
 
-def quantile_ms(q: float, counts: Sequence[int], bounds_ms: Sequence[float]) -> float | None:
+def quantile_ms(q: float, counts: Sequence[float], bounds_ms: Sequence[float]) -> float | None:
     """The time within which a share q stayed, interpolated inside its bucket as Prometheus does; None of nothing.
 
     What lies beyond the last bound is answered with that bound.
@@ -119,7 +119,7 @@ def quantile_ms(q: float, counts: Sequence[int], bounds_ms: Sequence[float]) -> 
     rank = q * sum(counts)
     if rank <= 0:
         return None
-    below, lower = 0, 0.0
+    below, lower = 0.0, 0.0
     for count, upper in zip(counts, bounds_ms, strict=False):
         if count and below + count >= rank:
             return lower + (upper - lower) * (rank - below) / count

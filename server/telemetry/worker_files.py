@@ -15,12 +15,15 @@ from pathlib import Path
 import orjson
 from prometheus_client.mmap_dict import MmapedDict
 
+from server.telemetry.file_lock import shared_lock
+from server.telemetry.multiprocess import LOCK
 from server.telemetry.series import Series, cumulative
 
 _HEADER_BYTES = (
     8  # A worker that has just made its file has not written this much yet; one killed then never does.
 )
 _WORD_BYTES = 8
+_LOCK_SECONDS = 0.1  # a master that was stopped in the wrong moment must not stop the workers
 _used_bytes = struct.Struct("i").unpack_from  # the header's first number, as in prometheus_client.mmap_dict
 _MERGES: dict[str, Callable[[float, float], float]] = {"livemin": min, "livemax": max, "livesum": add}
 
@@ -48,7 +51,7 @@ class WorkerFiles:
         self._directory = directory
         self._layouts: dict[str, _Layout] = {}
         self._series: dict[tuple[str, str | None], tuple[str, Series]] = {}
-        self._counts: dict[str, Series] = {}
+        self._counts: dict[tuple[str, ...], Series] = {}
 
     def values(self, kind: str = "*") -> dict[str, list[tuple[Series, float]]]:
         """By the name of their metric: sums over all workers, of gauges what their mode says.
@@ -62,11 +65,13 @@ class WorkerFiles:
         merged: dict[Series, float] = {}
         families: dict[str, list[Series]] = {}
         histograms = set()
-        for path in sorted(self._directory.glob(f"{kind}_*.db")):
+        with shared_lock(self._directory / LOCK, seconds=_LOCK_SECONDS):
+            read = [(path, self._read(path)) for path in sorted(self._directory.glob(f"{kind}_*.db"))]
+        for path, written in read:
             kind_of_file, *mode, pid = path.stem.split("_")
             own_pid = pid if mode == ["liveall"] else None
             merge = _MERGES[mode[0]] if mode and own_pid is None else add
-            for key, value in self._read(path):
+            for key, value in written:
                 name, series = self._series.get((key, own_pid)) or self._parse(key, own_pid, kind_of_file)
                 former = merged.get(series)
                 if former is None:
@@ -74,8 +79,16 @@ class WorkerFiles:
                     if series.count is not None:
                         histograms.add(name)
                 merged[series] = value if former is None else merge(former, value)
+        if kind == "*" and len(self._layouts) > len(read):
+            self._forget({path.name for path, _ in read})
         values = {name: [(series, merged[series]) for series in family] for name, family in families.items()}
         return values | {name: cumulative(values[name]) for name in histograms}
+
+    def _forget(self, names: set[str]) -> None:
+        """Keep what is remembered of the files with these names, and of the workers that they are of."""
+        pids = {name.removesuffix(".db").rpartition("_")[2] for name in names}
+        self._layouts = {name: layout for name, layout in self._layouts.items() if name in names}
+        self._series = {key: found for key, found in self._series.items() if key[1] is None or key[1] in pids}
 
     def _read(self, path: Path) -> Iterable[tuple[str, float]]:
         """The keys and values of a file."""
@@ -99,8 +112,11 @@ class WorkerFiles:
             labels["pid"] = pid
         count = None
         if kind == "histogram":
-            of_count = Series.of(f"{name}_count", {label: labels[label] for label in labels if label != "le"})
-            count = self._counts.setdefault(of_count.text, of_count)
+            others = {label: labels[label] for label in labels if label != "le"}
+            of_one = name, *others.values()
+            count = self._counts.get(of_one)
+            if count is None:
+                count = self._counts[of_one] = Series.of(f"{name}_count", others)
         found = self._series[key, pid] = name, Series.of(sample, labels, count=count)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import redis
 
 from server.settings import Settings
 from server.stores.refusals import mask_subject
-from server.telemetry.history import History
+from server.telemetry.history import KEPT_SECONDS, History
 from server.tools.embedded import EmbeddedServer
 from server.tools.status import render_status
 from tests.api.conftest import Api, Course, StartApi
@@ -51,7 +52,7 @@ async def test_the_data_has_its_shape(api: Api, course: Course) -> None:
     await add_point(api)
     body = await read(api)
     assert body.keys() == {
-        "timestamp", "version", "status", "windowSeconds", "keyMetrics", "services", "uptime", "history",
+        "timestamp", "version", "status", "machines", "windowSeconds", "keyMetrics", "services", "uptime", "history",
         "slowestRoutes", "refusedClients",
     }  # fmt: skip
     assert ["responseTime", "cacheHitRate", "queryTime", "errorRate", "rejections", "memory"] == [
@@ -143,11 +144,36 @@ async def test_the_history_is_shared_and_survives(
         keys = client.keys("h:*")
         assert keys
         assert all(client.ttl(key) > 0 or client.pttl(key) != -1 for key in keys)
-        (packed,) = [client.get(key) for key in client.keys("h:history:*")]
+        (packed,) = [client.get(key) for key in client.keys("h:{history}:of:*")]
     assert isinstance(packed, bytes)
     assert History.unpack(packed) is not None
     assert len(packed) < 4096
     assert course.classes
+
+
+async def test_several_machines_are_shown_together(
+    settings: Settings, start_api: StartApi, course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever machine answers: what both have counted, and how many there are; also after one has ended."""
+    apis = []
+    for name in ("web.1", "web.2"):
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+        apis.append(await start_api(settings))
+    for api in apis:
+        await add_point(api)
+        for _ in range(3):
+            await api.get(f"/api/classes/{course.classes['Risk']}")
+        await add_point(api)
+    for api in apis:
+        body = await read(api)
+        assert 2 == body["machines"]
+        assert [6] == [route["requests"] for route in body["slowestRoutes"]]
+        (responses,) = [each["basis"] for each in body["keyMetrics"] if each["name"] == "responseTime"]
+        assert "6 responses" == responses
+    with closing(redis.Redis.from_url(settings.redis_url)) as client:
+        assert {"web.1", "web.2"}.isdisjoint(str(client.keys("h:*")))
+        assert 2 == client.zcard("h:{history}:machines")
+        assert 0 < client.ttl("h:{history}:machines") <= KEPT_SECONDS
 
 
 async def test_one_worker_at_a_time_writes(settings: Settings, start_api: StartApi) -> None:

@@ -25,6 +25,7 @@ from server.settings import Settings
 from server.stores import key_sets
 from tests.api.conftest import Api, StartApi
 from tests.conftest import run_sql
+from tests.otlp_receiver import otlp_receiver
 
 AUDIENCE = "mastery-tests"
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -134,6 +135,34 @@ async def test_the_issuer_is_asked_as_part_of_the_callers_trace(
     with_trace, without = issuer.asked_with
     assert trace == {name: with_trace.get(name) for name in trace}
     assert not {"traceparent", "tracestate"} & {name.lower() for name in without}
+
+
+async def test_the_issuer_is_asked_by_the_requests_own_span(
+    issuer: Issuer, settings: Settings, start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where traces are exported, what the service asks for hangs below its span, and is sampled as it is."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    async with otlp_receiver() as collector:
+        exporting = dataclasses.replace(
+            settings,
+            auth_jwks_url=f"{issuer.name}/jwks.json",
+            auth_issuer=issuer.name,
+            auth_audience=AUDIENCE,
+            otlp_endpoint=collector.url,
+        )
+        api = await start_api(exporting)
+        traced = {
+            "Authorization": f"Bearer {issuer.token()}",
+            "traceparent": f"00-{'4bf92f35' * 4}-00f067aa0ba902b7-01",
+            "tracestate": "vendor=1",
+        }
+        assert 200 == (await api.get("/api/auth/me", by=None, headers=traced)).status
+        (request,) = await collector.wait_for(1)
+        (asked,) = issuer.asked_with
+        assert f"00-{'4bf92f35' * 4}-{request.span_id}-01" == asked["traceparent"]
+        assert "vendor=1" == asked["tracestate"]
+        assert "00f067aa0ba902b7" == request.parent_id
+        await api.client.close()
 
 
 async def test_an_address_that_has_an_account_is_not_taken_over(external_api: Api, issuer: Issuer) -> None:

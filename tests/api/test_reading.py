@@ -190,5 +190,7 @@ async def test_shared_content_is_cached_for_everyone(api: Api, course: Course) -
         await outcome(by, risk) for by in ("user", "other", "user", "other")
     ], "each reader's own part is missing once"
     await api.put(f"/api/progress/cards/{course.cards['r1']}", json={"confidenceLevel": 5})
-    assert ["HIT", "HIT"] == [await outcome(by, risk) for by in ("other", "user")], "the rater's is there anew"
+    assert ["HIT", "HIT"] == [await outcome(by, risk) for by in ("other", "user")], (
+        "the rater's is there anew"
+    )
     assert "X-Cache" not in (await api.get("/api/stats")).headers

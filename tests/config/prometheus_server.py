@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 from server.settings import ROOT
 from server.tools.embedded import free_port
 from server.tools.processes import child_process, wait_until_ready
-from tests.eventually import eventually
 from tests.service import Service
+from tests.waiting import eventually
 
 CONFIGURATION = ROOT / "config" / "prometheus"
 _HOST = "127.0.0.1"

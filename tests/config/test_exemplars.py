@@ -8,8 +8,8 @@ from pathlib import Path
 from server.tools.embedded import EmbeddedServer, free_port
 from tests.config.conftest import METRICS_TOKEN, needs_prometheus
 from tests.config.prometheus_server import running_prometheus
-from tests.eventually import eventually
 from tests.service import running_service
+from tests.waiting import eventually
 
 
 @needs_prometheus

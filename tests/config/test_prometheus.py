@@ -19,8 +19,8 @@ from server.settings import ROOT
 from tests.config.conftest import METRICS_TOKEN
 from tests.config.load import mixed_load
 from tests.config.prometheus_server import Prometheus
-from tests.eventually import eventually
 from tests.service import Service
+from tests.waiting import eventually
 
 PAGE = ROOT / "docs" / "performance-monitoring.md"
 Series = tuple[str, frozenset[tuple[str, str]]]
@@ -159,7 +159,9 @@ def test_each_alert_says_what_to_do(prometheus: Prometheus) -> None:
     for alert in alerts:
         assert alert["labels"]["severity"] in {"warning", "critical"}
         assert {"summary", "action", "runbook_url"} == set(alert["annotations"])
-        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        address, _, section = alert["annotations"]["runbook_url"].partition("{{ end }}")
+        assert "{{ with $externalLabels.runbooks }}{{ . }}/" == address
+        page, _, anchor = section.partition("#")
         assert PAGE == ROOT / page
         assert anchor in anchors
 

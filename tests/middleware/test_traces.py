@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import structlog
 
 from server.settings import ROOT, Settings
 from server.telemetry.export_log import ExportLog
+from server.tools.embedded import EmbeddedServer
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
 from tests.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
+from tests.service import running_service
 from tests.waiting import wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -90,8 +93,8 @@ async def test_the_resource_says_what_sends(api: Api, collector: OtlpReceiver) -
         "service.version",
         "deployment.environment.name",
         "process.pid",
-    } <= collector.resource.keys()
-    assert "mastery" == collector.resource["service.name"]
+    } <= collector.resources[0].keys()
+    assert "mastery" == collector.resources[0]["service.name"]
 
 
 async def test_the_caller_is_the_parent(api: Api, collector: OtlpReceiver) -> None:
@@ -140,7 +143,7 @@ async def test_the_sampler_of_the_environment_decides(
     await api.get("/livez", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
     assert ["GET /livez"] == names(await collector.wait_for(1))
     assert ("cards", "blue", "learning") == tuple(
-        collector.resource[name] for name in ("service.name", "deployment.environment.name", "team")
+        collector.resources[0][name] for name in ("service.name", "deployment.environment.name", "team")
     )
     assert "7" == collector.headers[0]["x-tenant"]
 
@@ -292,6 +295,31 @@ async def test_a_collector_that_is_away_is_one_line_a_minute(
         assert failures()[1] > 0
         await api.client.close()
     assert taker not in logging.getLogger("opentelemetry").handlers
+
+
+async def test_workers_send_their_last_spans_before_they_end(
+    collector: OtlpReceiver,
+    shared_postgres: EmbeddedServer,
+    own_redis: EmbeddedServer,
+    database_template: str,
+) -> None:
+    """Two workers under gunicorn: whatever they have answered has arrived when the service has ended."""
+    traces = {f"{number:032x}" for number in range(1, 31)}
+
+    def use_service() -> None:
+        with running_service(
+            shared_postgres,
+            own_redis,
+            database_template,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_BSP_SCHEDULE_DELAY="600000",
+        ) as service:
+            for trace in traces:
+                assert 200 == service.request("GET", "/livez", traceparent=f"00-{trace}-{1:016x}-01")[0]
+            assert [] == [span for span in collector.spans if span.trace_id in traces]
+
+    await asyncio.to_thread(use_service)
+    assert traces <= {span.trace_id for span in collector.spans}
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

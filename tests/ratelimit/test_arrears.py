@@ -14,7 +14,7 @@ from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charge
 from server.stores.redis_link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.stores.redis_servers import wait_until
+from tests.waiting import wait_until
 
 SECOND_US = 1_000_000
 

@@ -22,7 +22,8 @@ from server.tools.embedded import EmbeddedServer
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.stores.redis_servers import open_link, wait_until
+from tests.stores.redis_servers import open_link
+from tests.waiting import wait_until
 
 SERVER_FOLDER = Path(__file__).resolve().parents[2] / "server"
 

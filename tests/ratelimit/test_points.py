@@ -24,7 +24,7 @@ from server.stores.redis_link import RedisLink
 from server.tools.embedded import EmbeddedServer
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.stores.redis_servers import wait_until
+from tests.waiting import wait_until
 
 MINUTE = Policy("minute", 3, 60_000)
 HOUR = Policy("hour", 100, 3_600_000)

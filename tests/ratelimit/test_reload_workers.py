@@ -16,7 +16,7 @@ from server.settings import ROOT
 from server.tools.embedded import EmbeddedServer
 from server.tools.web import is_ready
 from tests.service import Service, running_service
-from tests.telemetry.waiting import wait_until
+from tests.waiting import wait_until
 
 GENEROUS = re.compile(r"(?<=\[policies\.generous\]\nlimit = )[\d_]+")
 KEPT = b"rate_limits.kept_last_good"

@@ -9,8 +9,8 @@ import pytest
 
 from server.tools.embedded import EmbeddedServer
 from tests.conftest import replace_database, run_sql
-from tests.eventually import eventually
 from tests.stores.databases import ask
+from tests.waiting import eventually
 
 # Cards lie in the table deck by deck, as an import leaves them, and few of them are unpublished.
 FILL = """

@@ -14,7 +14,8 @@ from redis.crc import key_slot
 
 from server.stores.redis_link import RedisLink
 from server.tools.embedded import EmbeddedServer, free_port, redis_server
-from tests.stores.redis_servers import WAIT_SECONDS, open_link, wait_until
+from tests.stores.redis_servers import open_link
+from tests.waiting import WAIT_SECONDS, wait_until
 
 PASSWORD = "fleet"
 NODE_TIMEOUT_MS = 800

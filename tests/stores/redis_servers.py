@@ -7,17 +7,14 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
 from server.stores.redis_link import RedisLink, RedisUnavailable
 from server.stores.scripts import Script
 from server.tools.embedded import find_redis_server
-
-WAIT_SECONDS = 20.0
 
 
 def script_of(source: bytes) -> Script:
@@ -46,19 +43,6 @@ async def open_link(url: str, *, deadline_ms: float = 2000, **options: object) -
         yield link
     finally:
         await link.close()
-
-
-async def wait_until(
-    condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = WAIT_SECONDS
-) -> None:
-    """Poll a condition until it holds; fail the test when it does not in time."""
-    deadline = monotonic() + seconds
-    while True:
-        holds = condition()
-        if holds if isinstance(holds, bool) else await holds:
-            return
-        assert monotonic() < deadline, f"{what}: not within {seconds} s"
-        await asyncio.sleep(0.005)
 
 
 async def let_the_loop_write() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from server.tools.embedded import EmbeddedServer
-from tests.stores.redis_servers import open_link, refusal, wait_until
+from tests.stores.redis_servers import open_link, refusal
+from tests.waiting import wait_until
 
 
 async def test_too_many_unanswered(any_redis: EmbeddedServer) -> None:

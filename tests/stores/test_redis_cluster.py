@@ -13,7 +13,8 @@ from redis.crc import key_slot
 from server.stores.redis_link import RedisReplyError
 from server.stores.redis_slots import slot_of
 from tests.stores.redis_fleet import TestCluster, key_of_master, redis_cluster
-from tests.stores.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of, wait_until
+from tests.stores.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of
+from tests.waiting import wait_until
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
 

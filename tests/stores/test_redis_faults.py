@@ -23,8 +23,8 @@ from tests.stores.redis_servers import (
     open_link,
     redis_binaries,
     refusal,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
 

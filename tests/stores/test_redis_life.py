@@ -13,7 +13,8 @@ import uvloop
 from server.stores.redis_link import RedisLink, RedisUnavailable
 from server.stores.redis_node import RedisNode
 from server.tools.embedded import EmbeddedServer
-from tests.stores.redis_servers import let_the_loop_write, open_link, refusal, wait_until
+from tests.stores.redis_servers import let_the_loop_write, open_link, refusal
+from tests.waiting import wait_until
 
 
 async def test_close_fails_what_is_pending(any_redis: EmbeddedServer) -> None:

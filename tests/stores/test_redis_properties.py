@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from tests.stores.redis_scripted import ScriptedServer
-from tests.stores.redis_servers import open_link, refusal, wait_until
+from tests.stores.redis_servers import open_link, refusal
+from tests.waiting import wait_until
 
 Fate = Literal["wait", "cancel", "hurry"]
 Call = tuple[int, Fate]  # the length of its argument, and how patient its caller is

@@ -10,7 +10,8 @@ import pytest
 
 from server.tools.embedded import free_port
 from tests.stores.redis_fleet import PASSWORD, follows, password_server, sentinel_server
-from tests.stores.redis_servers import ADD, answers, open_link, redis_binaries, refusal, wait_until
+from tests.stores.redis_servers import ADD, answers, open_link, redis_binaries, refusal
+from tests.waiting import wait_until
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
 

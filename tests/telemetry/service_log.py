@@ -20,8 +20,8 @@ import redis
 
 from tests.config.load import mixed_load
 from tests.conftest import run_sql
-from tests.eventually import eventually
 from tests.service import SECRET_KEY, Service
+from tests.waiting import eventually
 
 # Every one is put where it belongs, and into places where it does not.
 PASSWORDS = ("correct horse battery staple", "hunter2-hunter2-hunter2")

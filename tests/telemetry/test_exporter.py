@@ -22,7 +22,7 @@ from server.telemetry.exporter import metrics_middleware
 from server.telemetry.metrics import Metrics
 from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.trace_context import TraceContext
-from tests.telemetry.waiting import eventually
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def test_an_abandoned_request_is_counted(metrics: Metrics, aiohttp_client:
     request.cancel()
     with pytest.raises((asyncio.CancelledError, ClientConnectionError)):
         await request
-    await eventually(lambda: cancelled.is_set() and bool(responses(metrics)), "the request is counted")
+    await wait_until(lambda: cancelled.is_set() and bool(responses(metrics)), "the request is counted")
     assert {("GET", "/decks/{id}", "499"): 1.0} == responses(metrics)
     assert b"\nhttp_requests_in_flight 0.0\n" in metrics.render_text("")[0]
 

@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from server.tools.embedded import free_port
-from tests.telemetry.waiting import WAIT_SECONDS, wait_until
+from tests.waiting import WAIT_SECONDS, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +84,7 @@ def running(folder: Path, **environment: str) -> Iterator[Gunicorn]:
         process = subprocess.Popen(command, env=variables, stdout=file, stderr=subprocess.STDOUT)
     server = Gunicorn(process, port, output, directory)
     try:
-        wait_until(lambda: process.poll() is not None or answers(server), "the server answers")
+        eventually(lambda: process.poll() is not None or answers(server), "the server answers")
         yield server
     finally:
         process.terminate()
@@ -108,7 +108,7 @@ def server(tmp_path: Path) -> Iterator[Gunicorn]:
 def test_every_line_is_json(server: Gunicorn) -> None:
     """From gunicorn's first line to its last, whatever happens: one shape, no plain text, no access log."""
     assert 500 == server.get("/noise")[0]
-    wait_until(lambda: "loop.uncaught_exception" in server.messages(), "the failure is logged")
+    eventually(lambda: "loop.uncaught_exception" in server.messages(), "the failure is logged")
     server.process.send_signal(signal.SIGTERM)
     assert 0 == server.process.wait(WAIT_SECONDS)
     lines = server.lines()
@@ -151,7 +151,7 @@ def test_a_killed_worker_is_replaced_and_counters_do_not_go_back(server: Gunicor
     assert 10.0 == server.sample("cache_hits_total")  # seen once, it must be seen again
     with contextlib.suppress(OSError, http.client.HTTPException):
         server.get("/die")
-    wait_until(lambda: answers(server) and server.workers() != before, "the worker is replaced")
+    eventually(lambda: answers(server) and server.workers() != before, "the worker is replaced")
     assert 10.0 == server.sample("cache_hits_total")
     server.get("/hit/more")
     assert 11.0 == server.sample("cache_hits_total")
@@ -164,7 +164,7 @@ def test_sigterm_lets_requests_finish(server: Gunicorn) -> None:
     """A request that is under way when the server is asked to stop gets its answer, and the exit code is 0."""
     with concurrent.futures.ThreadPoolExecutor() as threads:
         answer = threads.submit(server.get, "/slow")
-        wait_until(lambda: "slow.begun" in server.messages(), "the request is under way")
+        eventually(lambda: "slow.begun" in server.messages(), "the request is under way")
         server.process.send_signal(signal.SIGTERM)
         assert (200, "done") == answer.result(WAIT_SECONDS)
     assert 0 == server.process.wait(WAIT_SECONDS)
@@ -200,7 +200,7 @@ def test_a_reload_keeps_counting(server: Gunicorn) -> None:
     server.get("/hit/1")
     before = server.workers()
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: answers(server) and not server.workers() & before, "all workers are new")
+    eventually(lambda: answers(server) and not server.workers() & before, "all workers are new")
     server.get("/hit/2")
     assert 2.0 == server.sample("cache_hits_total")
     assert 1 == sum(message.startswith("Hang up") for message in server.messages())

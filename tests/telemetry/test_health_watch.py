@@ -7,7 +7,7 @@ import re
 from server.telemetry.health import Health
 from server.telemetry.health_watch import HealthWatch
 from server.telemetry.metrics import Metrics
-from tests.telemetry.waiting import eventually
+from tests.waiting import wait_until
 
 
 def service_up(metrics: Metrics) -> dict[str, str]:
@@ -33,11 +33,11 @@ async def test_the_metric_follows_the_services() -> None:
     watch = HealthWatch(health, metrics, interval_seconds=0.01)
     assert {} == service_up(metrics)
     await watch.start()
-    await eventually(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up")
+    await wait_until(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up")
     lost = True
-    await eventually(lambda: {"database": "0.0", "cache": "1.0"} == service_up(metrics), "one is down")
+    await wait_until(lambda: {"database": "0.0", "cache": "1.0"} == service_up(metrics), "one is down")
     lost = False
-    await eventually(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up again")
+    await wait_until(lambda: {"database": "1.0", "cache": "1.0"} == service_up(metrics), "both are up again")
     await watch.close()
     await health.close()
 

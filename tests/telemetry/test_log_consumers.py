@@ -18,9 +18,9 @@ import pytest
 from server.settings import ROOT
 from server.tools.embedded import EmbeddedServer
 from server.tools.processes import child_process
-from tests.eventually import eventually
 from tests.service import running_service
 from tests.telemetry.counted_load import TRUSTED_PROXIES, Answered, send_counted
+from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "logging.md").read_text()
 REQUESTS = int(os.environ.get("MASTERY_TEST_LOG_REQUESTS", "2000"))

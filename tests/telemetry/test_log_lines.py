@@ -71,6 +71,22 @@ def parse(line: bytes) -> dict[str, Any]:
     return parsed
 
 
+@pytest.mark.parametrize("longest_bytes", [4096, MAX_LINE_BYTES])
+@pytest.mark.parametrize("text", ["x", NASTY, "é", "\\"])
+def test_no_line_is_longer_than_it_may_be(longest_bytes: int, text: str) -> None:
+    """However much an event holds, and however much longer its texts become by escaping."""
+    render = JsonLines(
+        "json", service=text * 99, env=text * 99, version=text * 99, longest_bytes=longest_bytes
+    )
+    for size in (1, 10, 100, 1000, 10_000):
+        event = {
+            f"{number}{text * size}": {text * size: [text * size] * size} for number in range(min(size, 99))
+        }
+        line = render(None, "error", {"event": text * size, **event, "exc_info": ValueError(text * size)})
+        assert len(line) <= longest_bytes
+        assert "timestamp" in orjson.loads(line)
+
+
 def test_the_fields_of_a_line() -> None:
     """Every line begins with when, how severe, what, who, and which service; times are RFC 3339 in UTC."""
     line = render(event="redis.connection_lost", logger="server.stores.redis_link", attempts=3)

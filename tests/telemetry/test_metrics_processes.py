@@ -197,6 +197,37 @@ def test_an_upgrade_takes_a_directory_of_its_own(environment: pytest.MonkeyPatch
     assert (tmp_path / "counter_1.db").exists()
 
 
+def test_what_a_killed_master_leaves_is_removed_by_the_next(environment: pytest.MonkeyPatch) -> None:
+    """A directory whose owner was killed goes when another service starts; that of a living one stays."""
+    program = (
+        "import sys, time\n"
+        "from server.telemetry.multiprocess import prepare_directory\n"
+        "print(prepare_directory(), flush=True)\n"
+        "sys.stdin.read()"
+    )
+    owners = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    killed, living = owners
+    directories = []
+    for owner in owners:
+        assert owner.stdout is not None
+        directories.append(Path(owner.stdout.readline().strip()))
+    killed.kill()
+    killed.communicate()
+    assert [True, True] == [directory.is_dir() for directory in directories]
+    prepare_directory()
+    assert [False, True] == [directory.is_dir() for directory in directories]
+    living.communicate()
+    remove_directory()
+    environment.setenv(VARIABLE, "")
+    prepare_directory()
+    assert not directories[1].exists()
+
+
 def test_nothing_to_remove(environment: pytest.MonkeyPatch) -> None:
     """Without a directory there is nothing to prepare for a dead worker, or to remove."""
     del environment

@@ -13,7 +13,7 @@ from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.memory import read_memory
 from server.telemetry.metrics import Metrics
 from tests.telemetry.conftest import Lines
-from tests.telemetry.waiting import eventually
+from tests.waiting import wait_until
 
 
 def test_memory_is_plausible() -> None:
@@ -55,7 +55,7 @@ def lag_of(metrics: Metrics) -> tuple[float, float]:
 
 async def wait_for_measurements(metrics: Metrics, number: int) -> None:
     """Wait until the lag has been measured that often."""
-    await eventually(lambda: lag_of(metrics)[0] >= number, f"{number} measurements")
+    await wait_until(lambda: lag_of(metrics)[0] >= number, f"{number} measurements")
 
 
 async def test_a_blocked_loop_is_noticed() -> None:

@@ -26,7 +26,7 @@ from server.tools.embedded import (
     redis_server,
 )
 from server.tools.embedded.unprivileged import unprivileged_prefix
-from tests.eventually import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ import pytest
 
 from server.tools.processes import child_process, wait_until_ready
 from server.tools.signals import stop_signals
-from tests.eventually import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = ["sleep", "600"]

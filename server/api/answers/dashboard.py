@@ -49,6 +49,7 @@ class Dashboard(Answer):
     timestamp = fields.DateTime()
     version = fields.String()
     status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    machines = count()
     window_seconds = count(unit="seconds")
     key_metrics = fields.List(fields.Nested(KeyMetric))
     services = fields.Nested(ServicesHealth)

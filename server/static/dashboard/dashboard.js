@@ -119,6 +119,7 @@
     showRows("clients", answer.refusedClients.map((row) => [row.client, String(row.refusals)]), 2, "Nobody was refused.");
     showOverall(...summarise(answer));
     find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString([], { hourCycle: "h23" })}`;
+    find("scope").textContent = answer.machines > 1 ? `all workers of ${answer.machines} machines` : "all workers";
     find("about").textContent = `Version ${answer.version} · this worker runs for ${(answer.uptime / 3600).toFixed(1)} h`;
   }
 
