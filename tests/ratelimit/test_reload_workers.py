@@ -16,7 +16,7 @@ from server.settings import ROOT
 from server.tools.embedded import EmbeddedServer
 from server.tools.web import is_ready
 from tests.service import Service, running_service
-from tests.waiting import wait_until
+from tests.waiting import eventually
 
 GENEROUS = re.compile(r"(?<=\[policies\.generous\]\nlimit = )[\d_]+")
 KEPT = b"rate_limits.kept_last_good"
@@ -53,8 +53,8 @@ def wait_for_new_workers(service: Service, before: set[int], count: int) -> None
         now = workers(service)
         return len(now) == 2 and len(now - before) == count
 
-    wait_until(are_new, "the workers are new")
-    wait_until(lambda: is_ready("127.0.0.1", service.port), "they answer")
+    eventually(are_new, "the workers are new")
+    eventually(lambda: is_ready("127.0.0.1", service.port), "they answer")
 
 
 def test_point_15_the_last_good_limits_are_kept_over_sighup_and_a_worker_s_death(
@@ -74,17 +74,17 @@ def test_point_15_the_last_good_limits_are_kept_over_sighup_and_a_worker_s_death
         before = workers(service)
         service.process.send_signal(signal.SIGHUP)
         wait_for_new_workers(service, before, 2)
-        wait_until(lambda: log.read_bytes().count(KEPT) == 2, "both have read the file")
+        eventually(lambda: log.read_bytes().count(KEPT) == 2, "both have read the file")
         assert {77_000} == {limit_of(service) for _ in range(10)}
 
         before = workers(service)
         os.kill(min(before), signal.SIGKILL)
         wait_for_new_workers(service, before, 1)
-        wait_until(lambda: log.read_bytes().count(KEPT) == 3, "it has read the file")
+        eventually(lambda: log.read_bytes().count(KEPT) == 3, "it has read the file")
         assert {77_000} == {limit_of(service) for _ in range(10)}
 
         write(file, 55_000)
-        wait_until(lambda: {55_000} == {limit_of(service) for _ in range(10)}, "the correction is in force")
+        eventually(lambda: {55_000} == {limit_of(service) for _ in range(10)}, "the correction is in force")
 
     lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
     kept = [line for line in lines if line["message"] == KEPT.decode()]
