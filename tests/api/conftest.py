@@ -52,6 +52,14 @@ class Api:
         self.client = client
         self.people = people
         self.tokens = AccessTokens(SECRET_KEY, lifetime_seconds=3600)
+        self._issued: dict[Caller, str] = {}
+
+    def token_of(self, name: str) -> str:
+        """The token of one of `people`: the same for all of their requests, as a client's is."""
+        caller = self.people[name]
+        if caller not in self._issued:
+            self._issued[caller] = self.tokens.issue(caller)
+        return self._issued[caller]
 
     @property
     def services(self) -> Services:
@@ -68,7 +76,7 @@ class Api:
         """
         headers = dict(options.pop("headers", {}))
         if by is not None:
-            headers.setdefault("Authorization", f"Bearer {self.tokens.issue(self.people[by])}")
+            headers.setdefault("Authorization", f"Bearer {self.token_of(by)}")
         response: ClientResponse = await self.client.request(method, path, headers=headers, **options)
         if documented:
             url = response.request_info.url
