@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import sys
 import time
@@ -154,14 +155,19 @@ def service(
     )
 
 
+_MADE_BY_AIOHTTP = frozenset({"content-length", "date", "connection"})
+
+
 def bare(world: World, reference: Answer) -> Launch:
     """The yardstick: the same worker, the same bytes, and nothing else."""
-    body = world.folder / "body"
+    body, headers = world.folder / "body", world.folder / "headers"
     body.write_bytes(reference.body)
+    told = {name: value for name, value in reference.headers.items() if name not in _MADE_BY_AIOHTTP}
+    headers.write_text(json.dumps(told))
     command = [*gunicorn_command(ROOT)[:-1], "bench.peers.bare.app:application"]
     environment = {
         "BODY_FILE": str(body),
-        "CONTENT_TYPE": reference.headers["content-type"],
+        "HEADERS_FILE": str(headers),
         "WEB_CONCURRENCY": "1",
         "GUNICORN_CMD_ARGS": "",
         "PROMETHEUS_MULTIPROC_DIR": "",
