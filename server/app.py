@@ -38,7 +38,7 @@ from server.middleware.rules import RULES, UNMATCHED_GROUP, Rule
 from server.middleware.tracing import tracing
 from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
-from server.ratelimit.config_watch import RateLimitsFile
+from server.ratelimit.config_watch import LAST_GOOD, RateLimitsFile
 from server.ratelimit.proxies import TrustedProxies
 from server.routes import ROUTES, add_routes
 from server.settings import Settings
@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> web.Application:
     run_directory = multiprocess_directory()
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
-        last_good=run_directory and run_directory / "ratelimits.toml",
+        last_good=run_directory and run_directory / LAST_GOOD,
         required_groups={UNMATCHED_GROUP, *(route.limits for route in ROUTES if route.limits is not None)},
         on_change=lambda _: limiter.forget_denials(),
     )

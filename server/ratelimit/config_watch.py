@@ -16,6 +16,9 @@ from server.ratelimit.presets import RateLimits
 
 log = structlog.get_logger(__name__)
 
+# Its name in the directory of a run; server/telemetry/multiprocess.py empties that before the first worker.
+LAST_GOOD: Final = "last-good-ratelimits.toml"
+
 
 class RateLimitsFile:
     """The rate limits in force, which follow their file.

@@ -18,7 +18,7 @@ VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 LOCK = "files.lock"  # of who reads the workers' files, and of who puts some of them together
 _PREFIX = "mastery-metrics-"
 _OWNER = "owner.pid"
-_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "*.toml", LOCK, _OWNER)
+_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "last-good-*", LOCK, _OWNER)
 
 
 def multiprocess_directory() -> Path | None:

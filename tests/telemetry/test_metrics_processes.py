@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.ratelimit.config_watch import LAST_GOOD
 from server.telemetry.multiprocess import (
     VARIABLE,
     forget_worker,
@@ -175,11 +176,11 @@ def test_a_private_directory(environment: pytest.MonkeyPatch) -> None:
 
 
 def test_a_given_directory(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A directory that is named is made, emptied of metrics alone, and left behind."""
+    """A directory that is named is made, emptied of what another run left, and of nothing else, and left behind."""
     given = tmp_path / "given" / "deep"
     environment.setenv(VARIABLE, str(given))
     assert given == prepare_directory()
-    for name in ("counter_1.db", "cache_reset.json", "cache_reset.json.77", "notes.txt"):
+    for name in ("counter_1.db", "cache_reset.json", "cache_reset.json.77", LAST_GOOD, "notes.txt"):
         (given / name).touch()
     assert given == prepare_directory()
     assert ["notes.txt"] == [path.name for path in given.iterdir()]
