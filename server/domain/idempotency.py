@@ -64,6 +64,7 @@ async def answer_once(unit: Unit, request: KeyedRequest, work: Work) -> Answer:
     if row["fingerprint"] != request.fingerprint:
         raise IdempotencyKeyReused
     if row["status"] is not None:
+        unit.stale.update(row["stale"])  # the first one may have died before it could say so
         return Answer(status=row["status"], body=row["body"], location=row["location"], is_replay=True)
     answer = await work(unit)
     await unit.transaction.execute(
@@ -73,5 +74,6 @@ async def answer_once(unit: Unit, request: KeyedRequest, work: Work) -> Answer:
         status=answer.status,
         location=answer.location,
         body=answer.body,
+        stale=sorted(unit.stale),
     )
     return answer

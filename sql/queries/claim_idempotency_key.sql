@@ -15,10 +15,10 @@ WITH expired AS (
 INSERT INTO idempotency_keys AS k (user_id, key, fingerprint)
 VALUES (%(user_id)s, %(key)s, %(fingerprint)s)
     ON CONFLICT (user_id, key) DO UPDATE
-   SET (fingerprint, status, location, body, created_at) = (
-       SELECT excluded.fingerprint, NULL::smallint, NULL::text, NULL::bytea, excluded.created_at
+   SET (fingerprint, status, location, body, stale, created_at) = (
+       SELECT excluded.fingerprint, NULL::smallint, NULL::text, NULL::bytea, '{}'::text[], excluded.created_at
         WHERE k.created_at <= now() - interval '24 hours'
         UNION ALL
-       SELECT k.fingerprint, k.status, k.location, k.body, k.created_at
+       SELECT k.fingerprint, k.status, k.location, k.body, k.stale, k.created_at
         WHERE k.created_at > now() - interval '24 hours')
-RETURNING k.fingerprint, k.status, k.location, k.body
+RETURNING k.fingerprint, k.status, k.location, k.body, k.stale

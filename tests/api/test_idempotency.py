@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
 from aiohttp import ClientResponse
 
 from server.routes import ROUTES
@@ -101,6 +102,7 @@ async def ids(api: Api, course: Course) -> dict[str, str]:
 
 
 RATE, BOOKMARK = WRITES[0], WRITES[4]
+RENAME = Write("PATCH", "/api/admin/classes/{class}", 200, {"name": "Hazards"}, by="admin")
 
 
 def test_every_route_that_writes_is_here() -> None:
@@ -279,6 +281,27 @@ async def test_a_write_takes_the_place_of_one_that_failed(
     assert 200 == answer.status
     assert "Idempotency-Replayed" not in answer.headers
     assert [(1,)] == ask(database_url, "SELECT times_seen FROM user_card_progress")
+
+
+@pytest.mark.parametrize("write", [RATE, RENAME], ids=str)
+async def test_a_repeat_says_what_a_worker_that_died_could_not(
+    api: Api, ids: dict[str, str], redis_url: str, write: Write
+) -> None:
+    """Killed after its commit, a worker leaves the pages as they were cached; who asks again finds them renewed."""
+    page = f"/api/classes/{ids['class']}"
+    before = await (await api.get(page)).json()
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        cached = {key: client.get(key) for key in client.keys("[co]:*")}
+        assert write.status == (await send(api, write, ids)).status
+        for key, value in cached.items():
+            client.set(key, value or b"", px=60_000)
+    assert before == await (await api.get(page)).json()
+    assert "Idempotency-Replayed" in (await send(api, write, ids)).headers
+    after = await (await api.get(page)).json()
+    assert before != after
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        client.flushall()
+    assert after == await (await api.get(page)).json()
 
 
 async def test_answers_with_tokens_are_not_kept(api: Api, database_url: str) -> None:

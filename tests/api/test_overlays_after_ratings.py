@@ -90,6 +90,22 @@ async def test_what_is_not_cached_is_not_made(workers: list[Api], course: Course
     assert "MISS" in outcomes
 
 
+async def test_a_large_overlay_is_left_to_the_next_reader(
+    workers: list[Api], course: Course, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of more cards than it pays to write anew with each rating is loaded by who asks for it; counts stay hits."""
+    monkeypatch.setattr("server.domain.overlay_updates._MOST_CARDS", 2)
+    await rate(workers[0], course, r1=1, r2=2, r3=3)
+    await read_all(workers[0], course)
+    await rate(workers[0], course, r1=5)
+    page, progress, study = pages(course)[:3]
+    outcomes = [(await workers[1].get(path)).headers["X-Cache"] for path in (page, progress, study)]
+    assert ["HIT", "HIT", "MISS"] == outcomes
+    cached, _ = await read_all(workers[0], course)
+    empty(redis_url)
+    assert cached == (await read_all(workers[0], course))[0]
+
+
 @pytest.mark.parametrize("change", ["hide", "show", "delete", "move"])
 async def test_counts_of_another_set_of_cards_are_not_mixed(
     workers: list[Api], course: Course, database_url: str, redis_url: str, change: str
