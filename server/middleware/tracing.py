@@ -113,7 +113,9 @@ def tracing(
         current_timings.set(timings)
         span = None
         if spans is not None:
-            span = spans.begin(context, timings, method=request.method, route=template_of(request))
+            span = spans.begin(
+                context, timings, method=request.method, scheme=request.scheme, route=template_of(request)
+            )
         try:
             response = await handler(request)
         except BaseException:

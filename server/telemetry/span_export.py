@@ -88,7 +88,7 @@ class SpanExport:
         self._log = ExportLog("opentelemetry")
 
     def begin(
-        self, request: RequestContext, timings: Timings, *, method: str, route: str | None
+        self, request: RequestContext, timings: Timings, *, method: str, scheme: str, route: str | None
     ) -> Span | None:
         """Begin the span of a request, and record its operations if it is sampled.
 
@@ -98,12 +98,13 @@ class SpanExport:
             request: in `current_request` already, with the trace that the caller has named, if any.
             timings: of the request.
             method: its method.
+            scheme: http or https.
             route: its route template; None where there is none.
 
         Returns:
             The span, to be given to `end`; None where the sampler or the caller does not want it.
         """
-        name, attributes = _described(method, route)
+        name, attributes = _described(method, scheme, route)
         span = self._tracer.start_span(
             name,
             _remote(request.trace),
@@ -154,8 +155,9 @@ class SpanExport:
         if timings.cache_outcome is not None:
             span.set_attribute("mastery.cache", timings.cache_outcome)
         if error_code is not None:
-            span.set_attribute("error.type", error_code)
-        if status >= 500:
+            span.set_attribute("mastery.error_code", error_code)
+        if status >= 500:  # what a client did wrong is no error of a server's span
+            span.set_attribute("error.type", error_code or str(status))
             span.set_status(Status(StatusCode.ERROR))
         span.end()
 
@@ -197,15 +199,13 @@ class _RequestIds(RandomIdGenerator):
         return (generated is not None and int(generated[1], 16)) or super().generate_trace_id()
 
 
-def _described(method: str, route: str | None) -> tuple[str, dict[str, str]]:
+def _described(method: str, scheme: str, route: str | None) -> tuple[str, dict[str, str]]:
     """The name and the first attributes of a request's span; neither is anything that a client can invent."""
-    attributes = {"http.request.method": method}
+    attributes = {"http.request.method": method, "url.scheme": scheme}
     name = method
     if method not in _METHODS:
-        attributes = {
-            "http.request.method": "_OTHER",
-            "http.request.method_original": method[:_LONGEST_METHOD],
-        }
+        original = method[:_LONGEST_METHOD]
+        attributes |= {"http.request.method": "_OTHER", "http.request.method_original": original}
         name = "HTTP"
     if route is not None:
         attributes["http.route"] = route

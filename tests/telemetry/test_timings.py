@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.telemetry import timings
-from server.telemetry.timings import Timings, current_timings, measure
+from server.telemetry.timings import Operation, Timings, current_timings, measure, operation
 
 Interval = tuple[int, int]
+
+
+@pytest.fixture
+def current() -> Iterator[Timings]:
+    """The stopwatch of a request that is under way."""
+    timings = Timings()
+    token = current_timings.set(timings)
+    yield timings
+    current_timings.reset(token)
 
 
 def length_of_union(intervals: list[Interval]) -> int:
@@ -75,3 +86,40 @@ def test_the_worst_cache_outcome_describes_the_request() -> None:
         stopwatch.note_cache(outcome)
         seen.append(stopwatch.cache_outcome)
     assert ["HIT", "MISS", "MISS", "BYPASS", "BYPASS"] == seen
+
+
+def test_operations_are_kept_where_somebody_asks(current: Timings) -> None:
+    """Each with a name is one, well or failed, in the order of their ends; without a listener none is."""
+    with operation("db", "unheard"), measure("cache", "unheard"):
+        pass
+    current.operations = []
+    with measure("db"), operation("db", "find_user"):
+        pass
+    with pytest.raises(ValueError, match="x"), measure("cache", "cache.read"):
+        raise ValueError("x")
+    current.add("limit", "rate_limit.decide", current.started)
+    assert [
+        ("db", "find_user", None),
+        ("cache", "cache.read", "ValueError"),
+        ("limit", "rate_limit.decide", None),
+    ] == [(each.part, each.name, each.error_type) for each in current.operations]
+    assert all(current.started <= each.began <= each.ended for each in current.operations)
+    assert {"db": 1, "cache": 2, "limit": 1} == current.counts
+
+
+def test_a_request_does_not_collect_operations_for_ever(current: Timings) -> None:
+    """The first thousand are enough to see what is wrong with it."""
+    current.operations = []
+    for _ in range(1100):
+        with operation("db", "find_user"):
+            pass
+    assert 1000 == len(current.operations)
+
+
+def test_what_ends_after_the_request_is_not_its_own(current: Timings) -> None:
+    """Work that goes on in the background adds nothing once nobody listens any more."""
+    kept: list[Operation] = []
+    current.operations = kept
+    with operation("db", "find_user"):
+        current.operations = None
+    assert [] == kept
