@@ -69,9 +69,10 @@ def _tagged(request: web.Request, rendering: Rendering) -> web.Response:
 
 def is_known(request: web.Request, tag: str) -> bool:
     """Whether the reader has the body with this entity tag already, and says so."""
-    return hdrs.IF_NONE_MATCH in request.headers and _matches(
-        ",".join(request.headers.getall(hdrs.IF_NONE_MATCH)), tag
-    )
+    offered = request.headers.get(hdrs.IF_NONE_MATCH)
+    if offered is None or offered == tag:
+        return offered is not None
+    return _matches(",".join(request.headers.getall(hdrs.IF_NONE_MATCH)), tag)
 
 
 def _matches(if_none_match: str, tag: str) -> bool:
