@@ -14,6 +14,7 @@ import structlog
 from psycopg2.extras import Json
 
 from server.stores.database_errors import translate_query_error
+from server.stores.notices import log_notices
 from server.stores.queries import Query
 from server.telemetry.request_context import current_request
 from server.telemetry.timings import operation
@@ -106,6 +107,9 @@ class QueryRunner:
             raise translate_query_error(
                 error, query=name, connection_closed=connection.closed, outcome_unknown=final
             ) from None
+        finally:
+            if connection.raw.notices:
+                log_notices(connection.raw, query=name)
         return cursor
 
 

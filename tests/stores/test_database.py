@@ -155,6 +155,24 @@ async def test_a_slow_query_is_warned_of_without_its_parameters(database_url: st
     assert warning["duration_ms"] >= 30
 
 
+async def test_what_the_server_remarks_is_logged(database_url: str) -> None:
+    """A notice and a warning are events, each once, also where the statement fails; an answer alone is none."""
+    remarks = "DO $$ BEGIN RAISE NOTICE 'by the way: 7 rows'; RAISE WARNING 'low on space'; {} END $$"
+    queries = {"remark": remarks.format(""), "fail": remarks.format("RAISE EXCEPTION 'no';")}
+    async with open_database(database_url, queries, pool_size=1) as database:
+        with capture_logs() as logs:
+            await database.execute("remark")
+            await database.fetch_all("ping")
+            with pytest.raises(QueryFailed):
+                await database.execute("fail")
+    notices = [entry for entry in logs if entry["event"] == "database.notice"]
+    told = [("info", "NOTICE", "by the way: 7 rows"), ("warning", "WARNING", "low on space")]
+    expected = [(query, *each) for query in ("remark", "fail") for each in told]
+    assert expected == [
+        (each["query"], each["log_level"], each["severity"], each["detail"]) for each in notices
+    ]
+
+
 async def test_a_violated_constraint_is_told_by_its_name(database_url: str) -> None:
     """The domain maps the name to an error of its own; no value of the row is told."""
     add = {"add_user": "INSERT INTO users (email) VALUES (%(email)s)"}
