@@ -10,6 +10,7 @@ from bench.harness_load import LoadFailed
 from bench.harness_report import PAGE, chart, fill_page
 from bench.harness_results import CHART, RESULTS, check_goals, read_document, write_document
 from bench.harness_table import as_text
+from bench.instructions import measure
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.tools.failures import CommandError
 from server.tools.signals import StopRequested, stop_signals
@@ -51,6 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     comparison = parts.add_parser("service", parents=[load], help="the comparison alone; nothing is written")
     comparison.add_argument("--only", type=_rows, default=ROWS, help="some of " + ",".join(ROWS))
     comparison.set_defaults(run=lambda options: compare(_plan(options)))
+    counting = parts.add_parser(
+        "instructions", help="instructions of a request, by valgrind; nothing is written"
+    )
+    counting.add_argument("--requests", type=int, default=1280, help="of each kind (1280)")
+    counting.set_defaults(run=lambda options: measure(options.requests))
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser

@@ -36,6 +36,7 @@ from bench.harness_scenarios import lag_percentile_ms
 from bench.harness_subjects import Answer, SubjectFailed, bare, running
 from bench.harness_table import HEADINGS, as_markdown, as_text, cells
 from bench.harness_world import World, furnish
+from bench.instructions import is_whole
 from server.ratelimit.config import load_rate_limits
 from server.routes import ROUTES
 from server.settings import ROOT
@@ -358,3 +359,17 @@ def test_a_subject_that_answers_otherwise_ends_the_run(surroundings: World) -> N
         pytest.raises(SubjectFailed, match="answered 200 instead of 304"),
     ):
         run_round(Target("bare", subject, status=304), seconds=1, connections=2, generator="ours")
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{", False),
+        (b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", False),
+    ],
+)
+def test_the_end_of_an_answer_is_seen(answer: bytes, *, whole: bool) -> None:
+    """An answer ends with its body, or with its head where it has none."""
+    assert whole is is_whole(answer)
