@@ -327,10 +327,10 @@ def test_a_load_without_answers_is_a_failure(generator: str, unused_tcp_port: in
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path, database_url: str, shared_redis: EmbeddedServer) -> World:
-    """The bench's world on the tests' servers."""
+def surroundings(tmp_path: Path, database_url: str, own_redis: EmbeddedServer) -> World:
+    """The bench's world, with a cache that no other test has filled."""
     anywhere = Cores(frozenset(), frozenset())
-    return furnish(tmp_path, cores=anywhere, redis=shared_redis, database_url=database_url, readers=3)
+    return furnish(tmp_path, cores=anywhere, redis=own_redis, database_url=database_url, readers=3)
 
 
 def test_the_service_has_the_features_that_the_comparison_claims(surroundings: World) -> None:

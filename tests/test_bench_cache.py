@@ -19,10 +19,10 @@ from server.tools.embedded import EmbeddedServer
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path, database_url: str, shared_redis: EmbeddedServer) -> World:
-    """The bench's world on the tests' servers."""
+def surroundings(tmp_path: Path, database_url: str, own_redis: EmbeddedServer) -> World:
+    """The bench's world, with a cache that no other test has filled."""
     anywhere = Cores(frozenset(), frozenset())
-    return furnish(tmp_path, cores=anywhere, redis=shared_redis, database_url=database_url, readers=5)
+    return furnish(tmp_path, cores=anywhere, redis=own_redis, database_url=database_url, readers=5)
 
 
 def evening_of(number: int, seed: int) -> tuple[list[str], Tally]:
