@@ -46,9 +46,10 @@ def authorization(rules: Rules) -> Middleware:
         required = rule_of(request, rules).role
         if required is not None:
             state = state_of(request)
-            if state.caller is None:
+            caller = state.caller
+            if caller is None:
                 raise state.refusal or Unauthenticated()
-            if required == "admin" and state.caller.role != "admin":
+            if required == "admin" and caller.role != "admin":
                 raise Forbidden
         return await handler(request)
 

@@ -73,18 +73,21 @@ class Lookups:
         nothing: ask the lookups.
         """
         stored = self._answer()
-        if stored is None or time.time() * 1000 >= seen.fresh_until_ms:
+        if stored is None:
             return False
-        for value, head in zip(stored, seen.heads, strict=True):
-            if value is None or value[:HEAD_BYTES] != head:
+        heads = seen.heads
+        for index, value in enumerate(stored):
+            if value is None or value[:HEAD_BYTES] != heads[index]:
                 return False
-        if not self._cache.knows(self._keys.names):
+        cache = self._cache
+        if time.time() * 1000 >= seen.fresh_until_ms or not cache.knows(self._keys.names):
             return False
-        self._cache.note_hits(len(seen.heads))
+        cache.note_hits(len(heads))
         timings = current_timings.get()
         if timings is not None:
             timings.add("cache", "cache.read", self._began)
-            timings.note_cache("HIT")
+            if timings.cache_outcome is None:
+                timings.cache_outcome = "HIT"
         return True
 
     def seen(self) -> Seen | None:

@@ -84,15 +84,14 @@ class LineOutput:
     def _write_gathered(self) -> None:
         with self._lock:
             lines, self._gathered = self._gathered, []
-            together = b""
-            for line in lines:
+            while lines:
                 # Up to so many bytes a pipe takes whole, whoever else writes to it: the other workers do.
-                if together and len(together) + len(line) > select.PIPE_BUF:
-                    self.write(together)
-                    together = b""
-                together += line
-            if together:
-                self.write(together)
+                size, count = len(lines[0]), 1
+                while count < len(lines) and size + len(lines[count]) <= self.whole_bytes:
+                    size += len(lines[count])
+                    count += 1
+                self.write(b"".join(lines[:count]))
+                del lines[:count]
 
     def flush(self, deadline_seconds: float = 1.0) -> None:
         """Wait for a stalled reader to take the backlog; what it does not take by the deadline is lost."""
