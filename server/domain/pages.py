@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -21,12 +22,17 @@ class Page:
         rendering: what the first to render it has kept.
     """
 
-    __slots__ = ("content", "rendering", "seen")
+    __slots__ = ("_parts", "content", "rendering", "seen")
 
-    def __init__(self, content: dict[str, Any], seen: Seen | None) -> None:
+    def __init__(self, content: dict[str, Any], seen: Seen | None, parts: tuple[object, ...]) -> None:
         self.content = content
         self.seen = seen
         self.rendering: Any = None
+        self._parts = parts
+
+    def is_made_of(self, *parts: object) -> bool:
+        """Whether it was made of these very objects: the cache gives the same one for the same version of a value."""
+        return all(map(operator.is_, self._parts, parts))
 
 
 class Place:

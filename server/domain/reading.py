@@ -148,7 +148,11 @@ class ClassPageLookup:
             NotFound: it is unknown or not published.
         """
         content, counts = await self.parts()
-        page = self._place.page = Page(_lay_over(content, counts), self._lookups.seen())
+        page = self._place.page
+        if page is None or not page.is_made_of(content, counts):
+            page = self._place.page = Page(
+                _lay_over(content, counts), self._lookups.seen(), (content, counts)
+            )
         return page
 
 
