@@ -30,7 +30,7 @@ check: ## lint, formatting, types, and who may import whom
 	$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
 .PHONY: bench
-bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/performance.md (20 minutes)
+bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/performance.md (10 minutes)
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench $(ARGS)
 
