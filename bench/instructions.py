@@ -116,6 +116,7 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
             **_PATIENCE,
             "COUNTED": "bare" if launch.name == "bare" else "service",
             "SWITCH": str(switch),
+            "PROMETHEUS_MULTIPROC_DIR": str(_metrics_folder(surroundings)),
         },
     )  # fmt: skip
     with running(launch, surroundings) as subject, _connections(subject.port) as connections:
@@ -126,6 +127,13 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
         )
         idle_seconds, idle = _counting(subject, counts, 2, lambda: time.sleep(_IDLE_SECONDS))
     return round((busy - idle * seconds / idle_seconds) / requests)
+
+
+def _metrics_folder(surroundings: World) -> Path:
+    """Where the metrics go, as gunicorn's configuration would have made it."""
+    folder = surroundings.folder / "metrics"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _counting(subject: Subject, counts: Path, number: int, action: Callable[[], None]) -> tuple[float, int]:
