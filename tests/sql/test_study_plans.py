@@ -30,7 +30,7 @@ CARD = "(SELECT id FROM flashcards ORDER BY id LIMIT 1)"
 OWN = {"user_id": USER, "flashcard_ids": CARD}
 KEY = {"user_id": USER, "key": "7"}
 CLAIM = KEY | {"fingerprint": bytes(32)}
-ANSWER = KEY | {"status": 200, "location": None, "body": b"", "stale": []}
+ANSWER: dict[str, Any] = KEY | {"status": 200, "location": None, "body": b"", "stale": []}
 
 
 @pytest.fixture(scope="module")
