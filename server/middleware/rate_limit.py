@@ -43,22 +43,14 @@ def rate_limit(
         limits = rate_limits.current
         state = state_of(request)
         caller = state.caller
-        if limits.counts_email(group):
-            charges = limits.charges(
-                group,
-                user_id=None if caller is None else caller.user_key,
-                address=state.address,
-                email=await _email_of(request),
-                plan=None if caller is None else caller.plan,
-            )
-        else:
-            charges = limits.charges_of(
-                group,
-                user_key=None if caller is None else caller.user_key,
-                plan=None if caller is None else caller.plan,
-                client_ip=state.client_ip,
-                address=state.address,
-            )
+        charges = limits.charges_of(
+            group,
+            user_key=None if caller is None else caller.user_key,
+            plan=None if caller is None else caller.plan,
+            client_ip=state.client_ip,
+            address=state.address,
+            email=await _email_of(request) if limits.counts_email(group) else None,
+        )
         meanwhile = None
         if rule.look_up is not None and caller is not None:
             meanwhile = partial(_look_up, rule.look_up, request, state)

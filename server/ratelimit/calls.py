@@ -61,13 +61,7 @@ class Calls:
         """
         if request_id is None and (charges.one_subject or not self._one_subject_a_call):
             call = scripts.prepare_decision(charges, log_entries=self._log_entries)
-            try:
-                reply = await self._link.submit_call(call, deadline_ms=deadline_ms)
-            except RedisReplyError as error:
-                if error.code != "NOSCRIPT":
-                    raise
-                reply = await self._link.run(call, deadline_ms=deadline_ms)
-            return scripts.read_answers(reply)
+            return scripts.read_answers(await self._link.run(call, deadline_ms=deadline_ms))
         parts = self._parts(charges)
         if len(parts) == 1:
             return await self._decide(charges, request_id, deadline_ms)

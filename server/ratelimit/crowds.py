@@ -28,8 +28,8 @@ class Crowds:
     def __init__(self) -> None:
         self._crowds: dict[bytes, _Crowd] = {}
 
-    def enter_at_once(self, key: bytes) -> bool:
-        """Whether the turn has come already. After a turn, `leave` must be called."""
+    def enter(self, key: bytes) -> bool:
+        """Whether the turn has come already; else wait for it. After a turn, `leave` must be called."""
         crowd = self._crowds.get(key)
         if crowd is None:
             self._crowds[key] = _Crowd()
@@ -39,10 +39,8 @@ class Crowds:
             return True
         return False
 
-    async def enter(self, key: bytes, *, patience_seconds: float) -> bool:
-        """Wait for the turn; whether it came in time. After a turn, `leave` must be called."""
-        if self.enter_at_once(key):
-            return True
+    async def wait(self, key: bytes, *, patience_seconds: float) -> bool:
+        """Wait for the turn that `enter` has not given; whether it came in time. Then, too, `leave` must be called."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         crowd = self._crowds[key]
         if crowd.waiting is None:

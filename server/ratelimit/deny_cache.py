@@ -61,6 +61,8 @@ class DenyCache:
 
         The other charges' verdicts say that they were not asked: allowed, nothing known to be left.
         """
+        if not self._refusals:
+            return None
         known: list[_Refusal | None] | None = None
         for index, key in enumerate(charges.keys):
             refusal = self._refusals.get(key)

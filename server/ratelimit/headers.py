@@ -7,7 +7,6 @@ quotas down, so that a client who believes them is never refused for believing t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Literal
@@ -16,6 +15,7 @@ from zlib import crc32
 from multidict import istr
 
 from server.ratelimit.policies import Decision, Verdict, policy_item
+from server.telemetry.instants import instant_text
 
 DraftVersion = Literal[11, 12]
 
@@ -59,7 +59,7 @@ def rate_limit_headers(
     headers: list[tuple[str, str]] = [
         (_LIMIT, str(closest.limit)),
         (_REMAINING, str(closest.remaining)),
-        (_RESET, _instant(now, _reset_ms(closest))),
+        (_RESET, instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
         (_POLICY_FIELD, _policy_field(shown)),
         (_LIMIT_FIELD, _limit_field(told, version, offset)),
     ]
@@ -117,15 +117,7 @@ def _shown(decision: Decision) -> tuple[Verdict, ...]:
 
 def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
     """The policy closest to exhaustion: what refuses longest, else what leaves the fewest units."""
-    closest = verdicts[0]
-    for one in verdicts[1:]:
-        if one.wait_ms or closest.wait_ms or not (one.retryable and closest.retryable):
-            return min(verdicts, key=_closeness)
-        if one.remaining < closest.remaining or (
-            one.remaining == closest.remaining and one.next_release_ms > closest.next_release_ms
-        ):
-            closest = one
-    return closest
+    return verdicts[0] if len(verdicts) == 1 else min(verdicts, key=_closeness)
 
 
 def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
@@ -135,20 +127,6 @@ def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
 def _reset_ms(verdict: Verdict) -> int:
     """Until the refused cost fits or, where it did or never will, until the next unit is free."""
     return verdict.next_release_ms if verdict.allowed or not verdict.retryable else verdict.wait_ms
-
-
-def _instant(now: float, milliseconds: int) -> str:
-    """RFC 3339 in UTC, rounded up to milliseconds."""
-    second, millisecond = divmod(-int(-now * 1000 // 1) + milliseconds, 1000)
-    return _second_text(second) + _MILLISECONDS[millisecond]
-
-
-_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
-
-
-@lru_cache(maxsize=_CACHED_FIELDS)
-def _second_text(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _up_to_seconds(milliseconds: int) -> int:
@@ -177,35 +155,29 @@ def _waits(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> tu
 
 
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
-    """`RateLimit-Policy`: one item a policy name; `w` counts whole seconds and is left out below one."""
-    items = []
+    """`RateLimit-Policy`: one item a policy name."""
+    items = {}
     for verdict in verdicts:
         policy, limit = verdict.policy, verdict.limit
-        item = (
-            policy.item if limit == policy.limit else policy_item(policy.quoted_name, limit, policy.window_ms)
-        )
-        if item not in items:
-            items.append(item)
-    return ", ".join(items)
+        if policy.name not in items:
+            items[policy.name] = (
+                policy.item
+                if limit == policy.limit
+                else policy_item(policy.quoted_name, limit, policy.window_ms)
+            )
+    return ", ".join(items.values())
 
 
 def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: int) -> str:
     """`RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
     quota_name, window_name = _PARAMETERS[version]
-    if len(verdicts) > 1:
-        verdicts = tuple(sorted(verdicts, key=_BY_REMAINING))
-    names, items = [], []
-    for verdict in verdicts:
-        policy, _, _, allowed, limit, remaining, next_release_ms, *_ = verdict
-        if policy.name in names:
-            continue
-        names.append(policy.name)
-        if allowed and remaining < limit:  # the usual case of the function below
-            seconds = max(-(-policy.window_ms * remaining // limit // 1000), -(-next_release_ms // 1000), 1)
-        else:
-            remaining, seconds = _service_limit(verdict, offset)
-        items.append(f"{policy.quoted_name}{quota_name}{remaining}{window_name}{seconds}")
-    return ", ".join(items)
+    items: dict[str, str] = {}
+    for verdict in sorted(verdicts, key=_BY_REMAINING):
+        policy = verdict.policy
+        if policy.name not in items:
+            quota, seconds = _service_limit(verdict, offset)
+            items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
+    return ", ".join(items.values())
 
 
 _BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))
@@ -225,7 +197,7 @@ def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
         return limit, -(-window_ms // 1000)
     pace_seconds = -(-window_ms * remaining // limit // 1000)
     release_seconds = -(-next_release_ms // 1000)
-    return remaining, (max(pace_seconds, release_seconds)) or 1
+    return remaining, max(pace_seconds, release_seconds, 1)
 
 
 def _names(verdicts: Iterable[Verdict]) -> list[str]:

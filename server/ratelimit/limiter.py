@@ -105,26 +105,20 @@ class Limiter:
                 the same ones often passes them as `PreparedCharges`.
             request_id: a repetition gets the first verdict and is charged once. Never one that a client
                 chose: who repeats it pays nothing.
-            meanwhile: called unless the request is refused from memory, before Redis is asked: what it asks Redis
-                travels in the same write.
+            meanwhile: called if Redis is going to be asked: what it asks Redis travels in the same write.
 
         Raises:
             ValueError: two charges would be counted as one.
         """
         charges = prepared(charges)
+        if not charges:
+            return Decision(True, (), "redis")
         now = monotonic()
-        decision = None
-        if request_id is None and self._denials:
-            decision = self._refuse_at_once(charges, now)
+        decision = self._decide_at_once(charges, request_id, now)
         if decision is None:
             if meanwhile is not None:
                 meanwhile()
-            if not charges:
-                return Decision(True, (), "redis")
-            if self._outage.is_on:
-                decision = self._outage.decide(charges, now, owed=True)
-            else:
-                decision = await self._decide_in_turn(charges, request_id, now)
+            decision = await self._decide_in_turn(charges, request_id, now)
         self._report(decision, now)
         return decision
 
@@ -189,26 +183,25 @@ class Limiter:
         """The limits have changed: ask Redis again about everyone who was refused."""
         self._denials.forget()
 
-    def _refuse_at_once(self, charges: PreparedCharges, now: float) -> Decision | None:
-        """The refusal, if it is known that Redis would refuse."""
-        decision = self._denials.find(charges, now)
-        if decision is not None:
+    def _decide_at_once(
+        self, charges: PreparedCharges, request_id: str | None, now: float
+    ) -> Decision | None:
+        """The decision, if Redis need not, or must not, be asked."""
+        if request_id is None and (decision := self._denials.find(charges, now)) is not None:
             self._generation.look_again(now)
-        return decision
+            return decision
+        return self._outage.decide(charges, now, owed=True) if self._outage.is_on else None
 
     async def _decide_in_turn(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
         client = charges.keys[0]
         deadline_ms = self._deadline_ms
         decision: Decision | None = None
-        if not self._crowds.enter_at_once(client):
-            if not await self._crowds.enter(client, patience_seconds=deadline_ms / 1000):
+        if not self._crowds.enter(client):
+            if not await self._crowds.wait(client, patience_seconds=deadline_ms / 1000):
                 return self._outage.decide(charges, now, owed=True)
             # Who had to wait may find that the answer is known by now.
             deadline_ms = self._remaining_ms(now)
-            if request_id is None:
-                decision = self._refuse_at_once(charges, now)
-            if decision is None and self._outage.is_on:
-                decision = self._outage.decide(charges, now, owed=True)
+            decision = self._decide_at_once(charges, request_id, now)
         room, refused = None, False
         try:
             if decision is None:

@@ -112,9 +112,16 @@ class RateLimits:
         return group in self._by_email
 
     def charges_of(
-        self, group: str, *, user_key: str | None, plan: str | None, client_ip: str, address: Address
+        self,
+        group: str,
+        *,
+        user_key: str | None,
+        plan: str | None,
+        client_ip: str,
+        address: Address,
+        email: str | None = None,
     ) -> PreparedCharges:
-        """What a request of cost 1 is charged that names no e-mail address, remembered for the client's next one.
+        """What a request of cost 1 is charged, remembered for the client's next one.
 
         Args:
             group: the route's group; KeyError if there is none of this name.
@@ -122,14 +129,16 @@ class RateLimits:
             plan: the user's plan.
             client_ip: the client's address as text.
             address: the same as an address.
+            email: the e-mail address the request names; such charges are not remembered, as anyone can name any.
         """
         place = (group, user_key, plan, client_ip)
-        found = self._prepared.get(place)
+        found = self._prepared.get(place) if email is None else None
         if found is None:
-            found = self.charges(group, user_id=user_key, address=address, plan=plan)
-            if len(self._prepared) >= _MOST_PREPARED:
-                del self._prepared[next(iter(self._prepared))]  # the oldest
-            self._prepared[place] = found
+            found = self.charges(group, user_id=user_key, address=address, email=email, plan=plan)
+            if email is None:
+                if len(self._prepared) >= _MOST_PREPARED:
+                    del self._prepared[next(iter(self._prepared))]  # the oldest
+                self._prepared[place] = found
         return found
 
     def charges(

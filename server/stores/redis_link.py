@@ -145,13 +145,6 @@ class RedisLink:
         """The reply of a script that is run once; see `run`."""
         return await self.run(ScriptCall(script, keys, args), deadline_ms=deadline_ms)
 
-    def submit_call(self, call: ScriptCall, *, deadline_ms: float) -> asyncio.Future[Reply]:
-        """Run a script that the server is believed to know, with the others of this loop tick.
-
-        Returns a future of the reply; it fails with NOSCRIPT where `run` would load the script.
-        """
-        return self._call(call.command, deadline_ms / 1000.0)
-
     async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
         """The reply of a script, which is loaded into a server that does not know it.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
+from server.telemetry.instants import now_text
 from server.telemetry.log_lines import JsonLines
 from server.telemetry.timings import Elapsed, Part
 
@@ -19,7 +20,7 @@ class AccessLines:
     by its caller (`quoted`), or once and remembered, as methods and templates are.
 
     Args:
-        lines: whose field names, service and clock it shares; of the shape `json`.
+        lines: whose service it shares; of the shape `json`.
         logger: the `logger` of all lines.
     """
 
@@ -55,7 +56,7 @@ class AccessLines:
         )
         code = "" if error_code is None else f',"error_code":"{error_code}"'
         return (
-            f'{{"timestamp":"{self._lines.now()}",{head}"request_id":"{request_id}","trace_id":"{trace_id}",{user}{about}'
+            f'{{"timestamp":"{now_text()}",{head}"request_id":"{request_id}","trace_id":"{trace_id}",{user}{about}'
             f'"duration_ms":{elapsed.total},{parts}"client_ip":"{client_ip}","response_bytes":{response_bytes},'
             f'"rate_limit":"{rate_limit}"{code}}}\n'
         ).encode()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
 import structlog
 
+from server.telemetry.instants import now_text
 from server.telemetry.log_safety import Converter, Limits, safe_stack, safe_text
 from server.telemetry.log_shapes import Line, Shape, reshaping
 
@@ -38,14 +38,11 @@ _CONSUMED = frozenset({"event", "logger", "exc_info"})
 _EXACT = 2**53
 _CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
 
-# The fields of the line that every request writes: neither secret nor in anybody's way.
+# The fields that identify a request, and those of its own line: neither secret nor in anybody's way.
 _ACCESS_FIELDS = frozenset({
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
     "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
 })  # fmt: skip
-
-
-_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 class JsonLines:
@@ -64,7 +61,6 @@ class JsonLines:
     ) -> None:
         self._longest_bytes = longest_bytes
         self._reshape = reshaping(shape)
-        self._second, self._second_text = -1, ""
         self.shape = shape
         self.service = {
             name: safe_text(value, 100)
@@ -89,7 +85,7 @@ class JsonLines:
     def render_known(self, logger: str, level: str, message: str, fields: Mapping[str, Any]) -> bytes:
         """The line of an event whose fields are known to be short, safe and without secrets: no look at any value."""
         line: Line = {
-            "timestamp": self.now(),
+            "timestamp": now_text(),
             "level": level,
             "message": message,
             "logger": logger,
@@ -100,18 +96,9 @@ class JsonLines:
             line = self._reshape(line)
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
-    def now(self) -> str:
-        """The present in RFC 3339 with milliseconds; the second is formatted once."""
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
-        return self._second_text + _MILLISECONDS[int((now - second) * 1000)]
-
     def _render(self, logger: str, level: str, event: Mapping[str, Any], limits: Limits) -> bytes:
         line: Line = {
-            "timestamp": self.now(),
+            "timestamp": now_text(),
             "level": level,
             "message": safe_text(str(event.get("event", "")), limits.characters),
             "logger": safe_text(str(logger), 100),
@@ -120,7 +107,7 @@ class JsonLines:
         converter = Converter(limits)
         others = 0
         for key, value in event.items():
-            if key in _ACCESS_FIELDS:  # on the path of every request
+            if key in _ACCESS_FIELDS:
                 kind = type(value)
                 if kind is str:
                     line[key] = safe_text(value, limits.characters)

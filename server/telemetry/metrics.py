@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from server.telemetry.cache_totals import CacheTotals, ResetPoint
 from server.telemetry.children import Children
 from server.telemetry.exemplars import Exemplars
 from server.telemetry.exposition import Declarations, collect_families, counter_value, render_families
+from server.telemetry.instants import now_text
 from server.telemetry.memory import read_memory
 from server.telemetry.memory_limit import read_memory_limit
 from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
@@ -219,8 +219,7 @@ class Metrics:
             for series, value in family.samples:
                 entry = entries.setdefault(series.name, {"name": series.name, **about, "samples": []})
                 entry["samples"].append({"labels": dict(series.labels), "value": value})
-        timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return {"metrics": list(entries.values()), "timestamp": timestamp}
+        return {"metrics": list(entries.values()), "timestamp": now_text()}
 
     def _cache_counts_now(self) -> dict[str, int]:
         self.flush()

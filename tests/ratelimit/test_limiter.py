@@ -156,12 +156,12 @@ async def test_who_gives_up_waiting_as_its_turn_comes_is_passed_over() -> None:
     """A decision that is abandoned in the crowd at the moment when others leave it ends as abandoned, no otherwise."""
     crowds = Crowds()
     for _ in range(FIRST):
-        assert crowds.enter_at_once(b"k")
-    waiting = asyncio.create_task(crowds.enter(b"k", patience_seconds=60))
+        assert crowds.enter(b"k")
+    waiting = asyncio.create_task(crowds.wait(b"k", patience_seconds=60))
     await asyncio.sleep(0)
     waiting.cancel()
     for _ in range(FIRST):  # before the one that waits has noticed
         crowds.leave(b"k", room=100)
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert crowds.enter_at_once(b"k")
+    assert crowds.enter(b"k")
