@@ -68,6 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
 
     migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
+    migrate.add_argument(
+        "--wait", type=_seconds, default=300, metavar="SECONDS",
+        help="how long to wait for a connection, a table in use or another migrate (300)",
+    )  # fmt: skip
     migrate.set_defaults(command=_migrate)
 
     importing = commands.add_parser("import", help="load a deck file, or a tree of them (folder = class)")
@@ -135,14 +139,17 @@ def _serve(_options: argparse.Namespace) -> None:
     os.execve(sys.executable, gunicorn_command(ROOT), environment)  # noqa: S606 - a list, without a shell
 
 
-def _migrate(_options: argparse.Namespace) -> None:
+def _migrate(options: argparse.Namespace) -> None:
     from server.tools.migrations import migrate
 
     def report(name: str, seconds: float) -> None:
         sys.stdout.write(f"{name}: applied in {seconds:.2f} s\n")
         sys.stdout.flush()
 
-    if not migrate(_settings("DATABASE_URL").database_url, ROOT / "sql" / "migrations", on_applied=report):
+    past_pooler = _environment().get("MIGRATION_DATABASE_URL", "").strip()
+    settings = _settings(*(() if past_pooler else ("DATABASE_URL",)))
+    url = settings.migration_database_url or settings.database_url
+    if not migrate(url, ROOT / "sql" / "migrations", on_applied=report, wait_seconds=options.wait):
         sys.stdout.write("nothing to do: the schema is up to date\n")
 
 
@@ -234,13 +241,20 @@ def _token(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{token}\n")
 
 
+def _environment() -> dict[str, str]:
+    """The environment of a command beside the service."""
+    from server.tools.environment import beside_development, with_env_file
+    from server.tools.state import StateFolder
+
+    return beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
+
+
 def _settings(*needed: str) -> Settings:
     """The settings of a command beside the service; what it does not need may be missing. Logs go to stderr."""
     from server.telemetry.log import configure_logging
-    from server.tools.environment import beside_development, completed, with_env_file
-    from server.tools.state import StateFolder
+    from server.tools.environment import completed
 
-    environment = beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
+    environment = _environment()
     unused = {
         "DATABASE_URL": "postgresql://unused",
         "REDIS_URL": "redis://unused",

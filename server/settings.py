@@ -37,6 +37,7 @@ class Settings:
     """What the service runs with. Each field says which variable sets it; times carry their unit in the name."""
 
     database_url: str  # DATABASE_URL
+    migration_database_url: str | None = None  # MIGRATION_DATABASE_URL
     redis_url: str  # REDIS_URL
     secret_key: str  # SECRET_KEY
     host: str = "127.0.0.1"  # HOST
@@ -235,13 +236,15 @@ _NO_EXPORTER = (
 )
 _MOST_HOPS = 32
 _WEB_PORTS = {"http": 80, "https": 443}
-_SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL"})
+_SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"})
 _REQUIRED = frozenset({"database_url", "redis_url", "secret_key"})
 _milliseconds = _whole(1, 600_000, "milliseconds")
 _seconds = _whole(1, 10**9, "seconds")
+_database = _url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name")
 _collector = _url(("http", "https"), "http://localhost:4318")
 _VARIABLES: dict[str, tuple[str, _Kind]] = {
-    "database_url": ("DATABASE_URL", _url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name")),
+    "database_url": ("DATABASE_URL", _database),
+    "migration_database_url": ("MIGRATION_DATABASE_URL", _database),
     "redis_url": ("REDIS_URL", _url(REDIS_SCHEMES, "redis://host:6379/0")),
     "secret_key": (
         "SECRET_KEY",

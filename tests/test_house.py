@@ -59,7 +59,14 @@ def test_every_package_is_on_a_floor() -> None:
 
 def test_modules_are_short() -> None:
     """One concept a module: 500 lines at most, wherever it is."""
-    patterns = ("server/**/*.py", "bench/**/*.py", "config/*.py", "tests/**/*.py", "lua/*.lua", "sql/**/*.sql")
+    patterns = (
+        "server/**/*.py",
+        "bench/**/*.py",
+        "config/*.py",
+        "tests/**/*.py",
+        "lua/*.lua",
+        "sql/**/*.sql",
+    )
     lengths = {
         str(file.relative_to(ROOT)): len(file.read_text().splitlines())
         for pattern in patterns

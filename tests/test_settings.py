@@ -30,6 +30,11 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         [(url, url) for url in ("postgres://u:p@h:5432/d", "postgresql://h/d?sslmode=require", "postgresql:///d?host=/run")],
         ["mysql://h/d", "h/d", "postgres://", "postgresql://h:port/d", "postgresql://[::1/d", "postgresql://h:99999/d"],
     ),
+    "MIGRATION_DATABASE_URL": (
+        "migration_database_url",
+        [("postgres://u:p@h:5432/d", "postgres://u:p@h:5432/d")],
+        ["mysql://h/d", "postgres://", "postgresql://h:port/d"],
+    ),
     "REDIS_URL": (
         "redis_url",
         [(url, url) for url in (

@@ -106,7 +106,8 @@ def _servers(
 
 
 def _prepare_data(settings: Settings, root: Path, *, is_own_database: bool) -> None:
-    migrate(settings.database_url, root / "sql" / "migrations")
+    past_pooler = None if is_own_database else settings.migration_database_url
+    migrate(past_pooler or settings.database_url, root / "sql" / "migrations")
     if not has_classes(
         settings.database_url
     ):  # or what an administrator has edited would be as it was before

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from server.tools.embedded import EmbeddedServer, free_port
-from server.tools.migrations import MigrationError, list_pending, migrate, read_migrations
-from tests.conftest import replace_database, run_sql
+from server.tools.embedded import free_port
+from server.tools.migrations import MigrationError, migrate, read_migrations
+from tests.conftest import run_sql
 from tests.stores.databases import ask
+from tests.tools.releases import NEVER, migrate_at_once, runs, start_migrate, tables, write
 from tests.waiting import wait_until
 
-RUN = "import sys; from pathlib import Path; from server.tools.migrations import migrate; "
 APPLIED = "SELECT name FROM schema_migrations ORDER BY name"
-TABLES = (
-    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
-)
-NEVER = "SELECT pg_sleep(600)"
-
-
-@pytest.fixture
-def empty_url(shared_postgres: EmbeddedServer) -> Iterator[str]:
-    """A database with nothing in it that belongs to one test."""
-    name = f"empty_{secrets.token_hex(6)}"
-    run_sql(shared_postgres.url, f"CREATE DATABASE {name}")
-    yield replace_database(shared_postgres.url, name)
-    run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def write(folder: Path, **files: str) -> Path:
-    """Put files into a folder: `m0001_words="SQL"` becomes 0001_words.sql."""
-    for name, sql in files.items():
-        (folder / f"{name.removeprefix('m')}.sql").write_text(sql)
-    return folder
-
-
-def start_migrate(url: str, folder: Path) -> subprocess.Popen[str]:
-    """A release process of its own."""
-    command = [sys.executable, "-c", RUN + "print(migrate(sys.argv[1], Path(sys.argv[2])))", url, str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def tables(url: str) -> list[str]:
-    return [name for (name,) in ask(url, TABLES)]
 
 
 def test_files_are_applied_in_order_each_once(empty_url: str, tmp_path: Path) -> None:
@@ -57,7 +23,6 @@ def test_files_are_applied_in_order_each_once(empty_url: str, tmp_path: Path) ->
     told: list[str] = []
     write(tmp_path, m0002_rows="INSERT INTO a VALUES (1)", m0001_table="CREATE TABLE a (x int)")
     (tmp_path / "README.md").write_text("not a migration")
-    assert ["0001_table.sql", "0002_rows.sql"] == list_pending(empty_url, tmp_path)
     assert ["0001_table.sql", "0002_rows.sql"] == migrate(
         empty_url, tmp_path, on_applied=lambda name, seconds: told.append(f"{name} {seconds > 0}")
     )
@@ -65,7 +30,7 @@ def test_files_are_applied_in_order_each_once(empty_url: str, tmp_path: Path) ->
     assert [] == migrate(empty_url, tmp_path)
     write(tmp_path, m0003_more="INSERT INTO a VALUES (2)")
     assert ["0003_more.sql"] == migrate(empty_url, tmp_path)
-    assert [] == list_pending(empty_url, tmp_path)
+    assert [] == migrate(empty_url, tmp_path)
     assert [(1,), (2,)] == ask(empty_url, "SELECT x FROM a ORDER BY x")
 
 
@@ -98,7 +63,7 @@ async def test_a_process_killed_in_the_middle_of_a_file_leaves_nothing(
     write(tmp_path, m0001_slow=f"CREATE TABLE half (); {NEVER};")
     process = start_migrate(empty_url, tmp_path)
     try:
-        await wait_until(lambda: _runs(empty_url, NEVER), "the file runs")
+        await wait_until(lambda: runs(empty_url, NEVER), "the file runs")
     finally:
         process.kill()
         process.communicate()
@@ -106,7 +71,7 @@ async def test_a_process_killed_in_the_middle_of_a_file_leaves_nothing(
         empty_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600);'"
     )
     write(tmp_path, m0001_slow="CREATE TABLE whole ()")
-    assert ["0001_slow.sql"] == migrate(empty_url, tmp_path, lock_wait_seconds=20)
+    assert ["0001_slow.sql"] == migrate(empty_url, tmp_path, wait_seconds=20)
     assert ["schema_migrations", "whole"] == tables(empty_url)
 
 
@@ -117,16 +82,14 @@ def test_a_changed_file_stops_everything(empty_url: str, tmp_path: Path) -> None
     write(tmp_path, m0001_a="CREATE TABLE a (x int)", m0002_b="CREATE TABLE b ()")
     with pytest.raises(MigrationError, match=r"0001_a.sql was changed"):
         migrate(empty_url, tmp_path)
-    with pytest.raises(MigrationError, match=r"0001_a.sql was changed"):
-        list_pending(empty_url, tmp_path)
     assert ["a", "schema_migrations"] == tables(empty_url)
 
 
 def test_a_missing_file_stops_everything(empty_url: str, tmp_path: Path) -> None:
     """A file that was applied and is gone is named, with every other problem, and nothing new is applied."""
-    write(tmp_path, m0001_a="CREATE TABLE a ()", m0002_b="CREATE TABLE b ()")
+    write(tmp_path, m0001_a="CREATE TABLE a ()", m0002_b="CREATE TABLE b ()", m0003_c="CREATE TABLE c ()")
     migrate(empty_url, tmp_path)
-    (tmp_path / "0002_b.sql").unlink()
+    (tmp_path / "0002_b.sql").rename(tmp_path / "0002_other.sql")
     write(tmp_path, m0001_a="CREATE TABLE changed ()")
     with pytest.raises(MigrationError, match=r"0002_b.sql .*gone.*; 0001_a.sql was changed"):
         migrate(empty_url, tmp_path)
@@ -186,42 +149,65 @@ def test_bodies_of_functions_may_begin_and_end(empty_url: str, tmp_path: Path) -
 
 
 def test_parallel_releases_apply_each_file_once(empty_url: str, tmp_path: Path) -> None:
-    """Four release processes at once: one applies, the others wait and find nothing to do, none fails."""
+    """Four release processes at once: each file is applied by one of them, and none of them fails."""
     write(
         tmp_path,
         m0001_a="CREATE TABLE a (x int); SELECT pg_sleep(0.3)",
         m0002_index="-- no-transaction\nCREATE INDEX CONCURRENTLY a_x ON a (x)",
         m0003_rows="INSERT INTO a VALUES (1)",
     )
-    processes = [start_migrate(empty_url, tmp_path) for _ in range(4)]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [0, 0, 0, 0] == [process.returncode for process in processes], outputs
-    everything = str(["0001_a.sql", "0002_index.sql", "0003_rows.sql"])
-    assert [everything, "[]", "[]", "[]"] == sorted(out.strip() for out, _ in outputs)
+    assert ["0001_a.sql", "0002_index.sql", "0003_rows.sql"] == migrate_at_once(empty_url, tmp_path, 4)
     assert [(1,)] == ask(empty_url, "SELECT x FROM a")
 
 
-def test_waiting_for_another_release_has_an_end(empty_url: str, tmp_path: Path) -> None:
+async def test_waiting_for_another_release_has_an_end(empty_url: str, tmp_path: Path) -> None:
     """A process that holds the lock for too long is reported instead of waited for without end."""
-    write(tmp_path, m0001_a="CREATE TABLE a ()")
+    write(tmp_path, m0001_slow=f"{NEVER};")
+    process = start_migrate(empty_url, tmp_path)
+    try:
+        await wait_until(lambda: runs(empty_url, NEVER), "the file runs")
+        with pytest.raises(MigrationError, match=r"another process is migrating .*; gave up after 0.2 s$"):
+            migrate(empty_url, tmp_path, wait_seconds=0.2)
+    finally:
+        process.kill()
+        process.communicate()
 
-    def migrate_meanwhile(_name: str, _seconds: float) -> None:
-        with pytest.raises(MigrationError, match=r"another process has been migrating .* for 0.2 s"):
-            migrate(empty_url, tmp_path, lock_wait_seconds=0.2)
 
-    assert ["0001_a.sql"] == migrate(empty_url, tmp_path, on_applied=migrate_meanwhile)
-
-
-def test_a_table_in_use_is_not_waited_for_without_end(empty_url: str, tmp_path: Path) -> None:
-    """A busy table fails the file after lock_timeout instead of queueing all of the service behind it."""
+def test_deploy_14_a_table_in_use_is_not_waited_for_without_end(empty_url: str, tmp_path: Path) -> None:
+    """A busy table fails the file in the end, in many short waits and not in a long one."""
     write(tmp_path, m0001_a="CREATE TABLE a ()")
     migrate(empty_url, tmp_path)
     write(tmp_path, m0002_b="ALTER TABLE a ADD COLUMN x int")
     with closing(psycopg2.connect(empty_url)) as busy, busy.cursor() as cursor:
         cursor.execute("LOCK TABLE a IN ACCESS SHARE MODE")
-        with pytest.raises(MigrationError, match=r"0002_b.sql: canceling statement due to lock timeout"):
-            migrate(empty_url, tmp_path, lock_timeout_ms=50)
+        with pytest.raises(
+            MigrationError, match=r"0002_b.sql: canceling statement due to lock timeout; gave up after 1 s$"
+        ):
+            migrate(empty_url, tmp_path, lock_timeout_ms=50, wait_seconds=1)
     assert ["0002_b.sql"] == migrate(empty_url, tmp_path)
+
+
+async def test_deploy_14_a_file_waits_for_an_open_reader_and_lets_others_pass(
+    empty_url: str, tmp_path: Path
+) -> None:
+    """While a dump reads the table, the file gives up its place in the queue again and again; then it is applied."""
+    write(tmp_path, m0001_a="CREATE TABLE a ()")
+    migrate(empty_url, tmp_path)
+    write(tmp_path, m0002_b="ALTER TABLE a ADD COLUMN x int")
+    queues = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER%'"
+    with closing(psycopg2.connect(empty_url)) as dump, dump.cursor() as cursor:
+        cursor.execute("LOCK TABLE a IN ACCESS SHARE MODE")
+        process = start_migrate(empty_url, tmp_path)
+        try:
+            for _ in range(2):
+                await wait_until(lambda: ask(empty_url, queues) == [(1,)], "the file waits for the table")
+                await wait_until(lambda: ask(empty_url, queues) == [(0,)], "the file has left the queue")
+                assert [] == ask(empty_url, "SELECT FROM a")
+            dump.rollback()
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (0, "['0002_b.sql']") == (process.returncode, output.strip().splitlines()[-1]), errors
 
 
 def test_an_interrupted_concurrent_index_is_built_again(empty_url: str, tmp_path: Path) -> None:
@@ -251,8 +237,3 @@ def test_a_database_that_is_away_is_one_sentence() -> None:
     with pytest.raises(MigrationError, match=r"no connection to the database: .*refused") as caught:
         migrate(f"postgresql://mastery:hunter2@127.0.0.1:{free_port()}/mastery")
     assert "hunter2" not in str(caught.value)
-
-
-def _runs(url: str, statement: str) -> bool:
-    rows = ask(url, "SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'")
-    return any(statement in query for (query,) in rows)
