@@ -28,7 +28,7 @@ local function refund_window(key, pages_key, span, cost, tag, base, time)
   if now_tag ~= tag or now_base ~= base or base + time <= now - span or base + last > now then
     return 0
   end
-  rewrite_window(value, key, pages_key, now, span, tag % 2, function(times, totals, count)
+  rewrite_window(value, key, pages_key, now, span, tag % 2, 0, function(times, totals, count)
     local before = 0
     for index = 1, count do
       if times[index] >= time then

@@ -19,7 +19,9 @@
 
   The ring: once `entries` entries are live, an admission in the same slot (span / entries long) as the newest is merged
   into it, at the later time. Units therefore leave at most one slot late and never early, and there are never more than
-  2 * entries + 2 entries.
+  2 * entries + 2 entries. Slots are counted from the base, which moves by whole slots relative to the entries, so that
+  a clock that steps back makes none longer. A reload of the window changes the slots: an entry that grows before and
+  after it is late by a slot of each window at most.
 
   The clock never goes back for a key: when the server's does (a failover), the whole log is shifted back by moving its
   base, so that its newest entry happened just now. The edition changes whenever the base does: a refund is void then.
@@ -49,7 +51,7 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
   end
   if entries > 0 and (base + last > now or now - base > reach or (wide and kind == 0)) then
     -- @include sliding_window_rewriting
-    value = rewrite_window(value, key, pages_key, now, span, wide and 1 or kind)
+    value = rewrite_window(value, key, pages_key, now, span, wide and 1 or kind, math.ceil(span / entries))
     return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
   elseif base + last > now then
     base = now - last

@@ -2,14 +2,15 @@
   What rarely happens to the log of a sliding window: it is read, changed and written anew as a whole.
 
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
-  Gives: rewrite_window(value, key, pages_key, now, span, kind, change) -> the new state, or nil if nothing is left
+  Gives: rewrite_window(value, key, pages_key, now, span, kind, slot, change) -> the new state, or nil if nothing is left
 ]]
 
--- Writes the entries anew, in a kind, at a base that fits the clock; `now` and `span` are microseconds. It may be for a
--- request that is refused in the end: all entries are kept but those too old for any window of the kind. If `change` is
--- given, it gets the entries as lists of times, totals since the log's start and their number, and returns how many
--- there are now; kind and base stay, as another refund may need them.
-local function rewrite_window(value, key, pages_key, now, span, kind, change)
+-- Writes the entries anew, in a kind, at a base that fits the clock; `now`, `span` and `slot` are microseconds. It may be
+-- for a request that is refused in the end: all entries are kept but those too old for any window of the kind. The base
+-- moves by whole slots relative to the entries: each stays in the slot that it was merged in. If `change` is given, it
+-- gets the entries as lists of times, totals since the log's start and their number, and returns how many there are
+-- now; kind and base stay, as another refund may need them.
+local function rewrite_window(value, key, pages_key, now, span, kind, slot, change)
   local entry, bytes, skip, modulus = '>I5I2', 7, 22, 65536
   local tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I5I2', value)
   if tag % 2 == 1 then
@@ -24,7 +25,7 @@ local function rewrite_window(value, key, pages_key, now, span, kind, change)
   end
   text = text .. struct.pack(entry, last, total)
 
-  local moved, reach = math.max(0, base + last - now), kind == 1 and 140737488355328 or 549755813888
+  local moved, reach = math.max(0, base + last - now), (kind == 1 and 140737488355328 or 549755813888) - slot
   local times, totals, count, before = {}, {}, 0, start
   for offset = 1, #text, bytes do
     local at, charged = struct.unpack(entry, text, offset)
@@ -43,7 +44,7 @@ local function rewrite_window(value, key, pages_key, now, span, kind, change)
     return nil
   end
 
-  local shift = change and 0 or times[1]
+  local shift = change and 0 or times[1] - times[1] % slot
   if not change then
     tag, base = (tag - tag % 2 + 2) % 256 + kind, base - moved + shift
   end

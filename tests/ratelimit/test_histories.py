@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit.policies import Charge, Policy
@@ -245,18 +245,84 @@ def test_point_01_a_ring_never_admits_more_and_is_at_most_a_slot_late(
     """Beyond its entries a log admits never more than the limit, and refuses only what a slot's delay explains."""
     simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
     simulated.now_us = START_US
-    policy, subject, window = Policy("ring", limit, window_ms), f"user:ring-{next(subjects)}", OracleWindow()
-    span = window_ms * 1000
-    slot = -(-span // log_entries)
+    ring = Ring(simulated, log_entries)
     for pause_us, cost in history:
-        simulated.now_us += pause_us
-        now = simulated.now_us
-        charges = [Charge(policy, "g", subject, cost)]
-        answers = result_of(decide_charges(simulated, charges=charges, log_entries=log_entries))
-        window.notice_clock(now)
+        ring.decide(pause_us, cost, limit, window_ms)
+
+
+@pytest.mark.parametrize("page_entries", [2, 16])
+@histories
+@given(
+    limit=st.integers(1, 12),
+    log_entries=st.integers(1, 4),
+    history=lists_of(
+        st.tuples(
+            st.one_of(st.just(0), st.just(-1), st.integers(-30, 30)).map(lambda pause: pause * 1000),
+            st.integers(1, 2),
+            st.sampled_from([None, None, None, 30, 44, 61]),
+        )
+    ),
+)
+@example(
+    limit=4,
+    log_entries=1,
+    history=[(pause * 1000, 1, None) for pause in (0, 43, -1, 2, 3, 20, 20)],
+)
+def test_share_03_a_ring_is_at_most_a_slot_late_however_the_clock_steps(
+    simulated: SimulatedRedis,
+    page_entries: int,
+    limit: int,
+    log_entries: int,
+    history: list[tuple[int, int, int | None]],
+) -> None:
+    """A clock that steps back again and again moves the slots with the entries; each reload may add a slot."""
+    simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
+    simulated.now_us = START_US
+    ring, window_ms = Ring(simulated, log_entries), 44
+    for pause_us, cost, new_window_ms in history:
+        window_ms = new_window_ms or window_ms
+        ring.decide(pause_us, cost, limit, window_ms)
+
+
+@dataclass(slots=True)
+class Ring:
+    """A ring in Redis and the oracle side by side: never more than the limit, and refusals that slots explain.
+
+    An admission leaves late by less than the slot that it was merged in; where the window's length changed while its
+    entry grew, by less than the slots of all these windows.
+
+    Attributes:
+        remembered: without what has left a window that was shorter before a reload.
+        everything: what such a window may have kept for longer, merged into a later entry.
+        slots_us: of the windows there were, microseconds.
+    """
+
+    redis: SimulatedRedis
+    log_entries: int
+    subject: str = field(default_factory=lambda: f"user:ring-{next(subjects)}")
+    remembered: OracleWindow = field(default_factory=OracleWindow)
+    everything: OracleWindow = field(default_factory=OracleWindow)
+    slots_us: list[int] = field(default_factory=list)
+
+    def decide(self, pause_us: int, cost: int, limit: int, window_ms: int) -> None:
+        """Both decide."""
+        self.redis.now_us += pause_us
+        now, span = self.redis.now_us, window_ms * 1000
+        slot = -(-span // self.log_entries)
+        if self.slots_us[-1:] != [slot]:
+            self.slots_us.append(slot)
+        late = sum(self.slots_us)
+        charges = [Charge(Policy("ring", limit, window_ms), "g", self.subject, cost)]
+        answers = result_of(decide_charges(self.redis, charges=charges, log_entries=self.log_entries))
+        self.remembered.notice_clock(now)
+        self.everything.notice_clock(now)
         if answers.allowed:
-            assert window.used(now, span) + cost <= limit
-            window.admissions.append(Admission(now, cost))
+            assert self.remembered.used(now, span) + cost <= limit
+            self.remembered.forget(now, span)
+            self.remembered.admissions.append(Admission(now, cost))
+            self.everything.admissions.append(Admission(now, cost))
         elif cost <= limit:
-            assert window.used(now, span + slot) + cost > limit
-            assert 0 <= answers.charges[0].wait_us - window.wait(now, span, limit, cost) <= slot
+            assert self.everything.used(now, span + late) + cost > limit
+            earliest = self.remembered.wait(now, span, limit, cost)
+            latest = self.everything.wait(now, span, limit, cost) + late
+            assert earliest <= answers.charges[0].wait_us <= latest
