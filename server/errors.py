@@ -24,10 +24,16 @@ class InvalidInput(MasteryError):
     code = "invalid"
     title = "Bad Request"
 
-    def __init__(self, detail: str | None = None, *, errors: dict[str, str] | None = None) -> None:
-        """Args: detail: the whole in a sentence; errors: a message by dotted field path (`ratings.0.flashcardId`)."""
+    def __init__(
+        self, detail: str | None = None, *, errors: dict[str, str] | None = None, unlisted: int = 0
+    ) -> None:
+        """Args: detail: the whole in a sentence; errors: a message by dotted field path (`ratings.0.flashcardId`).
+
+        unlisted: how many more errors there are beside these.
+        """
         super().__init__(detail)
         self.errors = errors or {}
+        self.unlisted = unlisted
 
 
 class MalformedBody(InvalidInput):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from server.api.fields import Flag, FlagWord, Identifier, Text
+from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
 from server.api.pagination import PageSchema
 from server.domain.scheduling import SCHEDULERS
 
@@ -31,11 +31,9 @@ def _note(longest: int) -> Text:
     return Text(load_default=None, allow_none=True, validate=accepted)
 
 
-def _order() -> fields.Integer:
+def _order() -> Integer:
     accepted = validate.Range(0, HIGHEST_ORDER, error="Must be from {min} to {max}.")
-    return fields.Integer(
-        load_default=0, strict=True, data_key="order", attribute="sort_order", validate=accepted
-    )
+    return Integer(load_default=0, data_key="order", attribute="sort_order", validate=accepted)
 
 
 def _published() -> Flag:

@@ -10,7 +10,7 @@ from server.api.schemas import ProfileSchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
 from server.domain.idempotency import Answer
-from server.domain.profiles import update_profile
+from server.domain.profiles import check_time_zone, update_profile
 from server.domain.writing import Unit
 
 _CHANGES = ProfileSchema()
@@ -26,6 +26,8 @@ async def get_profile(request: web.Request) -> web.Response:
 async def change_profile(request: web.Request) -> web.Response:
     """Change the name, the time zone, or both."""
     changes = await read_json(request, _CHANGES)
+    if "time_zone" in changes:
+        check_time_zone(changes["time_zone"])
 
     async def work(unit: Unit) -> Answer:
         return answer(await update_profile(unit, caller_of(request).user_id, **changes))

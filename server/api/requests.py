@@ -1,27 +1,38 @@
-"""Reading what a client sent: path ids, query parameters, JSON bodies. What is wrong is said with its field."""
+"""Reading what a client sent: path ids, query parameters, JSON bodies. What is wrong is said with its field.
+
+How much there is of something is judged first: how many values a body holds before it is parsed, how many fields an
+object and how many elements a list has before any of them is validated. So an answer costs about the same whatever is
+sent, and a body of 1 MiB can't hold up the requests beside it.
+"""
 
 from __future__ import annotations
 
+import codecs
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import orjson
 from aiohttp import web
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema, ValidationError, fields
 
-from server.api.fields import CANONICAL_UUID, TimeZone
+from server.api.fields import CANONICAL_UUID
+from server.api.responses import MAX_ERRORS
 from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
 
 MAX_BODY_BYTES = 1 << 20
+# The texts of a card may hold 14,000 commas and brackets; no body that any route takes has more of these in all.
+MAX_VALUES = 20_000
+MAX_PARAMETERS = 100
 # What the field is called when the body as a whole is wrong.
 BODY_FIELD = "body"
-TIME_ZONE_HEADER = "X-Time-Zone"
+QUERY_FIELD = "query"
 
 _NO_PARAMETERS = Schema()
-_TIME_ZONE = TimeZone()
+_UUID_CHARACTERS = 36
 # Why the body could not be read: a second look must not find the rest of it.
 _BODY_FAILURE = web.RequestKey("body_failure", MasteryError)
 
@@ -32,7 +43,9 @@ def path_id(request: web.Request, name: str) -> UUID:
     Raises:
         InvalidInput: it is none.
     """
-    identifier = _uuid_of(request.match_info[name])
+    text = request.match_info[name]
+    # Longer ones must not fill the memory of _uuid_of.
+    identifier = _uuid_of(text) if len(text) == _UUID_CHARACTERS else None
     if identifier is None:
         raise InvalidInput(errors={name: "This is not a UUID."})
     return identifier
@@ -49,11 +62,15 @@ def read_query(request: web.Request, schema: Schema) -> dict[str, Any]:
     Raises:
         InvalidInput: with a message for each parameter that is wrong.
     """
+    if request.query_string.count("&") >= MAX_PARAMETERS:
+        raise InvalidInput(errors={QUERY_FIELD: f"Give at most {MAX_PARAMETERS} parameters."})
     query = request.query
-    repeated = {name: "Give this parameter once." for name in query if len(query.getall(name)) > 1}
-    if repeated:
-        raise InvalidInput(errors=repeated)
-    return _load(schema, dict(query))
+    values = dict(query)
+    if len(values) < len(query):
+        raise InvalidInput(
+            errors={name: "Give this parameter once." for name in values if len(query.getall(name)) > 1}
+        )
+    return validate(schema, values)
 
 
 def refuse_query(request: web.Request) -> None:
@@ -75,7 +92,7 @@ async def read_json(request: web.Request, schema: Schema) -> dict[str, Any]:
         MalformedBody: it is not JSON.
         InvalidInput: with a message for each field that is wrong.
     """
-    return _load(schema, await read_json_value(request))
+    return validate(schema, await read_json_value(request))
 
 
 async def read_json_value(request: web.Request) -> Any:
@@ -84,11 +101,43 @@ async def read_json_value(request: web.Request) -> Any:
         raise BodyTooLarge
     if not _is_json(request.content_type):
         raise UnsupportedMediaType
-    body = await read_bytes(request)
+    return parse_json(await read_bytes(request))
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON text in UTF-8, with or without a byte order mark; how deep it may be, orjson says: 1024.
+
+    Raises:
+        InvalidInput: it holds more values than any route takes; they are counted in the bytes, before they are made.
+        MalformedBody: it is not JSON.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise InvalidInput(errors={BODY_FIELD: f"It holds more than {MAX_VALUES} values."})
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(errors={BODY_FIELD: f"This is not valid JSON: {error}."}) from error
+
+
+def validate(schema: Schema, value: Any) -> dict[str, Any]:
+    """What a schema makes of a value.
+
+    Args:
+        schema: a module's constant: what it says about sizes is remembered.
+        value: from JSON or a query.
+
+    Raises:
+        InvalidInput: with a message for each field that is wrong. Objects with more fields than their schema, and lists
+            of a length that it does not accept, are refused before anything else is looked at.
+    """
+    _refuse_sizes(_sizes_of(schema), value, ())
+    try:
+        loaded: dict[str, Any] = schema.load(value)
+    except ValidationError as error:
+        messages = error.normalized_messages()  # type: ignore[no-untyped-call]
+        raise InvalidInput(errors=dict(_flatten(messages))) from error
+    return loaded
 
 
 async def read_bytes(request: web.Request) -> bytes:
@@ -134,34 +183,58 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def time_zone_of(request: web.Request) -> ZoneInfo | None:
-    """The zone of the X-Time-Zone header, an IANA name; None where there is none.
-
-    Raises:
-        InvalidInput: there is no such zone.
-    """
-    name = request.headers.get(TIME_ZONE_HEADER)
-    if name is None:
-        return None
-    try:
-        return _TIME_ZONE.deserialize(name)
-    except ValidationError as error:
-        raise InvalidInput(errors={TIME_ZONE_HEADER: " ".join(map(str, error.messages))}) from error
-
-
 def _is_json(content_type: str) -> bool:
     return content_type == "application/json" or (
         content_type.startswith("application/") and content_type.endswith("+json")
     )
 
 
-def _load(schema: Schema, data: Any) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = schema.load(data)
-    except ValidationError as error:
-        messages = error.normalized_messages()  # type: ignore[no-untyped-call]
-        raise InvalidInput(errors=dict(_flatten(messages))) from error
-    return loaded
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """How large what a schema takes may be: the names of an object's fields, and its lists with their elements."""
+
+    names: frozenset[str]
+    lists: Mapping[str, tuple[fields.List[Any], _Sizes | None]]
+
+
+@functools.cache
+def _sizes_of(schema: Schema) -> _Sizes:
+    by_name = {field.data_key or name: field for name, field in schema.load_fields.items()}
+    lists = {
+        name: (field, _sizes_of(field.inner.schema) if isinstance(field.inner, fields.Nested) else None)
+        for name, field in by_name.items()
+        if isinstance(field, fields.List)
+    }
+    return _Sizes(frozenset(by_name), lists)
+
+
+def _refuse_sizes(sizes: _Sizes, value: Any, path: tuple[object, ...]) -> None:
+    if not isinstance(value, dict):
+        return
+    if len(value) > len(sizes.names):
+        unknown = [name for name in value if name not in sizes.names]
+        raise InvalidInput(
+            errors={_dotted(*path, name): "Unknown field." for name in islice(unknown, MAX_ERRORS)},
+            unlisted=max(0, len(unknown) - MAX_ERRORS),
+        )
+    for name, (field, element_sizes) in sizes.lists.items():
+        elements = value.get(name)
+        if not isinstance(elements, list):
+            continue
+        for validator in field.validators:
+            try:
+                validator(elements)
+            except ValidationError as error:
+                raise InvalidInput(
+                    errors={_dotted(*path, name): " ".join(map(str, error.messages))}
+                ) from error
+        if element_sizes is not None:
+            for number, element in enumerate(elements):
+                _refuse_sizes(element_sizes, element, (*path, name, number))
+
+
+def _dotted(*path: object) -> str:
+    return ".".join(str(step) for step in path if step != "") or BODY_FIELD
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:

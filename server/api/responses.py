@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -16,6 +17,11 @@ from server.domain.pages import Page
 JSON = "application/json"
 _TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})
 PROBLEM_JSON = "application/problem+json"
+# No answer to an error is larger, whatever was sent: what a client gets wrong must not cost more than what it sent.
+MAX_PROBLEM_BYTES = 16_000
+MAX_ERRORS = 20
+_LONGEST_FIELD = 100
+_LONGEST_SENTENCE = 400
 _PROBLEM_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYPE: PROBLEM_JSON})
 
 
@@ -91,22 +97,59 @@ def problem_response(
     request_id: str,
     code: str,
     errors: Mapping[str, str] | None = None,
+    unlisted: int = 0,
     headers: Mapping[str, str] | None = None,
     extensions: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """An error as application/problem+json; `code` is the stable word to program against."""
+    """An error as application/problem+json, in at most MAX_PROBLEM_BYTES.
+
+    Args:
+        status: of the answer.
+        title: the status in words.
+        detail: what is wrong, in a sentence.
+        request_id: finds the request in the logs.
+        code: the stable word to program against.
+        errors: a message by field; the first MAX_ERRORS are listed, and `moreErrors` counts the others.
+        unlisted: how many more there are beside `errors`.
+        headers: beyond those of every error.
+        extensions: further members, of bounded size.
+    """
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
         "status": status,
-        "detail": detail,
+        "detail": _cut(detail, _LONGEST_SENTENCE),
         "code": code,
         "requestId": request_id,
         **(extensions or {}),
     }
-    if errors:
-        problem["errors"] = [{"field": field, "message": message} for field, message in errors.items()]
-    told = CIMultiDict(_PROBLEM_HEADERS)
+    body = _with_errors(problem, errors, unlisted) if errors else orjson.dumps(problem)
+    sent = CIMultiDict(_PROBLEM_HEADERS)
     if headers:
-        told.update(headers)
-    return web.Response(body=orjson.dumps(problem), status=status, headers=told)
+        sent.update(headers)
+    return web.Response(body=body, status=status, headers=sent)
+
+
+def _with_errors(problem: dict[str, Any], errors: Mapping[str, str], unlisted: int) -> bytes:
+    listed = [
+        {"field": _cut(field, _LONGEST_FIELD), "message": _cut(message, _LONGEST_SENTENCE)}
+        for field, message in islice(errors.items(), MAX_ERRORS)
+    ]
+    total = len(errors) + unlisted
+    detail = problem["detail"]
+    while True:
+        problem["errors"] = listed
+        more = total - len(listed)
+        if more:
+            problem["moreErrors"] = more
+            problem["detail"] = f"{detail} {more} more errors are not listed."
+        body = orjson.dumps(problem)
+        if len(body) <= MAX_PROBLEM_BYTES:
+            return body
+        # Characters that JSON writes as six bytes each.
+        listed = listed[: len(listed) // 2]
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text, or what fits of its beginning."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

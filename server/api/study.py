@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from aiohttp import web
 
 from server.api.pagination import PageSchema
-from server.api.requests import path_id, read_json, read_query, refuse_query, time_zone_of
+from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
@@ -20,6 +21,11 @@ from server.domain.idempotency import Answer
 from server.domain.ratings import Rating, record_ratings
 from server.domain.sessions import NEWEST, Position, describe_session
 from server.domain.writing import Unit
+from server.domain.zones import find_zone, stored_zone
+
+TIME_ZONE = "X-Time-Zone"
+# Which zone counted, where the request's is none.
+TIME_ZONE_USED = "X-Time-Zone-Used"
 
 _PAGE = PageSchema()
 _RATING = RatingSchema()
@@ -32,25 +38,14 @@ async def rate_card(request: web.Request) -> web.Response:
     """Record one rating; the answer is the card's progress."""
     flashcard_id = path_id(request, "flashcardId")
     rating = Rating(flashcard_id=flashcard_id, **await read_json(request, _RATING))
-    user_id, zone = caller_of(request).user_id, time_zone_of(request)
-
-    async def work(unit: Unit) -> Answer:
-        recorded = await record_ratings(unit, user_id, [rating], zone=zone)
-        return answer(recorded[0])
-
-    return await write(request, work)
+    return await _record(request, [rating], lambda progress: progress[0])
 
 
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
     ratings = [Rating(**entry) for entry in body["ratings"]]
-    user_id, zone = caller_of(request).user_id, time_zone_of(request)
-
-    async def work(unit: Unit) -> Answer:
-        return answer({"progress": await record_ratings(unit, user_id, ratings, zone=zone)})
-
-    return await write(request, work)
+    return await _record(request, ratings, lambda progress: {"progress": progress})
 
 
 async def get_card_progress(request: web.Request) -> web.Response:
@@ -160,6 +155,26 @@ async def list_bookmarks(request: web.Request) -> web.Response:
     return tagged_response(
         request, {"bookmarks": [describe_bookmark(row) for row in page], "nextCursor": next_cursor}
     )
+
+
+async def _record(
+    request: web.Request, ratings: Sequence[Rating], describe: Callable[[list[dict[str, Any]]], Any]
+) -> web.Response:
+    """Record ratings; a time zone that is none must not keep a student's work from being recorded."""
+    user_id = caller_of(request).user_id
+    name = request.headers.get(TIME_ZONE)
+    zone = None if name is None else find_zone(name)
+    replaces_header = name is not None and zone is None
+    if replaces_header:
+        zone = stored_zone((await services_of(request).profiles.get_profile(user_id))["timeZone"])
+
+    async def work(unit: Unit) -> Answer:
+        return answer(describe(await record_ratings(unit, user_id, ratings, zone=zone)))
+
+    response = await write(request, work)
+    if replaces_header and zone is not None:
+        response.headers[TIME_ZONE_USED] = zone.key
+    return response
 
 
 def _position(cursor: list[Any] | None) -> Position:

@@ -77,9 +77,17 @@ async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedReque
     if body is None:
         body = await read_bytes(request)
     digest = hashlib.sha256()
-    for part in (request.method.encode(), request.raw_path.encode(), request.content_type.encode(), body):
+    for part in (request.method.encode(), request.raw_path.encode(), _content_type(request).encode(), body):
         digest.update(len(part).to_bytes(8) + part)
     return KeyedRequest(caller_of(request).user_id, values[0], digest.digest())
+
+
+def _content_type(request: web.Request) -> str:
+    """The media type, with the charset where the same bytes mean something else by it."""
+    charset = (request.charset or "utf-8").lower()
+    return (
+        request.content_type if charset in {"utf-8", "utf8"} else f"{request.content_type};charset={charset}"
+    )
 
 
 def _response(given: Answer) -> web.Response:

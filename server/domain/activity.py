@@ -10,6 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from server.domain.streaks import active_days
+from server.domain.zones import stored_zone
 from server.errors import AccountGone
 from server.stores.database import Transaction
 
@@ -33,7 +34,7 @@ async def lock_activity(transaction: Transaction, user_id: UUID) -> Activity:
     row = await transaction.fetch_one("lock_user_stats", user_id=user_id)
     if row is None:
         raise AccountGone
-    return Activity(row["last_active_at"], ZoneInfo(row["time_zone"]))
+    return Activity(row["last_active_at"], stored_zone(row["time_zone"]))
 
 
 async def record_activity(

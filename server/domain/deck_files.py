@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import orjson
 
+from server.domain.texts import clean_text, find_forbidden
 from server.errors import InvalidInput
 
 DeckFormat = Literal["tsv", "csv", "json"]
@@ -33,8 +34,6 @@ _COLUMNS = ("question", "answer", "category", "explanation")
 _REQUIRED = ("question", "answer")
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 _ESCAPE = re.compile(r"\\[nt\\]")
-# Every control character but tab and line feed; and surrogates, which no UTF-8 can hold.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ def _json_rows(text: str, problems: _Problems) -> Iterator[tuple[int, Cells]]:
         if known:
             yield (
                 row,
-                {name: value.replace("\r\n", "\n") for name, value in item.items() if value is not None},
+                {name: value for name, value in item.items() if value is not None},
             )
 
 
@@ -242,17 +241,15 @@ def _card(row: int, cells: Cells, problems: _Problems) -> DeckCard | None:
     before = problems.count
     texts: dict[str, str | None] = {}
     for name in _COLUMNS:
-        text = cells.get(name, "").strip()
+        text = clean_text(cells.get(name, ""))
         longest = LONGEST_TEXT if name in _REQUIRED else LONGEST_NOTE
         if not text and name in _REQUIRED:
             problems.add(row, name, "empty", f"1 to {longest} characters")
         elif len(text) > longest:
             problems.add(row, name, f"{len(text)} characters", f"at most {longest} characters")
-        forbidden = _FORBIDDEN.search(text)
-        if forbidden:
-            problems.add(
-                row, name, f"control character U+{ord(forbidden[0]):04X}", "text with line breaks and tabs"
-            )
+        forbidden = find_forbidden(text)
+        if forbidden is not None:
+            problems.add(row, name, f"control character {forbidden}", "text with line breaks and tabs")
         texts[name] = text or None
     question, answer = texts["question"], texts["answer"]
     if question is None or answer is None or problems.count > before:

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from server.domain.writing import Unit
-from server.errors import AccountGone
+from server.domain.zones import find_zone
+from server.errors import AccountGone, InvalidInput
 from server.stores.database import Database
 
 
+class UnknownTimeZone(InvalidInput):
+    """There is no such time zone."""
+
+    status = 422
+    code = "unknown_time_zone"
+    title = "Unprocessable Content"
+
+
+def check_time_zone(name: str) -> None:
+    """See that a profile may name a time zone.
+
+    Raises:
+        UnknownTimeZone: there is none of this name.
+    """
+    if find_zone(name) is None:
+        raise UnknownTimeZone(errors={"timeZone": "This is not an IANA time zone such as Europe/Berlin."})
+
+
 async def update_profile(
-    unit: Unit, user_id: UUID, *, time_zone: ZoneInfo | None = None, **changes: str | None
+    unit: Unit, user_id: UUID, *, time_zone: str | None = None, **changes: str | None
 ) -> dict[str, Any]:
     """Change a profile.
 
     Args:
         unit: the unit of work.
         user_id: whose profile it is.
-        time_zone: None for the one that it has.
+        time_zone: one that `check_time_zone` takes; None for the one that the profile has.
         changes: `name`, where it is to change; None for no name.
 
     Raises:
@@ -30,7 +48,7 @@ async def update_profile(
         user_id=user_id,
         sets_name="name" in changes,
         name=changes.get("name"),
-        time_zone=None if time_zone is None else time_zone.key,
+        time_zone=time_zone,
     )
     return _profile(row)
 

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 _EXPOSED = (
     "X-Request-ID, X-Trace-ID, Server-Timing, X-Response-Time, X-Performance-Rating, X-RateLimit-Limit, "
     "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location, "
-    "Idempotency-Replayed"
+    "Idempotency-Replayed, X-Time-Zone-Used"
 )
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _HEADERS = (

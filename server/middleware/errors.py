@@ -10,13 +10,17 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from server.api.answers.kinds import in_camel_case
 from server.api.responses import problem_response
 from server.api.services import services_of
 from server.api.state import state_of
 from server.errors import InvalidInput, MasteryError, ServiceUnavailable, Unauthenticated
+from server.stores.database import ConstraintViolated, ValueRefused
 
 log = structlog.get_logger(__name__)
 
+# Columns that the API calls something else.
+_FIELDS = {"sort_order": "order", "response_time_ms": "responseTime"}
 _DETAILS = {
     404: "There is nothing at this path.",
     405: "This path does not know this method; see the Allow header.",
@@ -32,6 +36,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except MasteryError as error:
         if error.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             _log_failure(error)
+        elif isinstance(error, (ValueRefused, ConstraintViolated)):
+            error = _refuse_value(error)
         return _answer(request, error)
     except web.HTTPException as error:
         if error.status < http.HTTPStatus.BAD_REQUEST:
@@ -58,6 +64,22 @@ def _log_failure(error: MasteryError) -> None:
         log.error("http.failed", exc_info=error)
 
 
+def _refuse_value(error: ValueRefused | ConstraintViolated) -> MasteryError:
+    """What only the database has refused is the client's mistake; that it got so far is a hole in our validation."""
+    if isinstance(error, ConstraintViolated):
+        if not error.refuses_value:
+            return error
+        log.error(
+            "validation.hole", constraint=error.constraint_name, column=error.column, sqlstate=error.sqlstate
+        )
+        field = None if error.column is None else _FIELDS.get(error.column, in_camel_case(error.column))
+        return InvalidInput(
+            ValueRefused().detail, errors=None if field is None else {field: "This can't be stored."}
+        )
+    log.error("validation.hole", query=error.query, sqlstate=error.sqlstate)
+    return error
+
+
 def _answer(request: web.Request, error: MasteryError) -> web.Response:
     note_error_code(request, error.code)
     headers: dict[str, str] = {}
@@ -67,7 +89,7 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
     if isinstance(error, ServiceUnavailable):
         headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_seconds))
     if isinstance(error, InvalidInput):
-        problem["errors"] = error.errors
+        problem["errors"], problem["unlisted"] = error.errors, error.unlisted
     return problem_response(
         status=error.status,
         title=error.title,

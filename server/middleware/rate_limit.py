@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from server.api.fields import LONGEST_EMAIL
 from server.api.requests import read_json_value
 from server.api.responses import problem_response
 from server.api.state import RequestState, state_of
@@ -99,4 +100,7 @@ async def _email_of(request: web.Request) -> str | None:
     except MasteryError:
         return None
     email = body.get("email") if isinstance(body, dict) else None
-    return normal_email(email) if isinstance(email, str) and email.strip() else None
+    # A longer one is refused by the handler: to put it into its normal form may take long.
+    if not isinstance(email, str) or not 0 < len(email.strip()) <= LONGEST_EMAIL:
+        return None
+    return normal_email(email)

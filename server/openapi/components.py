@@ -73,6 +73,9 @@ HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
             "This is the answer to an earlier request with the same Idempotency-Key.",
             {"type": "string", "const": "true"},
         ),
+        "X-Time-Zone-Used": _header(
+            "Where the student's day began: sent where the request's X-Time-Zone is not an IANA name.",
+        ),
         "Location": _header(
             "Where the new one is.", {"type": "string", "format": "uri-reference"}, always=True
         ),
@@ -107,7 +110,7 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
             "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
         },
         "X-Time-Zone": {
-            "description": "Where the student's day begins: an IANA name. Without it, the profile's.",
+            "description": "Where the student's day begins, an IANA name; else it begins in the profile's zone.",
             "schema": {"type": "string"},
             "example": "Europe/Berlin",
         },
@@ -117,14 +120,22 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
 # Errors by status: the component's name, when it happens, and headers of its own.
 PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
     {
-        400: ("BadRequest", "Something in the request is not valid; `errors` says what.", ()),
+        400: (
+            "BadRequest",
+            "Something in the request is not valid; `errors` names up to 20 of what is wrong.",
+            (),
+        ),
         401: ("Unauthorized", "Nobody that the service knows is asking.", ("WWW-Authenticate",)),
         403: ("Forbidden", "The caller's role does not allow this.", ()),
         404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
         409: ("Conflict", "The request contradicts what is stored.", ()),
         413: ("ContentTooLarge", "The body is larger than 1 MiB; an import's, than 10 MiB.", ()),
         415: ("UnsupportedMediaType", "The Content-Type is not one of this operation's.", ()),
-        422: ("IdempotencyKeyReused", "The Idempotency-Key belongs to another request.", ()),
+        422: (
+            "UnprocessableContent",
+            "The Idempotency-Key belongs to another request, or there is no such time zone: see `code`.",
+            (),
+        ),
         429: ("TooManyRequests", "A rate limit has no room for this request.", ("Retry-After",)),
         503: ("ServiceUnavailable", "A part that this needs is away; try again.", ("Retry-After",)),
     }

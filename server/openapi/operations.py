@@ -60,7 +60,8 @@ from server.openapi.operation import (
 from server.routes import HandlerFunction
 
 _TEXT = {"type": "string"}
-_TIME_ZONE = ("X-Time-Zone",)
+_TIME_ZONE = (study.TIME_ZONE,)
+_TIME_ZONE_USED = (study.TIME_ZONE_USED,)
 _METRICS_TOKEN = frozenset({401})
 
 _DECK_FILE = (
@@ -153,13 +154,13 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         study.rate_card: Operation(
             bodies=json(RatingSchema()),
             headers=_TIME_ZONE,
-            results=answers(studying.CardProgress),
+            results=answers(studying.CardProgress, headers=_TIME_ZONE_USED),
             errors=frozenset({409}),
         ),
         study.rate_cards: Operation(
             bodies=json(RatingsSchema()),
             headers=_TIME_ZONE,
-            results=answers(studying.RecordedRatings),
+            results=answers(studying.RecordedRatings, headers=_TIME_ZONE_USED),
             errors=frozenset({404, 409}),
         ),
         study.start_session: Operation(

@@ -11,7 +11,7 @@ from apispec.ext.marshmallow.common import resolve_schema_instance
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields
 
-from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text, TimeZone
+from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
 
 _UUID = {"type": "string", "format": "uuid"}
 _KINDS: tuple[tuple[type[fields.Field[Any]], dict[str, Any]], ...] = (
@@ -20,7 +20,6 @@ _KINDS: tuple[tuple[type[fields.Field[Any]], dict[str, Any]], ...] = (
     (Flag, {"type": "boolean"}),
     (FlagWord, {"type": "boolean"}),
     (PastMoment, {"type": "string", "format": "date-time", "description": "with a zone, not in the future"}),
-    (TimeZone, {"type": "string", "description": "an IANA name", "example": "Europe/Berlin"}),
 )
 
 

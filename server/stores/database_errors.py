@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 
 import psycopg2
-from psycopg2.extensions import QueryCanceledError
+from psycopg2.extensions import Diagnostics, QueryCanceledError
 
 from server.errors import InvalidInput, MasteryError, ServiceUnavailable
 
@@ -31,7 +32,12 @@ _WORDS_BY_REASON = {
 }
 _REASON_BY_CLASS = {"08": "closed", "53": "resources"}
 # Too long, out of range, no such date, NUL in text or jsonb, not a UUID: the value's fault, whoever sent it.
-_VALUE_REFUSED = frozenset({"22001", "22003", "22007", "22008", "22021", "22P02", "22P05"})
+# And what is too large for PostgreSQL itself, such as for a row of an index.
+_VALUE_CLASSES = frozenset({"22", "54"})
+# A column that takes no null, a rule about a row's values: the same, said by the schema.
+_VALUE_RULES = frozenset({"23502", "23514"})
+# What a rule about one column ends in: classes_name_length.
+_RULE = re.compile(r"_(length|positive|range|known)$")
 _RETRYABLE = frozenset({"closed", "serialization", "deadlock"})
 
 
@@ -67,11 +73,20 @@ class ConstraintViolated(MasteryError):
     code = "conflict"
     title = "Conflict"
 
-    def __init__(self, constraint_name: str, sqlstate: str) -> None:
-        """Args: constraint_name: as in sql/migrations, for the domain to map; sqlstate: of class 23."""
+    def __init__(self, constraint_name: str, sqlstate: str, *, column: str | None = None) -> None:
+        """Args: constraint_name: as in sql/migrations, for the domain to map; sqlstate: of class 23.
+
+        column: whose value is at fault, where that is known.
+        """
         super().__init__()
         self.constraint_name = constraint_name
         self.sqlstate = sqlstate
+        self.column = column
+
+    @property
+    def refuses_value(self) -> bool:
+        """Whether a value is wrong in itself, and not beside what else is stored."""
+        return self.sqlstate in _VALUE_RULES
 
     def __str__(self) -> str:
         return f"{self.constraint_name} ({self.sqlstate})"
@@ -79,6 +94,12 @@ class ConstraintViolated(MasteryError):
 
 class ValueRefused(InvalidInput):
     """A value can't be stored: it is too long, out of range, or holds a character that text may not hold."""
+
+    def __init__(self, query: str = "", sqlstate: str = "") -> None:
+        """Args: query: its name; sqlstate: of class 22, or empty where the driver has refused the value."""
+        super().__init__()
+        self.query = query
+        self.sqlstate = sqlstate
 
 
 class QueryFailed(MasteryError):
@@ -131,8 +152,10 @@ def translate_query_error(
         return DatabaseUnavailable("timeout")
     if isinstance(error, ValueError):
         # The driver's word for NUL in a string, and for a lone surrogate, which has no UTF-8.
-        return ValueRefused()
+        return ValueRefused(query)
     state = (error.pgcode or "") if isinstance(error, psycopg2.Error) else ""
+    if state[:2] in _VALUE_CLASSES:
+        return ValueRefused(query, state)
     lost = connection_closed or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
     reason = _REASON_BY_STATE.get(state) or _REASON_BY_CLASS.get(state[:2]) or ("closed" if lost else None)
     if reason is not None:
@@ -142,12 +165,19 @@ def translate_query_error(
 
 def _translate_refusal(error: BaseException, query: str, state: str) -> MasteryError:
     """The server is well and said no."""
-    if state in _VALUE_REFUSED:
-        return ValueRefused()
     if not isinstance(error, psycopg2.Error):
         return QueryFailed(query, state, type(error).__name__)
     if state[:2] == "23":
-        return ConstraintViolated(error.diag.constraint_name or "", state)
+        return ConstraintViolated(error.diag.constraint_name or "", state, column=_column_of(error.diag))
     # Only messages of class 42 (syntax, unknown names) are about the query; others quote the data.
     message = error.diag.message_primary if state[:2] == "42" else None
     return QueryFailed(query, state, message or type(error).__name__)
+
+
+def _column_of(diagnostics: Diagnostics) -> str | None:
+    """The column that a constraint is about: of a null it is given, of a rule about one column it is in its name."""
+    if diagnostics.column_name is not None:
+        return diagnostics.column_name
+    rule = (diagnostics.constraint_name or "").removeprefix(f"{diagnostics.table_name}_")
+    column, count = _RULE.subn("", rule)
+    return column if count else None

@@ -24,6 +24,12 @@ class Problem(Answer):
     code = fields.String(metadata={"description": "a stable word to program against"})
     request_id = fields.String()
     errors = fields.List(fields.Nested(FieldProblem), load_default=None, allow_none=False)
+    more_errors = fields.Integer(
+        load_default=None,
+        allow_none=False,
+        metadata={"description": "how many more errors there are than `errors` lists"},
+        validate=validate.Range(min=1),
+    )
     violated_policies = fields.List(
         fields.String(),
         load_default=None,
