@@ -3,7 +3,7 @@
 A file is one transaction. It holds an advisory lock, waits for a table for `lock_timeout` at most, and is tried again.
 Two first lines say otherwise; then a second connection holds the lock, in a transaction that does nothing else:
 
-* `-- no-transaction`: each statement on its own, for CREATE INDEX CONCURRENTLY and its like.
+* `-- no-transaction`: each statement on its own; with CONCURRENTLY in it, or for VACUUM, outside of a transaction.
 * `-- batched`: each statement in one transaction after another, until it changes no row or answers none. The first
   column of its answer's last row is `%(after)s` of the next batch; in the first it is null. A % is written %%.
 
@@ -44,6 +44,7 @@ _CONCURRENT_INDEX = re.compile(
     r"create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_][a-z0-9_]*)\s+on\b",
     re.IGNORECASE,
 )
+_OUTSIDE_ONLY = re.compile(r"^[^$']*\bconcurrently\b|^vacuum\b", re.IGNORECASE)
 # Advisory locks belong to one database, so the key has to differ only from other uses in the same one.
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"mastery schema migrations").digest()[:8], "big", signed=True)
 _CONNECT_SECONDS = 10
@@ -179,7 +180,7 @@ def _read(path: Path) -> Migration:
 
 @dataclass(slots=True)
 class _Run:
-    """One run over a database: its connection, and how far a batched file has come."""
+    """One run over a database: its connection, and how far a file of several transactions has come."""
 
     url: str
     migrations: list[Migration]
@@ -187,6 +188,7 @@ class _Run:
     lock_timeout_ms: int
     _connection: Connection | None = None
     _deadline: float = 0.0
+    _done: set[int] = field(default_factory=set)
     _after: dict[int, object] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -196,7 +198,7 @@ class _Run:
 
     def next_pending(self) -> Migration | None:
         """The first file that the database does not have."""
-        self._after = {}
+        self._done, self._after = set(), {}
         pending = self.patiently(lambda: _unapplied(self.migrations, self._history()))
         return pending[0] if pending else None
 
@@ -239,13 +241,21 @@ class _Run:
             if migration.name in _select_history(lock):
                 return False
             for number, statement in enumerate(split_statements(migration.source)):
+                if number in self._done:
+                    continue
                 where = f"{migration.name}, line {statement.line}"
                 with _errors_of(connection, where, self._pause):
                     if migration.kind == "batched":
                         self._run_batches(connection, lock, number, statement)
-                    else:
+                    elif _OUTSIDE_ONLY.search(statement.text):
                         lock.execute("SELECT")
                         _run_outside(connection, where, statement)
+                    else:
+                        lock.execute("SELECT")
+                        with self._transaction(connection) as cursor:
+                            cursor.execute(statement.text)
+                self._done.add(number)
+                self._progress()
             _remember(lock, migration)
         return True
 

@@ -232,6 +232,85 @@ def test_an_interrupted_concurrent_index_is_built_again(empty_url: str, tmp_path
     assert [("a_x", True), ("a_x_unique", True)] == ask(empty_url, validity)
 
 
+def test_deploy_14_batches_go_on_where_the_one_before_ended(empty_url: str, tmp_path: Path) -> None:
+    """Each batch is a transaction, begins behind the last row of the one before, and the last one finds nothing."""
+    write(
+        tmp_path,
+        m0001_a="CREATE TABLE a (x int, batch xid8); CREATE TABLE b (LIKE a);"
+        "INSERT INTO a SELECT generate_series(1, 7)",
+        m0002_batches="-- batched\n-- Three at a time, not %% of them.\n"
+        "WITH batch AS (SELECT x FROM a WHERE x > coalesce(%(after)s::int, 0) ORDER BY x LIMIT 3),\n"
+        "     copied AS (INSERT INTO b SELECT x, pg_current_xact_id() FROM batch)\n"
+        "SELECT x FROM batch ORDER BY x;\n"
+        "DELETE FROM a WHERE x IN (SELECT x FROM a WHERE x <> 7 LIMIT 2);\n",
+    )
+    assert 2 == len(migrate(empty_url, tmp_path))
+    assert [(1, 3), (4, 3), (7, 1)] == ask(
+        empty_url, "SELECT min(x), count(*) FROM b GROUP BY batch ORDER BY 1"
+    )
+    assert [(7,)] == ask(empty_url, "SELECT x FROM a")
+
+
+async def test_deploy_14_a_batch_waits_for_a_row_and_repeats_nothing(empty_url: str, tmp_path: Path) -> None:
+    """A batch that meets a locked row gives up after a moment, and is tried again; those before it stay done."""
+    write(
+        tmp_path,
+        m0001_a="CREATE TABLE a (x int, times int DEFAULT 0); INSERT INTO a SELECT generate_series(1, 6)",
+        m0002_batches="-- batched\n"
+        "WITH batch AS (UPDATE a SET times = times + 1"
+        " WHERE x IN (SELECT x FROM a WHERE x > coalesce(%(after)s::int, 0) ORDER BY x LIMIT 2) RETURNING x)\n"
+        "SELECT x FROM batch ORDER BY x",
+    )
+    first = tmp_path / "first"
+    first.mkdir()
+    write(first, m0001_a=(tmp_path / "0001_a.sql").read_text())
+    migrate(empty_url, first)
+    with closing(psycopg2.connect(empty_url)) as writer, writer.cursor() as cursor:
+        cursor.execute("SELECT FROM a WHERE x = 4 FOR UPDATE")
+        process = start_migrate(empty_url, tmp_path)
+        try:
+            await wait_until(
+                lambda: ask(empty_url, "SELECT times FROM a WHERE x = 1") == [(1,)], "a batch is done"
+            )
+            await wait_until(lambda: runs(empty_url, "UPDATE a SET times"), "the next one waits")
+            await wait_until(lambda: not runs(empty_url, "UPDATE a SET times"), "it has given up")
+            writer.rollback()
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert 0 == process.returncode, errors
+    assert [(1, 6)] == ask(empty_url, "SELECT times, count(*) FROM a GROUP BY times")
+
+
+async def test_deploy_14_an_index_is_built_while_another_release_waits(
+    empty_url: str, tmp_path: Path
+) -> None:
+    """CREATE INDEX CONCURRENTLY waits for no lock of ours: that of its own process, and those that ask for it."""
+    write(
+        tmp_path,
+        m0001_a="CREATE TABLE a (x int); INSERT INTO a VALUES (1)",
+        m0002_index="-- no-transaction\nCREATE INDEX CONCURRENTLY a_x ON a (x)",
+        m0003_more="INSERT INTO a VALUES (2)",
+    )
+    with closing(psycopg2.connect(empty_url)) as reader, reader.cursor() as cursor:
+        first = tmp_path / "first"
+        first.mkdir()
+        write(first, m0001_a=(tmp_path / "0001_a.sql").read_text())
+        migrate(empty_url, first)
+        reader.set_session(isolation_level="REPEATABLE READ")
+        cursor.execute("SELECT FROM a")
+        releases = [start_migrate(empty_url, tmp_path) for _ in range(2)]
+        try:
+            await wait_until(lambda: runs(empty_url, "CREATE INDEX CONCURRENTLY"), "the index is being built")
+            reader.rollback()
+            outputs = [release.communicate(timeout=60) for release in releases]
+        finally:
+            for release in releases:
+                release.kill()
+    assert [0, 0] == [release.returncode for release in releases], outputs
+    assert [(1,), (2,)] == ask(empty_url, "SELECT x FROM a ORDER BY x")
+
+
 def test_a_database_that_is_away_is_one_sentence() -> None:
     """Without a server the error says so, and holds no password."""
     with pytest.raises(MigrationError, match=r"no connection to the database: .*refused") as caught:

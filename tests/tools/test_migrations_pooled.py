@@ -91,19 +91,25 @@ def test_deploy_03_limits_of_a_file_are_its_own(
     run_sql(empty_url, f"ALTER DATABASE {name} SET statement_timeout = 200")
     pooled_url = request.getfixturevalue("pooled_url")  # its connections are made from here on
     write(
-        folder, m0001_slow="CREATE TABLE a (); SELECT pg_sleep(0.5)", m0002_batch="-- batched\nDELETE FROM a"
+        folder,
+        m0001_slow="CREATE TABLE a (x int); SELECT pg_sleep(0.5)",
+        m0002_batch="-- batched\nDELETE FROM a",
     )
     assert 2 == len(migrate(pooled_url, folder))
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         shown = {ask(pooled_url, f"SHOW {name}")[0][0] for _ in range(5)}
         assert {"200ms" if name == "statement_timeout" else "0"} == shown
-    write(folder, m0003_slow="-- no-transaction\nSELECT pg_sleep(5)")
+    write(
+        folder,
+        m0003_function="CREATE FUNCTION slow(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS "
+        "$$BEGIN PERFORM pg_sleep(0.5); RETURN x; END$$; INSERT INTO a VALUES (1)",
+        m0004_index="-- no-transaction\nSELECT pg_sleep(0.5);\nCREATE INDEX CONCURRENTLY a_x ON a (slow(x))",
+    )
     with pytest.raises(
-        MigrationError, match=r"0003_slow.sql, line 2: .*timeout; MIGRATION_DATABASE_URL leads"
+        MigrationError, match=r"0004_index.sql, line 3: .*timeout; MIGRATION_DATABASE_URL leads"
     ):
         migrate(pooled_url, folder)
-    write(folder, m0003_slow="-- no-transaction\nSELECT pg_sleep(0.5)")
-    assert ["0003_slow.sql"] == migrate(empty_url, folder)
+    assert ["0004_index.sql"] == migrate(empty_url, folder)
 
 
 @pytest.fixture
