@@ -48,6 +48,7 @@ from server.stores.history_keeper import HistoryKeeper
 from server.stores.key_sets import KeySet
 from server.stores.redis_link import RedisLink
 from server.stores.refusals import Refusals
+from server.stores.schema import SchemaWatch
 from server.telemetry.children import Children
 from server.telemetry.event_loop import EventLoopLag
 from server.telemetry.exporter import metrics_middleware
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> web.Application:
         pool_size=settings.database_pool_size,
         acquire_timeout_ms=settings.database_acquire_timeout_ms,
         query_timeout_ms=settings.database_query_timeout_ms,
+        idle_seconds=settings.database_idle_seconds,
         slow_query_ms=settings.slow_query_ms,
         on_query=lambda name, seconds: query_durations(name).observe(seconds),
     )
@@ -119,7 +121,9 @@ def create_app(settings: Settings) -> web.Application:
     )
 
     health = Health(deadline_ms=settings.health_timeout_ms)
-    health.register("database", database.ping, critical=True)
+    health.register(
+        "database", database.check, critical=True, degraded_by=frozenset({"read_only", "disk_full"})
+    )
     health.register("cache", redis.ping, critical=False)
 
     refusals = Refusals(redis)
@@ -163,6 +167,7 @@ def create_app(settings: Settings) -> web.Application:
     app[SERVICES] = Services(
         settings=settings,
         database=database,
+        schema=SchemaWatch(database),
         redis=redis,
         cache=cache,
         metrics=metrics,
@@ -237,6 +242,8 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     lag = EventLoopLag(services.metrics, probes=[lambda: _sample(services)])
     watch = HealthWatch(services.health, services.metrics)
     await asyncio.gather(services.database.start(), services.redis.start())
+    await services.schema.start()
+    await services.database.warn_of_limits(services.settings.web_concurrency)
     await services.limiter.start()
     await services.rate_limits.start()
     await lag.start()
@@ -254,6 +261,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.callers.close()
     await services.cache.close()
     await services.redis.close()
+    await services.schema.close()
     await services.database.close()
     log.info("service.stopped")
 
@@ -264,6 +272,7 @@ async def _settle(_app: web.Application) -> None:
 
 async def _stop_being_ready(app: web.Application) -> None:
     app[READINESS].is_ready = False
+    app[READINESS].is_draining = True
 
 
 def _sample(services: Services) -> None:

@@ -61,6 +61,7 @@ class Settings:
     database_pool_size: int = 10  # DATABASE_POOL_SIZE
     database_acquire_timeout_ms: int = 1000  # DATABASE_ACQUIRE_TIMEOUT_MS
     database_query_timeout_ms: int = 5000  # DATABASE_QUERY_TIMEOUT_MS
+    database_idle_seconds: int = 60  # DATABASE_IDLE_SECONDS
     slow_query_ms: int = 50  # SLOW_QUERY_MS
 
     redis_verify_tls: bool = True  # REDIS_VERIFY_TLS
@@ -286,6 +287,7 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "database_pool_size": ("DATABASE_POOL_SIZE", _whole(1, 500, "connections a worker")),
     "database_acquire_timeout_ms": ("DATABASE_ACQUIRE_TIMEOUT_MS", _milliseconds),
     "database_query_timeout_ms": ("DATABASE_QUERY_TIMEOUT_MS", _milliseconds),
+    "database_idle_seconds": ("DATABASE_IDLE_SECONDS", _seconds),
     "slow_query_ms": ("SLOW_QUERY_MS", _milliseconds),
     "redis_verify_tls": ("REDIS_VERIFY_TLS", _Kind(_parse_switch, "on or off")),
     "redis_connect_timeout_ms": ("REDIS_CONNECT_TIMEOUT_MS", _milliseconds),

@@ -219,4 +219,14 @@ def test_app_json_asks_for_what_the_service_needs() -> None:
     processes = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
     assert {"release", "web"} == set(processes)
     assert set(app["formation"]) <= set(processes)
+
+
+def test_deploy_02_app_json_fits_the_smallest_plan() -> None:
+    """Two workers on a database of 20 connections leave some for a migration and for people."""
+    app = json.loads((ROOT / "app.json").read_text())
+    assert 2 * int(app["env"]["DATABASE_POOL_SIZE"]["value"]) <= 20 - 3
+
+
+def test_the_version_of_python_is_named() -> None:
+    """The platform's buildpack reads it."""
     assert re.fullmatch(r"3\.\d+\n", Path(ROOT / ".python-version").read_text())

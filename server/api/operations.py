@@ -33,14 +33,31 @@ async def livez(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 while requests are welcome: not while starting, draining, or without a database."""
-    if not request.app[READINESS].is_ready:
-        raise ServiceUnavailable("The service is starting or shutting down.")
+    """200 while requests are welcome: not while starting or draining, without a database, or with an old schema."""
+    reason = await _unready_reason(request)
+    if reason is None:
+        return json_response({"status": "ready", "timestamp": _now()})
+    services_of(request).metrics.count_error(reason)
+    state_of(request).error_code = reason
+    return json_response(
+        {"status": "unready", "reason": reason},
+        status=503,
+        headers={hdrs.RETRY_AFTER: "1", hdrs.CACHE_CONTROL: "no-store"},
+    )
+
+
+async def _unready_reason(request: web.Request) -> str | None:
+    readiness = request.app[READINESS]
+    if not readiness.is_ready:
+        return "draining" if readiness.is_draining else "starting"
+    services = services_of(request)
     try:
-        await services_of(request).database.ping()
-    except ServiceUnavailable as error:
-        raise ServiceUnavailable("The database does not answer.") from error
-    return json_response({"status": "ready", "timestamp": _now()})
+        await services.database.ping()
+    except ServiceUnavailable:
+        return "database"
+    if services.database.blocked_by is None:
+        return None
+    return "schema" if services.schema.is_outdated else "database"
 
 
 async def show_metrics(request: web.Request) -> web.Response:
@@ -89,7 +106,7 @@ async def show_cache_metrics(request: web.Request) -> web.Response:
                 "lastErrorTime": optional_timestamp(totals.last_error_time),
             },
             "health": {
-                "healthy": cache.healthy,
+                "healthy": cache.status == "healthy",
                 "latency": round(cache.response_time_ms, 2),
                 "latencyFormatted": f"{cache.response_time_ms:.2f}ms",
             },

@@ -29,6 +29,7 @@ from server.stores.database import Database
 from server.stores.history_keeper import HistoryKeeper
 from server.stores.redis_link import RedisLink
 from server.stores.refusals import Refusals
+from server.stores.schema import SchemaWatch
 from server.telemetry.health import Health
 from server.telemetry.metrics import Metrics
 
@@ -39,6 +40,7 @@ class Services:
 
     settings: Settings
     database: Database
+    schema: SchemaWatch
     redis: RedisLink
     cache: Cache
     metrics: Metrics
@@ -65,6 +67,7 @@ class Readiness:
     """Whether requests are welcome: not before everything has started, and not once the shutdown has begun."""
 
     is_ready: bool = False
+    is_draining: bool = False
 
 
 SERVICES = web.AppKey("services", Services)

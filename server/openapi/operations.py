@@ -97,7 +97,12 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             }
         ),
         operations.livez: Operation(results=answers(state.Alive)),
-        operations.readyz: Operation(results=answers(state.Ready), errors=frozenset({503})),
+        operations.readyz: Operation(
+            results={
+                **answers(state.Ready),
+                **answers(state.Unready, status=503, headers=("Retry-After",)),
+            }
+        ),
         operations.show_metrics: Operation(
             results={
                 200: Result(

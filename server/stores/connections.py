@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL: how one is opened, and a bounded pool of them.
+"""How a connection to PostgreSQL is opened, and how the settings that every query relies on get to it.
 
-The pool is ours. aiopg's own loses wake-ups (a connection that comes back closed wakes no waiter), opens
-connections while it holds the lock that every release needs, and starts a task for each release.
+They are start-up options, where these are taken. A server that refuses them is sent them as the session's first
+statement. Behind a pooler a session is nobody's own: there every transaction brings them along.
 """
 
 from __future__ import annotations
@@ -11,33 +11,35 @@ import contextlib
 import os
 import re
 import socket
-from collections import deque
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiopg
 import psycopg2
 import structlog
-from psycopg2.extensions import (
-    TRANSACTION_STATUS_IDLE,
-    make_dsn,
-    new_type,
-    parse_dsn,
-    register_type,
-)
+from psycopg2.extensions import make_dsn, new_type, parse_dsn, register_type
 
-from server.stores.database_errors import DatabaseUnavailable, translate_connect_error
+from server.stores.database_errors import translate_connect_error
 
 log = structlog.get_logger(__name__)
 
 _BYTEA_OID = 17
 # A pooler's "unsupported startup parameter", and an older server's "unrecognized configuration parameter".
 _OPTIONS_REFUSED = re.compile(r"parameter|invalid command-line argument", re.IGNORECASE)
+# `-c name=value` and `--name=value` in the URL's own options.
+_OPTION = re.compile(r"(?:-c\s*|--)(?P<name>[A-Za-z_][\w.]*)=(?P<value>(?:\\.|[^\s\\])*)")
+_CHECK_INTERVAL = "client_connection_check_interval"
+# A pooler answers with a process id of its own making when the connection begins.
+_LOOK = f"SELECT pg_backend_pid(), current_setting('{_CHECK_INTERVAL}', true) IS NOT NULL"
 
 
 class Connector:
-    """Opens connections with the settings that every query relies on."""
+    """Opens connections with the settings that every query relies on.
+
+    Attributes:
+        preamble: what each transaction has to begin with, so that the settings hold in it: SQL, or nothing where the
+            connections have them by themselves. Known from the first connection on.
+    """
 
     def __init__(self, url: str, *, connect_timeout_ms: float, query_timeout_ms: float) -> None:
         """Args: url: `postgresql://` or `postgres://`; connect_timeout_ms: for all of its hosts together.
@@ -54,9 +56,10 @@ class Connector:
             raise ValueError(f"not a PostgreSQL URL: expected {expected}") from None
         # The server's limit is the second line: it ends what a vanished client left behind.
         server_timeout_ms = int(query_timeout_ms) + 1000
+        own_options = given.pop("options", "")
         settings = {
-            "statement_timeout": server_timeout_ms,
-            "client_connection_check_interval": 500,
+            "statement_timeout": str(server_timeout_ms),
+            _CHECK_INTERVAL: "500",
             "TimeZone": "UTC",
         }
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
@@ -65,8 +68,12 @@ class Connector:
             "client_encoding": "UTF8",
             "tcp_user_timeout": str(server_timeout_ms),
         } | given
-        self._options = f"{options} {given.get('options', '')}".strip()
+        self._options = f"{options} {own_options}".strip()
+        self._settings = settings | {
+            match["name"]: re.sub(r"\\(.)", r"\1", match["value"]) for match in _OPTION.finditer(own_options)
+        }
         self._options_refused = False
+        self.preamble = ""
         self._connect_timeout_seconds = connect_timeout_ms / 1000
 
     async def connect(self) -> aiopg.Connection:
@@ -104,18 +111,44 @@ class Connector:
 
     async def _connect_to(self, place: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
         parameters = self._plain | place
-        if self._options_refused:
-            return await _open(parameters, timeout_seconds)
-        try:
-            return await _open(parameters | {"options": self._options}, timeout_seconds)
-        except psycopg2.OperationalError as error:
-            if not _OPTIONS_REFUSED.search(str(error)):
-                raise
-            parameters.pop("options", None)
+        async with asyncio.timeout(timeout_seconds):
+            if not self._options_refused:
+                try:
+                    connection = await _open(parameters | {"options": self._options}, timeout_seconds)
+                    return await self._prepare(connection, has_settings=True)
+                except psycopg2.OperationalError as error:
+                    if not _OPTIONS_REFUSED.search(str(error)):
+                        raise
+                    log.info("database.options_refused", error=_first_line(error))
+                    self._options_refused = True
             connection = await _open(parameters, timeout_seconds)
-            self._options_refused = True
-            log.warning("database.options_refused", error=_first_line(error))
-            return connection
+            return await self._prepare(connection, has_settings=False)
+
+    async def _prepare(self, connection: aiopg.Connection, *, has_settings: bool) -> aiopg.Connection:
+        """Find out what is at the other end, and make sure of the settings there."""
+        try:
+            cursor = await connection.cursor()
+            await cursor.execute(_LOOK)
+            process_id, has_check_interval = cursor.raw.fetchone()
+            settings = {
+                name: value
+                for name, value in self._settings.items()
+                if name != _CHECK_INTERVAL or has_check_interval
+            }
+            if process_id != connection.raw.get_backend_pid():
+                if not self.preamble:
+                    log.info("database.pooler_found")
+                self.preamble = "".join(
+                    f"SET LOCAL {name} = {_literal(value)}; " for name, value in settings.items()
+                )
+            elif not has_settings:
+                await cursor.execute(
+                    "".join(f"SET {name} = {_literal(value)}; " for name, value in settings.items())
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
@@ -142,123 +175,6 @@ def _forget_closed_sockets() -> None:
             loop.remove_writer(descriptor)
 
 
-class ConnectionPool:
-    """At most `size` connections at a time; the most recently used one is given out first."""
-
-    def __init__(
-        self, connect: Callable[[], Awaitable[aiopg.Connection]], *, size: int, acquire_timeout_ms: float
-    ) -> None:
-        """Args: connect: opens one; size: at most so many; acquire_timeout_ms: to wait and connect."""
-        self.size = size
-        self.in_use = 0
-        self.waiters = 0
-        self._connect = connect
-        self._acquire_timeout_seconds = acquire_timeout_ms / 1000
-        self._slots = asyncio.Semaphore(size)
-        self._free: deque[aiopg.Connection] = deque()
-        self._used: set[aiopg.Connection] = set()
-        self._closing = False
-        self._reachable = True
-        self._all_back = asyncio.Event()
-        self._all_back.set()
-
-    async def acquire(self) -> aiopg.Connection:
-        """A connection that is open as far as anyone knows; give it back with `release`.
-
-        Raises:
-            DatabaseUnavailable: `pool_exhausted`, `closed`, or why no connection could be opened.
-        """
-        if self._closing:
-            raise DatabaseUnavailable("closed")
-        deadline = asyncio.get_running_loop().time() + self._acquire_timeout_seconds
-        await self._take_slot(deadline)
-        self.in_use += 1
-        self._all_back.clear()
-        try:
-            connection = self._pop_free() or await self._open(deadline)
-        except BaseException:
-            self._give_slot()
-            raise
-        self._used.add(connection)
-        return connection
-
-    def release(self, connection: aiopg.Connection) -> None:
-        """Take a connection back. One in a transaction, with a running query or closed is not used again."""
-        self._used.discard(connection)
-        if not connection.closed:
-            # The status is ACTIVE while a query runs and INTRANS or INERROR in a transaction.
-            idle = connection.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE
-            if idle and not self._closing:
-                self._free.append(connection)
-            else:
-                connection.close()
-        self._give_slot()
-
-    async def close(self, grace_seconds: float) -> None:
-        """Let nobody in any more, give those inside some time, then close what they still hold."""
-        self._closing = True
-        for connection in self._free:
-            connection.close()
-        self._free.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await self._all_back.wait()
-        if self._used:
-            log.warning("database.connections_terminated", connections=len(self._used))
-        for connection in list(self._used):
-            connection.close()
-
-    async def _take_slot(self, deadline: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        self.waiters += 1
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable("pool_exhausted") from None
-        finally:
-            self.waiters -= 1
-        if self._closing:
-            self._slots.release()
-            raise DatabaseUnavailable("closed")
-
-    def _give_slot(self) -> None:
-        self.in_use -= 1
-        if self.in_use == 0:
-            self._all_back.set()
-        self._slots.release()
-
-    def _pop_free(self) -> aiopg.Connection | None:
-        while self._free:
-            connection = self._free.pop()
-            if not connection.closed:
-                return connection
-        return None
-
-    async def _open(self, deadline: float) -> aiopg.Connection:
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection = await self._connect()
-        except TimeoutError:
-            self._note(DatabaseUnavailable("timeout", driver_message="no answer in time"))
-            raise DatabaseUnavailable("timeout") from None
-        except DatabaseUnavailable as error:
-            self._note(error)
-            raise
-        self._note(None)
-        return connection
-
-    def _note(self, error: DatabaseUnavailable | None) -> None:
-        """Log the loss of the server and its return, each once, however many ask meanwhile."""
-        if error is not None and self._reachable:
-            log.warning("database.unavailable", error=error.reason, detail=error.driver_message)
-        elif error is None and not self._reachable:
-            log.info("database.recovered")
-        self._reachable = error is None
-
-
 def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
     view = psycopg2.BINARY(value, cursor)
     return None if view is None else bytes(view)
@@ -266,3 +182,8 @@ def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _literal(text: str) -> str:
+    """A string constant; the driver takes a percent sign for the beginning of a parameter."""
+    return "'" + text.replace("'", "''").replace("%", "%%") + "'"

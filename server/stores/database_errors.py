@@ -13,10 +13,19 @@ from server.errors import InvalidInput, MasteryError, ServiceUnavailable
 
 # States that say "not now" rather than "wrong": www.postgresql.org/docs/current/errcodes-appendix.html
 _REASON_BY_STATE = {
-    "25006": "readonly",  # a former primary after a failover
+    "25006": "read_only",  # a former primary after a failover, or default_transaction_read_only
+    "42501": "read_only",  # how some platforms enforce a plan's size: INSERT is revoked
+    "53100": "disk_full",
+    "53300": "too_many_connections",
+    # The schema is older than the code: no such column, object, table, function, unique index, schema.
+    "42703": "schema",
+    "42704": "schema",
+    "42P01": "schema",
+    "42883": "schema",
+    "42P10": "schema",
+    "3F000": "schema",
     "40001": "serialization",
     "40P01": "deadlock",
-    "53300": "rejected",  # too many connections
     "55P03": "locked",  # lock_timeout
     "57014": "timeout",  # statement_timeout
     "57P01": "closed",  # an administrator ended the connection
@@ -28,6 +37,12 @@ _WORDS_BY_REASON = {
     "refused": ("refused", "no such file"),
     "timeout": ("timeout", "timed out"),
     "starting": ("starting up", "shutting down", "recovery mode"),
+    "too_many_connections": (
+        "too many clients",
+        "too many connections",
+        "connection slots",
+        "no more connections",
+    ),
     "rejected": ("fatal:",),
 }
 _REASON_BY_CLASS = {"08": "closed", "53": "resources"}
@@ -49,8 +64,8 @@ class DatabaseUnavailable(ServiceUnavailable):
 
         driver_message: why there is no connection, in libpq's words; for the log alone.
 
-        Reasons: refused, rejected, unresolved, starting, timeout, pool_exhausted, closed, readonly, locked,
-        resources, serialization, deadlock.
+        Reasons: refused, rejected, too_many_connections, unresolved, starting, timeout, pool_exhausted, closed,
+        locked, resources, serialization, deadlock; those of the classes below.
         """
         super().__init__()
         self.reason = reason
@@ -64,6 +79,42 @@ class DatabaseUnavailable(ServiceUnavailable):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database takes no writes at the moment; reading goes on."""
+
+    code = "read_only"
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database has no room for what is new; reading goes on."""
+
+    code = "disk_full"
+
+
+class SchemaOutdated(DatabaseUnavailable):
+    """The database is being brought up to date; try again shortly."""
+
+    code = "schema"
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.driver_message}" if self.driver_message else self.reason
+
+
+_CLASS_BY_REASON: dict[str, type[DatabaseUnavailable]] = {
+    "read_only": DatabaseReadOnly,
+    "disk_full": DatabaseFull,
+    "schema": SchemaOutdated,
+}
+
+
+def unavailable(
+    reason: str, *, outcome_unknown: bool = False, driver_message: str = ""
+) -> DatabaseUnavailable:
+    """The error of a reason, of the reason's own class if it has one. Arguments as DatabaseUnavailable."""
+    kind = _CLASS_BY_REASON.get(reason, DatabaseUnavailable)
+    return kind(reason, outcome_unknown=outcome_unknown, driver_message=driver_message)
 
 
 class ConstraintViolated(MasteryError):
@@ -159,7 +210,9 @@ def translate_query_error(
     lost = connection_closed or isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError))
     reason = _REASON_BY_STATE.get(state) or _REASON_BY_CLASS.get(state[:2]) or ("closed" if lost else None)
     if reason is not None:
-        return DatabaseUnavailable(reason, outcome_unknown=outcome_unknown and reason == "closed")
+        message = f"{query}: {_message_about_query(error, state)} ({state})" if reason == "schema" else ""
+        is_unknown = outcome_unknown and reason == "closed"
+        return unavailable(reason, outcome_unknown=is_unknown, driver_message=message)
     return _translate_refusal(error, query, state)
 
 
@@ -169,9 +222,7 @@ def _translate_refusal(error: BaseException, query: str, state: str) -> MasteryE
         return QueryFailed(query, state, type(error).__name__)
     if state[:2] == "23":
         return ConstraintViolated(error.diag.constraint_name or "", state, column=_column_of(error.diag))
-    # Only messages of class 42 (syntax, unknown names) are about the query; others quote the data.
-    message = error.diag.message_primary if state[:2] == "42" else None
-    return QueryFailed(query, state, message or type(error).__name__)
+    return QueryFailed(query, state, _message_about_query(error, state))
 
 
 def _column_of(diagnostics: Diagnostics) -> str | None:
@@ -181,3 +232,9 @@ def _column_of(diagnostics: Diagnostics) -> str | None:
     rule = (diagnostics.constraint_name or "").removeprefix(f"{diagnostics.table_name}_")
     column, count = _RULE.subn("", rule)
     return column if count else None
+
+
+def _message_about_query(error: BaseException, state: str) -> str:
+    """Only messages of class 42 (syntax, unknown names) are about the query; others quote the data."""
+    message = error.diag.message_primary if isinstance(error, psycopg2.Error) and state[:2] == "42" else None
+    return message or type(error).__name__

@@ -51,7 +51,13 @@ class QueryRunner:
         self._on_query = on_query
 
     async def run(
-        self, connection: aiopg.Connection, query: Query, parameters: Mapping[str, Any], *, final: bool
+        self,
+        connection: aiopg.Connection,
+        query: Query,
+        parameters: Mapping[str, Any],
+        *,
+        final: bool,
+        preamble: str = "",
     ) -> aiopg.Cursor:
         """Run one query and give its cursor.
 
@@ -60,6 +66,7 @@ class QueryRunner:
             query: what to run.
             parameters: exactly those that it names.
             final: what it changes stays at once, so that a lost answer leaves the outcome unknown.
+            preamble: statements to run before it, in the same message and so in the same transaction.
 
         Raises:
             MasteryError: one of server.stores.database_errors.
@@ -71,7 +78,7 @@ class QueryRunner:
         adapted = {name: _adapt(value) for name, value in parameters.items()}
         started = perf_counter()
         try:
-            return await self.run_sql(connection, query.name, query.sql, adapted, final=final)
+            return await self.run_sql(connection, query.name, preamble + query.sql, adapted, final=final)
         finally:
             seconds = perf_counter() - started
             if self._on_query is not None:

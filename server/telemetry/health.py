@@ -17,14 +17,15 @@ import structlog
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], Awaitable[object]]
+Status = Literal["healthy", "degraded", "unhealthy"]
 _WORD = re.compile(r"[a-z][a-z_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
-    """One part: whether it answered, after how many milliseconds, and if not, why in a short word."""
+    """One part: how it is, after how many milliseconds it answered, and what is wrong with it in a short word."""
 
-    healthy: bool
+    status: Status
     response_time_ms: float
     error: str | None
 
@@ -33,7 +34,7 @@ class ServiceHealth:
 class HealthReport:
     """The state of all parts at one time."""
 
-    status: Literal["healthy", "degraded", "unhealthy"]
+    status: Status
     timestamp: datetime
     services: dict[str, ServiceHealth]
     uptime_seconds: float
@@ -51,7 +52,7 @@ class HealthReport:
             "timestamp": self.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "services": {
                 name: {
-                    "status": "healthy" if service.healthy else "unhealthy",
+                    "status": service.status,
                     "responseTime": round(service.response_time_ms, 2),
                     "error": service.error,
                 }
@@ -60,6 +61,13 @@ class HealthReport:
             "uptime": round(self.uptime_seconds, 2),
             "totalResponseTime": round(self.total_response_time_ms, 2),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    check: Check
+    critical: bool
+    degraded_by: frozenset[str]
 
 
 class Health:
@@ -73,25 +81,28 @@ class Health:
 
     def __init__(self, *, deadline_ms: float = 900.0) -> None:
         self._deadline_seconds = deadline_ms / 1000.0
-        self._checks: dict[str, tuple[Check, bool]] = {}
+        self._checks: dict[str, _Registered] = {}
         self._started = perf_counter()
         self._run: asyncio.Task[HealthReport] | None = None
         self._abandoned: set[asyncio.Task[ServiceHealth]] = set()
 
-    def register(self, name: str, check: Check, *, critical: bool) -> None:
+    def register(
+        self, name: str, check: Check, *, critical: bool, degraded_by: frozenset[str] = frozenset()
+    ) -> None:
         """Add a part.
 
         Args:
             name: what it is called in the report.
             check: asks it.
             critical: whether the service is unhealthy without it, or merely degraded.
+            degraded_by: the words of errors with which the part still does some of its work.
 
         Raises:
             ValueError: the name is taken.
         """
         if name in self._checks:
             raise ValueError(f"a health check named {name!r} is registered already")
-        self._checks[name] = (check, critical)
+        self._checks[name] = _Registered(check, critical, degraded_by)
 
     async def run(self) -> HealthReport:
         """Ask all parts, or join the run that is asking them now; what fails is in the report."""
@@ -111,8 +122,8 @@ class Health:
     async def _ask_all(self) -> HealthReport:
         began = perf_counter()
         tasks = {
-            name: asyncio.create_task(self._ask(check), name=f"health-{name}")
-            for name, (check, _) in self._checks.items()
+            name: asyncio.create_task(self._ask(registered), name=f"health-{name}")
+            for name, registered in self._checks.items()
         }
         try:
             # wait(), which gives up at the deadline even where a check ignores its cancellation
@@ -122,7 +133,7 @@ class Health:
             for task in tasks.values():
                 self._abandon(task)
         elapsed_ms = (perf_counter() - began) * 1000.0
-        late = ServiceHealth(healthy=False, response_time_ms=elapsed_ms, error="timeout")
+        late = ServiceHealth(status="unhealthy", response_time_ms=elapsed_ms, error="timeout")
         services = {name: task.result() if _finished(task) else late for name, task in tasks.items()}
         return HealthReport(
             status=self._overall(services),
@@ -132,16 +143,16 @@ class Health:
             total_response_time_ms=elapsed_ms,
         )
 
-    async def _ask(self, check: Check) -> ServiceHealth:
+    async def _ask(self, registered: _Registered) -> ServiceHealth:
         began = perf_counter()
+        status: Status = "healthy"
         error: str | None = None
         try:
-            await check()
+            await registered.check()
         except Exception as failure:  # noqa: BLE001 - whatever a driver raises, the part is not well
             error = error_word(failure)
-        return ServiceHealth(
-            healthy=error is None, response_time_ms=(perf_counter() - began) * 1000.0, error=error
-        )
+            status = "degraded" if error in registered.degraded_by else "unhealthy"
+        return ServiceHealth(status=status, response_time_ms=(perf_counter() - began) * 1000.0, error=error)
 
     def _abandon(self, task: asyncio.Task[ServiceHealth]) -> None:
         if not task.done():
@@ -149,9 +160,9 @@ class Health:
             self._abandoned.add(task)
             task.add_done_callback(self._abandoned.discard)
 
-    def _overall(self, services: dict[str, ServiceHealth]) -> Literal["healthy", "degraded", "unhealthy"]:
-        ill = [name for name, service in services.items() if not service.healthy]
-        if any(self._checks[name][1] for name in ill):
+    def _overall(self, services: dict[str, ServiceHealth]) -> Status:
+        ill = {name: service.status for name, service in services.items() if service.status != "healthy"}
+        if any(status == "unhealthy" and self._checks[name].critical for name, status in ill.items()):
             return "unhealthy"
         return "degraded" if ill else "healthy"
 

@@ -40,5 +40,5 @@ class HealthWatch:
         while True:
             report = await self._health.run()
             for name, service in report.services.items():
-                self._service_up.labels(name).set(1 if service.healthy else 0)
+                self._service_up.labels(name).set(0 if service.status == "unhealthy" else 1)
             await asyncio.sleep(self._interval_seconds)

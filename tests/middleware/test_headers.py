@@ -203,7 +203,8 @@ async def test_an_unhealthy_service_says_when_to_come_back(api: Api) -> None:
 
     health: Health = api.services.health
     await health.run()  # the first of the watch, which this request would share
-    health._checks["database"] = (fail, True)
+    del health._checks["database"]
+    health.register("database", fail, critical=True)
     response = await api.get("/api/health", by=None)
     assert 503 == response.status
     assert ("1", "no-store") == (response.headers["Retry-After"], response.headers["Cache-Control"])

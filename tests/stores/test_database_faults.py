@@ -200,16 +200,6 @@ async def test_a_cut_wire_leaves_the_outcome_unknown(database_url: str, wire: Po
     assert [("Maybe",)] == ask(database_url, "SELECT name FROM classes")
 
 
-async def test_a_pooler_that_refuses_options_is_asked_without(database_url: str, wire: PostgresWire) -> None:
-    """PgBouncer knows no `options`: it is connected to plainly, and the log says once what is missing."""
-    wire.refuses_options = True
-    with capture_logs() as logs:
-        async with open_database(through(wire, database_url)) as database, database.transaction():
-            assert {"answer": 1} == await database.fetch_one("ping")
-    assert ["database.options_refused"] == [e["event"] for e in logs if e["log_level"] == "warning"]
-    assert [True, False, False] == [b"\0options\0" in startup for startup in wire.startups]
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -52,7 +52,9 @@ async def test_the_overall_status(
     """Without a critical part the service is unhealthy, without another degraded."""
     report = await health(database=(database, True), cache=(cache, False)).run()
     assert (status, serving) == (report.status, report.serving)
-    assert [database is fine, cache is fine] == [service.healthy for service in report.services.values()]
+    assert ["healthy" if check is fine else "unhealthy" for check in (database, cache)] == [
+        service.status for service in report.services.values()
+    ]
 
 
 async def test_a_service_without_parts_is_healthy() -> None:
@@ -81,7 +83,7 @@ async def test_a_stuck_part_is_a_timeout() -> None:
     registry = health(deadline_ms=50.0, database=(fine, True), cache=(stuck, False))
     report = await registry.run()
     assert ("degraded", "timeout") == (report.status, report.services["cache"].error)
-    assert report.services["database"].healthy
+    assert "healthy" == report.services["database"].status
     assert 50.0 <= report.total_response_time_ms < 2000.0
 
 
@@ -205,8 +207,8 @@ async def test_the_body_of_the_answer() -> None:
         status="degraded",
         timestamp=datetime(2026, 1, 2, 3, 4, 5, 678999, UTC),
         services={
-            "database": ServiceHealth(healthy=True, response_time_ms=1.23456, error=None),
-            "cache": ServiceHealth(healthy=False, response_time_ms=900.001, error="timeout"),
+            "database": ServiceHealth(status="healthy", response_time_ms=1.23456, error=None),
+            "cache": ServiceHealth(status="unhealthy", response_time_ms=900.001, error="timeout"),
         },
         uptime_seconds=12.3456,
         total_response_time_ms=900.789,

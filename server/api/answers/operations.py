@@ -21,12 +21,21 @@ class Ready(Answer):
     timestamp = fields.DateTime()
 
 
+class Unready(Answer):
+    """Requests are not welcome here now."""
+
+    status = fields.String(validate=validate.Equal("unready"))
+    reason = fields.String(validate=validate.OneOf(("starting", "draining", "database", "schema")))
+
+
 class ServiceHealth(Answer):
     """One part that the service needs."""
 
-    status = fields.String(validate=validate.OneOf(("healthy", "unhealthy")))
+    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
     response_time = milliseconds()
-    error = fields.String(allow_none=True, metadata={"description": "a short word, such as timeout"})
+    error = fields.String(
+        allow_none=True, metadata={"description": "a short word, such as timeout or read_only"}
+    )
 
 
 class ServicesHealth(Answer):
@@ -37,7 +46,7 @@ class ServicesHealth(Answer):
 
 
 class HealthReport(Answer):
-    """Degraded without the cache, unhealthy without the database."""
+    """Degraded without the cache or where the database takes no writes, unhealthy without the database."""
 
     status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
     timestamp = fields.DateTime()

@@ -46,17 +46,20 @@ def find_postgres_folder() -> Path:
 
 
 @contextlib.contextmanager
-def postgres_server(folder: Path, *, options: Sequence[str] = ()) -> Iterator[EmbeddedServer]:
+def postgres_server(
+    folder: Path, *, binaries: Path | None = None, options: Sequence[str] = ()
+) -> Iterator[EmbeddedServer]:
     """A PostgreSQL server on 127.0.0.1 with a database `mastery`, for the length of the block.
 
     Args:
         folder: where its cluster lives; made on the first start, kept afterwards.
+        binaries: the folder with initdb, pg_ctl and postgres; the bundled ones by default.
         options: more settings, such as "fsync=off".
 
     Raises:
         EmbeddedServerError: it did not start; the message holds the end of its log.
     """
-    binaries = find_postgres_folder()
+    binaries = binaries or find_postgres_folder()
     folder.mkdir(parents=True, exist_ok=True)
     password = kept_secret(folder / "password")
     as_user = unprivileged_prefix(folder)
