@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> web.Application:
     query_durations = Children(metrics.database_query_duration_seconds, metrics.tally)
     decisions = Children(metrics.rate_limit_decisions, metrics.tally)
     near_limits = Children(metrics.rate_limit_near_limit, metrics.tally)
+    failures = Children(metrics.rate_limit_failures, metrics.tally)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -111,6 +112,8 @@ def create_app(settings: Settings) -> web.Application:
         one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
         on_near_limit=lambda policy: near_limits(policy).inc(),
+        on_failure=lambda reason: failures(reason).inc(),
+        on_outage=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
     )
     run_directory = multiprocess_directory()
     rate_limits = RateLimitsFile(
@@ -282,6 +285,8 @@ def _sample(services: Services) -> None:
     metrics.database_pool_size.set(database.pool_size)
     metrics.database_pool_in_use.set(database.pool_in_use)
     metrics.database_pool_waiters.set(database.waiters)
+    for source, decisions in services.limiter.sources.items():
+        metrics.rate_limit_worker_decisions.labels(source).set(decisions)
 
 
 async def _count_up(metrics: Metrics) -> Totals:

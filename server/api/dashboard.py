@@ -21,7 +21,7 @@ from server.domain.values import iso_timestamp
 from server.telemetry.fleet import GAP_SECONDS
 from server.telemetry.history import WINDOW_SECONDS, Point
 from server.telemetry.key_metrics import key_metrics, share
-from server.telemetry.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms
+from server.telemetry.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms, read_workers
 
 _QUERY = DashboardQuerySchema()
 _MOST_ROUTES = 8
@@ -61,8 +61,11 @@ async def show_dashboard(request: web.Request) -> web.Response:
     require_admin_or_metrics_token(request)
     after = read_query(request, _QUERY)["after"]
     services = services_of(request)
-    report, refused, fleet = await asyncio.gather(
-        services.health.run(), services.refusals.most_refused(_MOST_CLIENTS), services.history.fleet()
+    report, refused, fleet, workers = await asyncio.gather(
+        services.health.run(),
+        services.refusals.most_refused(_MOST_CLIENTS),
+        services.history.fleet(),
+        asyncio.to_thread(lambda: read_workers(services.metrics.render_json())),
     )
     health = report.as_json()
     response = json_response(
@@ -78,6 +81,7 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "history": _columns(fleet.points, after),
             "slowestRoutes": _slowest_routes(fleet.routes),
             "refusedClients": [{"client": client, "refusals": count} for client, count in refused],
+            "workers": workers,
         }
     )
     response.enable_compression()

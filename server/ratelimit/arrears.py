@@ -12,7 +12,8 @@ from server.ratelimit.policies import Charge
 
 log = structlog.get_logger(__name__)
 
-# Admissions of one client within this part of a window are one entry, at the time of the last.
+# Admissions of one client within this part of a window, counted from the first of them, are one entry, at the time
+# of the last.
 MERGED_PARTS = 64
 
 
@@ -25,7 +26,7 @@ class Arrears:
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
         self._max_entries = max_entries
-        self._entries: OrderedDict[bytes, list[tuple[Charge, float]]] = OrderedDict()
+        self._entries: OrderedDict[bytes, list[tuple[Charge, float, float]]] = OrderedDict()
         self._count = 0
         self._lost = 0
 
@@ -36,15 +37,18 @@ class Arrears:
         """A charge was admitted and not made, at `now` (monotonic seconds)."""
         entries = self._entries.setdefault(state_key(charge), [])
         if entries:
-            last, at = entries[-1]
-            if last.policy == charge.policy and now - at < charge.policy.window_ms / 1000 / MERGED_PARTS:
+            last, first_at, _ = entries[-1]
+            if (
+                last.policy == charge.policy
+                and now - first_at < charge.policy.window_ms / 1000 / MERGED_PARTS
+            ):
                 cost = min(last.cost + charge.cost, 2 * charge.policy.limit)
-                entries[-1] = (replace(last, cost=cost), now)
+                entries[-1] = (replace(last, cost=cost), first_at, now)
                 return
         if self._count >= self._max_entries:
             self._lost += 1
             return
-        entries.append((charge, now))
+        entries.append((charge, now, now))
         self._count += 1
 
     def take(self, now: float) -> list[tuple[Charge, int]]:
@@ -56,10 +60,11 @@ class Arrears:
         if self._lost and not self._entries:
             log.warning("rate_limit.arrears_lost", charges=self._lost)
             self._lost = 0
-        return [(charge, max(0, int((now - at) * 1_000_000))) for charge, at in entries]
+        return [(charge, max(0, int((now - at) * 1_000_000))) for charge, _, at in entries]
 
     def put_back(self, charges: list[tuple[Charge, int]], now: float) -> None:
         """Charges that could not be made after all."""
         for charge, age_us in charges:
-            self._entries.setdefault(state_key(charge), []).append((charge, now - age_us / 1e6))
+            at = now - age_us / 1e6
+            self._entries.setdefault(state_key(charge), []).append((charge, at, at))
             self._count += 1

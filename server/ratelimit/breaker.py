@@ -1,4 +1,4 @@
-"""The breaker: after repeated failures Redis is not asked any more, until a probe has found it well."""
+"""The breaker: after repeated failures a server is not asked any more, until a probe has succeeded."""
 
 from __future__ import annotations
 
@@ -6,43 +6,37 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 FIRST_PROBE_SECONDS = 0.1
 LONGEST_PROBE_SECONDS = 1.0
+FAILURES_TO_OPEN = 5
 
 
 class Breaker:
-    """Closed while Redis answers; open, and probing in the background, while it does not.
+    """Closed at first; open after failures in a row, and then probing in the background.
 
     Args:
-        probe: returns when Redis can serve decisions again, and raises or returns False while it can't.
-        failures_to_open: how many failures in a row open it.
+        probe: returns True when the server can serve decisions again.
+        on_close: called when a probe has succeeded.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[bool]], *, failures_to_open: int = 5) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[bool]], *, on_close: Callable[[], None]) -> None:
         self._probe = probe
-        self._failures_to_open = failures_to_open
-        self._failures = 0
+        self._on_close = on_close
+        self.failures = 0
         self._probing: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether Redis must not be asked."""
+        """Whether the server must not be asked."""
         return self._probing is not None
 
-    def succeeded(self) -> None:
-        """Redis has answered."""
-        self._failures = 0
-
-    def failed(self, reason: str) -> None:
-        """Redis has not answered, or not in time."""
-        self._failures += 1
-        if self._failures >= self._failures_to_open and self._probing is None:
-            log.warning("rate_limit.redis_away", error=reason, failures=self._failures)
-            self._probing = asyncio.get_running_loop().create_task(self._probe_until_well())
+    def failed(self) -> bool:
+        """The server has not answered, or not in time; whether this has opened the breaker."""
+        self.failures += 1
+        if self.failures < FAILURES_TO_OPEN or self._probing is not None:
+            return False
+        self._probing = asyncio.get_running_loop().create_task(self._probe_until_well())
+        return True
 
     async def close(self) -> None:
         """Stop probing."""
@@ -58,6 +52,4 @@ class Breaker:
             if await self._probe():
                 break
             pause_seconds = min(2 * pause_seconds, LONGEST_PROBE_SECONDS)
-        self._failures = 0
-        self._probing = None
-        log.info("rate_limit.redis_back")
+        self._on_close()

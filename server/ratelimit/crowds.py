@@ -1,4 +1,4 @@
-"""A crowd: many decisions about one client at once, of which Redis need not see more than can be admitted."""
+"""Coalesces concurrent decisions about one client: asks Redis only for as many as could be admitted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ class _Crowd:
     def __init__(self) -> None:
         self.in_flight = 1
         self.room = FIRST
-        self.waiting: deque[asyncio.Future[None]] | None = None
+        self.waiting: deque[asyncio.Future[bool]] | None = None
 
 
 class Crowds:
     """Lets decisions about one client through as far as it is known to have room, and holds the others.
 
     A client that is refused is refused from memory from then on: its flood is over after the first few. One that
-    has room loses a round trip at most.
+    has room loses a round trip at most. Nothing is timed here: each decision in flight ends by its own deadline,
+    and those that wait go on when it does.
     """
 
     def __init__(self) -> None:
@@ -39,43 +40,47 @@ class Crowds:
             return True
         return False
 
-    async def wait(self, key: bytes, *, patience_seconds: float) -> bool:
-        """Wait for the turn that `enter` has not given; whether it came in time. Then, too, `leave` must be called."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def wait(self, key: bytes) -> bool:
+        """Wait for the turn that `enter` has not given; after it, too, `leave` must be called.
+
+        Returns:
+            False instead of a turn if Redis did not answer those before: it need not be asked again.
+        """
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         crowd = self._crowds[key]
         if crowd.waiting is None:
             crowd.waiting = deque()
         crowd.waiting.append(turn)
         try:
-            async with asyncio.timeout(patience_seconds):
-                await turn
-        except (asyncio.CancelledError, TimeoutError) as error:
-            if turn.done() and not turn.cancelled():  # it came at the same moment
-                self.leave(key)
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the turn came at the same moment
+                if turn.result():
+                    self.leave(key)
             elif turn in crowd.waiting:  # else `leave` has met it, cancelled, and passed it over
                 crowd.waiting.remove(turn)
-            if isinstance(error, TimeoutError):
-                return False
             raise
-        return True
 
-    def leave(self, key: bytes, *, room: int | None = None, refused: bool = False) -> None:
+    def leave(
+        self, key: bytes, *, room: int | None = None, refused: bool = False, failed: bool = False
+    ) -> None:
         """A decision is made.
 
         Args:
             key: as for `enter`.
             room: how many more of its kind could be admitted, if that is known.
-            refused: everyone who waits will be refused from memory.
+            refused: all those that wait will be refused from memory.
+            failed: Redis did not answer it; those that wait are decided without it, too.
         """
         crowd = self._crowds[key]
         crowd.in_flight -= 1
         if room is not None:
             crowd.room = max(FIRST, room)
         waiting = crowd.waiting
-        while waiting and (refused or crowd.in_flight < crowd.room):
+        while waiting and (refused or failed or crowd.in_flight < crowd.room):
             turn = waiting.popleft()
             if not turn.done():
-                crowd.in_flight += 1
-                turn.set_result(None)
+                crowd.in_flight += not failed
+                turn.set_result(not failed)
         if not crowd.in_flight and not waiting:
             del self._crowds[key]

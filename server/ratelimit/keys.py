@@ -10,7 +10,6 @@ from functools import lru_cache
 from server.ratelimit.policies import Charge
 
 GENERATION_KEY = b"r:generation"
-PROBE_KEY = b"r:{probe}"
 
 _SUBJECT_BYTES = 12  # 96 bits: nobody finds two subjects that share a budget.
 _SCOPE_BYTES = 6  # The operator's own names; a process sees a few dozen.
@@ -30,6 +29,11 @@ def pages_key(charge: Charge) -> bytes:
 def block_key(subject: str) -> bytes:
     """What exists while a subject is blocked."""
     return subject_prefix(subject) + b"b"
+
+
+def probe_key(subject: str) -> bytes:
+    """What a probe writes, to find out whether the server that has the keys of a subject takes writes again."""
+    return subject_prefix(subject) + b"?"
 
 
 def record_key(charges: Iterable[Charge], request_id: str) -> bytes:

@@ -14,19 +14,20 @@ from server.ratelimit.deny_cache import DenyCache
 from server.ratelimit.generation import Generation
 from server.ratelimit.keys import block_key, pages_key, state_key
 from server.ratelimit.outage import Outage
-from server.ratelimit.policies import Charge, Decision, Verdict, new_verdict
+from server.ratelimit.policies import SOURCES, Charge, Decision, Source, Verdict, new_verdict
 from server.ratelimit.prepared import PreparedCharges, prepared
 from server.ratelimit.scripts import Answers, ChargeState
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
-WAIT_STEP_MS = 5
-
 OnDecision = Callable[[str, str, str], None]
 
 # An admission that leaves less than a fifth of the limit is near it.
 NEAR_LIMIT_PARTS = 5
+
+# A script that fails, fails for every request of its subject: one line a minute tells it.
+_ERRORS_LOGGED_EVERY_SECONDS = 60.0
 
 
 class Limiter:
@@ -34,15 +35,19 @@ class Limiter:
 
     Args:
         link: to Redis, started; the limiter does not close it.
-        deadline_ms: how long a decision may take, whatever Redis does.
+        deadline_ms: how long Redis may take for a decision, from the write on.
         log_entries: admissions that a window remembers one by one; beyond, it is a ring of as many slots.
         keep_ms: how long the decision on a request id is remembered, milliseconds.
-        workers: how many processes share the limits of `local` policies while Redis is away.
+        workers: how many processes share the limits of `local` policies while Redis is down.
         one_subject_a_call: for a Redis Cluster, where two subjects' keys live in different slots.
         on_decision: called with policy name, outcome (allowed, denied, shadow-denied) and source, for each
             verdict.
         on_near_limit: called with policy name for each charge that Redis made with more than four fifths of the limit
             in use.
+        on_failure: called with a short word for each decision that Redis could not make: why it did not answer, or the
+            code of the script's error.
+        on_outage: called with True when Redis, or a server of a Cluster, is not asked any more, and with False when
+            all are asked again.
     """
 
     def __init__(
@@ -56,9 +61,12 @@ class Limiter:
         one_subject_a_call: bool = False,
         on_decision: OnDecision = lambda _policy, _outcome, _source: None,
         on_near_limit: Callable[[str], None] = lambda _policy: None,
+        on_failure: Callable[[str], None] = lambda _reason: None,
+        on_outage: Callable[[bool], None] = lambda _is_on: None,
     ) -> None:
         self._link = link
         self._deadline_ms = deadline_ms
+        self._error_logged_at = float("-inf")
         self._calls = Calls(
             link,
             deadline_ms=deadline_ms,
@@ -68,10 +76,13 @@ class Limiter:
         )
         self._on_decision = on_decision
         self._on_near_limit = on_near_limit
-        self._outage = Outage(link, self._calls, workers=workers)
+        self._on_failure = on_failure
+        self._outage = Outage(link, self._calls, workers=workers, on_change=on_outage)
         self._denials = DenyCache()
         self._crowds = Crowds()
         self._denial_log = DenialLog()
+        self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
+        """How many decisions each source has made in this process."""
         self._generation = Generation(link, self._denials.forget)
 
     async def start(self) -> None:
@@ -190,54 +201,53 @@ class Limiter:
         if request_id is None and (decision := self._denials.find(charges, now)) is not None:
             self._generation.look_again(now)
             return decision
-        return self._outage.decide(charges, now, owed=True) if self._outage.is_on else None
+        return self._outage.decide(charges, now, owed=True) if self._outage.concerns(charges) else None
 
     async def _decide_in_turn(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
         client = charges.keys[0]
-        deadline_ms = self._deadline_ms
         decision: Decision | None = None
         if not self._crowds.enter(client):
-            if not await self._crowds.wait(client, patience_seconds=deadline_ms / 1000):
+            is_my_turn = await self._crowds.wait(client)
+            now = monotonic()
+            if not is_my_turn:
                 return self._outage.decide(charges, now, owed=True)
-            # Who had to wait may find that the answer is known by now.
-            deadline_ms = self._remaining_ms(now)
+            # Meanwhile the answer may have become known.
             decision = self._decide_at_once(charges, request_id, now)
-        room, refused = None, False
+        room, refused, failed = None, False, False
         try:
             if decision is None:
-                decision = await self._ask(charges, request_id, now, deadline_ms)
+                decision = await self._ask(charges, request_id, now)
                 if decision.source == "redis":
                     room = min([verdict.remaining for verdict in decision.verdicts])
+                else:
+                    failed = True
             refused = not decision.allowed
         finally:
-            self._crowds.leave(client, room=room, refused=refused)
+            self._crowds.leave(client, room=room, refused=refused, failed=failed)
         return decision
 
-    async def _ask(
-        self, charges: PreparedCharges, request_id: str | None, now: float, deadline_ms: float
-    ) -> Decision:
+    async def _ask(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
         try:
-            answers = await self._calls.decide(charges, request_id, deadline_ms=deadline_ms)
+            answers = await self._calls.decide(charges, request_id, deadline_ms=self._deadline_ms)
         except RedisUnavailable as error:
-            self._outage.failed(error.reason)
+            self._on_failure(error.reason)
+            self._outage.failed(error, charges)
             # What Redis may have executed is neither asked nor charged again.
-            return self._outage.decide(charges, now, owed=not error.outcome_unknown)
+            return self._outage.decide(charges, monotonic(), owed=not error.outcome_unknown)
         except RedisReplyError as error:
-            log.exception("rate_limit.script_failed", error=error.code)
-            self._outage.failed(error.code)
-            return self._outage.decide(charges, now, owed=False)
-        self._outage.succeeded()
+            # The trouble of these keys (another type, say) or of the script: Redis is well for everyone else.
+            self._on_failure("script")
+            if now - self._error_logged_at >= _ERRORS_LOGGED_EVERY_SECONDS:
+                self._error_logged_at = now
+                log.exception("rate_limit.script_failed", error=error.code, subject=charges[0].subject)
+            return self._outage.decide(charges, monotonic(), owed=False)
+        self._outage.succeeded(charges)
         for index in charges.seeds:
             self._outage.learn(charges[index], answers.rows[index][1], now)
         decision = _decision(charges, answers)
         if not decision.allowed:
             self._remember(charges, answers, decision, now)
         return decision
-
-    def _remaining_ms(self, began: float) -> float:
-        """What is left of the deadline: nearly always all of it, else in steps, as the link keeps a lane for each."""
-        waited_steps = int((monotonic() - began) * 1000 / WAIT_STEP_MS)
-        return max(WAIT_STEP_MS, self._deadline_ms - waited_steps * WAIT_STEP_MS)
 
     def _remember(self, charges: Sequence[Charge], answers: Answers, decision: Decision, now: float) -> None:
         for charge, row, verdict in zip(charges, answers.rows, decision.verdicts, strict=True):
@@ -246,6 +256,7 @@ class Limiter:
                 self._denials.remember(charge, verdict, asked_at=now, wait_us=wait_us, release_us=release_us)
 
     def _report(self, decision: Decision, now: float) -> None:
+        self.sources[decision.source] += 1
         charged = decision.allowed and decision.source == "redis"
         for verdict in decision.verdicts:
             if verdict.allowed:

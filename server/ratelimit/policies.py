@@ -10,11 +10,12 @@ from typing import Final, Literal, NamedTuple, get_args
 Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]
 
-# Who decided: the script, the memory of an earlier refusal, the in-process limiter while Redis is away, or
-# nobody, so that the policies' failure mode spoke: everything passes (open) or nothing does (closed).
+# Who decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
+# share of the limit in this process (fallback), the whole limit in this process (open), or nothing passes (closed).
 Source = Literal["redis", "local-deny", "fallback", "open", "closed"]
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
+SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 FAILURE_MODES: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
 
 # Lua counts in doubles, structured fields in at most 15 digits (RFC 9651 section 3.3.1): far below both.
@@ -32,8 +33,8 @@ class Policy:
         limit: units of cost, 1 or more.
         window_ms: the window's length, milliseconds, 1 or more.
         algorithm: `sliding_window` (an exact log) or `token_bucket` (GCRA: a steady refill).
-        on_failure: what holds while Redis does not answer: everything passes (`open`), nothing does
-            (`closed`), or a limiter inside the process takes over (`local`).
+        on_failure: what holds while Redis does not answer: each process admits up to the limit (`open`), or its
+            share of it (`local`), or nothing passes (`closed`).
         shadow: evaluated and counted, never enforced, never shown to the client.
 
     Attributes:

@@ -11,9 +11,11 @@ import functools
 from collections.abc import Coroutine
 
 import structlog
+from redis.crc import key_slot
 
 from server.stores.redis_address import Node, RedisAddress
 from server.stores.redis_commands import Command
+from server.stores.redis_deadlines import Deadlines
 from server.stores.redis_dial import Dialler, reason_of
 from server.stores.redis_errors import RedisReplyError, RedisUnavailable, Reply, fail
 from server.stores.redis_node import NodeSettings, RedisNode, backoff_seconds
@@ -33,15 +35,22 @@ class RedisCluster:
         dialler: connects to a node.
         settings: the limits of each node.
         keeper: told of faults, round trips and reconnections.
+        deadlines: of what is written to them.
     """
 
     def __init__(
-        self, address: RedisAddress, dialler: Dialler, settings: NodeSettings, keeper: StatusKeeper
+        self,
+        address: RedisAddress,
+        dialler: Dialler,
+        settings: NodeSettings,
+        keeper: StatusKeeper,
+        deadlines: Deadlines,
     ) -> None:
         self._name = str(address)
         self._dialler = dialler
         self._settings = settings
         self._keeper = keeper
+        self._deadlines = deadlines
         self._topology = Topology(address, dialler, settings.verify_seconds)
         self._nodes: dict[Node, RedisNode] = {}
         self._masters: list[RedisNode | None] = [None] * NUMBER_OF_SLOTS
@@ -74,19 +83,30 @@ class RedisCluster:
         if tasks:
             await asyncio.wait(tasks)
 
-    def send(self, command: Command) -> asyncio.Future[Reply]:
-        """Send a command to the master of its key's slot; the future has failed already if there is none."""
+    def send(self, command: Command, seconds: float) -> asyncio.Future[Reply]:
+        """Send a command to the master of its key's slot; the future has failed already if there is none.
+
+        Raises:
+            RuntimeError: the link was never started.
+        """
         slot = slot_of(command)
         node = self._any_master() if slot is None else self._masters[slot]
         if node is not None:
-            return node.send(command)
+            return node.send(command, seconds)
+        if self._maintenance is None:
+            raise RuntimeError("the link to Redis was not started: await its start() first")
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         fail(future, RedisUnavailable(self._refusal))
         return future
 
-    def broadcast(self, command: Command) -> list[asyncio.Future[Reply]]:
+    def node_of(self, key: bytes) -> str:
+        """The master that has a key at present; the empty name if its slot has none."""
+        node = self._masters[key_slot(key)]
+        return "" if node is None else node.name
+
+    def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
         """Send a command to every master."""
-        return [node.send(command) for node in self._nodes.values()]
+        return [node.send(command, seconds) for node in self._nodes.values()]
 
     def _any_master(self) -> RedisNode | None:
         return next((node for node in self._nodes.values() if node.connected), None)
@@ -129,6 +149,7 @@ class RedisCluster:
             functools.partial(self._dialler.dial, node=address),
             self._settings,
             self._keeper,
+            self._deadlines,
             on_lost=self._outdated.set,
             on_redirect=functools.partial(self._redirect, address[0]),
         )
@@ -146,6 +167,7 @@ class RedisCluster:
         sender: str,
         future: asyncio.Future[Reply],
         command: Command,
+        seconds: float | None,
         redirections: int,
         error: RedisReplyError,
     ) -> None:
@@ -161,13 +183,14 @@ class RedisCluster:
         if not asking:
             self._masters[int(slot)] = node
             self._outdated.set()
-        self._run(self._resend(node, future, command, redirections + 1, asking=asking))
+        self._run(self._resend(node, future, command, seconds, redirections + 1, asking=asking))
 
     async def _resend(
         self,
         node: RedisNode,
         future: asyncio.Future[Reply],
         command: Command,
+        seconds: float | None,
         redirections: int,
         *,
         asking: bool,
@@ -182,7 +205,7 @@ class RedisCluster:
             return
         if asking:
             node.send(("ASKING",))
-        node.send(command, future, redirections)
+        node.send(command, seconds, future=future, redirections=redirections)
 
     def _run(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -39,12 +39,14 @@ class RedisUnavailable(Exception):
         reason: a stable short word: `refused`, `timeout`, `lost`, `stalled`, `backlog`, `closed`, `auth`,
             `tls`, `dns`, `protocol`, `no-master`, `starting`, or an error reply such as `loading`, `oom`.
         outcome_unknown: the command was written and no reply came: it may have been executed, or may yet be.
+        node: the server that can't serve, as `RedisLink.node_of` names it.
     """
 
-    def __init__(self, reason: str, *, outcome_unknown: bool = False) -> None:
+    def __init__(self, reason: str, *, outcome_unknown: bool = False, node: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.outcome_unknown = outcome_unknown
+        self.node = node
 
 
 class RedisReplyError(Exception):

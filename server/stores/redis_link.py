@@ -24,6 +24,9 @@ from server.stores.scripts import Script
 __all__ = ["LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
 
 
+_LEAST_PARTS = 5
+
+
 class Route(Protocol):
     """How commands get to the server that has their keys."""
 
@@ -37,10 +40,13 @@ class Route(Protocol):
     async def close(self) -> None:
         """Cut all connections."""
 
-    def send(self, command: Command) -> asyncio.Future[Reply]:
-        """Send a command where it belongs."""
+    def send(self, command: Command, seconds: float) -> asyncio.Future[Reply]:
+        """Send a command where it belongs; Redis may take so many seconds from the write on."""
 
-    def broadcast(self, command: Command) -> list[asyncio.Future[Reply]]:
+    def node_of(self, key: bytes) -> str:
+        """The name of the server that has a key."""
+
+    def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
         """Send a command to every master."""
 
 
@@ -51,9 +57,9 @@ class RedisLink:
 
     Args:
         url: see `parse_redis_url`.
-        deadline_ms: how long a call may take, whatever Redis does.
+        deadline_ms: how long Redis may take for a call, from the write on.
         connect_timeout_ms: how long a connection may take, its handshake included.
-        backlog: how many commands may be unanswered, a server.
+        backlog: how many commands may be without a reply, a server.
         stall_limit_ms: a connection whose oldest command waits longer is cut and made anew.
         verify_tls: check the certificate and the name of a `rediss://` server.
         on_round_trip: called with the seconds of each round trip (one a write, whatever it holds).
@@ -82,11 +88,16 @@ class RedisLink:
         settings = NodeSettings(backlog, connect_seconds, stall_limit_ms / 1000.0)
         self.is_cluster = address.kind == "cluster"
         if self.is_cluster:
-            self._route: Route = RedisCluster(address, dialler, settings, self._keeper)
+            self._route: Route = RedisCluster(address, dialler, settings, self._keeper, self._deadlines)
         else:
             only_masters = address.kind == "sentinel"
             self._route = RedisNode(
-                str(address), dialler.dial, settings, self._keeper, must_be_master=only_masters
+                str(address),
+                dialler.dial,
+                settings,
+                self._keeper,
+                self._deadlines,
+                must_be_master=only_masters,
             )
         self._send = self._route.send
         self._loading: dict[str, asyncio.Future[list[Reply]]] = {}
@@ -113,11 +124,11 @@ class RedisLink:
         Raises:
             TypeError: an argument is neither bytes, text nor a number.
         """
-        return self._call(command, self._deadline_seconds)
+        return self._send(command, self._deadline_seconds)
 
     def submit_prepared(self, command: PreparedCommand) -> asyncio.Future[Reply]:
         """Send a command that was packed before; see `submit`."""
-        return self._call(command, self._deadline_seconds)
+        return self._send(command, self._deadline_seconds)
 
     async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
         """The reply to a command.
@@ -132,7 +143,7 @@ class RedisLink:
             TypeError: an argument is neither bytes, text nor a number.
         """
         seconds = self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
-        return await self._call(command, seconds)
+        return await self._send(command, seconds)
 
     async def run_script(
         self,
@@ -159,20 +170,22 @@ class RedisLink:
         seconds = self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
         began = monotonic()
         try:
-            return await self._call(call.command, seconds)
+            return await self._send(call.command, seconds)
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        await self._load(call.script, seconds - (monotonic() - began))
-        remaining = max(0.0, seconds - (monotonic() - began))
+        await self._load(call.script, _rest(seconds, began))
         try:
-            return await self._call(call.command, remaining)
+            return await self._send(call.command, _rest(seconds, began))
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
         # Flushed again meanwhile, or a node that was not reached: with its source it can't be unknown.
-        remaining = max(0.0, seconds - (monotonic() - began))
-        return await self._call(("EVAL", call.script.source, *call.operands), remaining)
+        return await self._send(("EVAL", call.script.source, *call.operands), _rest(seconds, began))
+
+    def node_of(self, key: bytes) -> str:
+        """The name of the server that has a key at present, as in `RedisUnavailable.node`; empty if there is none."""
+        return self._route.node_of(key)
 
     async def ping(self) -> float:
         """Milliseconds that the slowest server takes to answer.
@@ -181,27 +194,20 @@ class RedisLink:
             RedisUnavailable: one of them does not.
         """
         began = monotonic()
-        await asyncio.gather(*self._bounded(self._route.broadcast(("PING",))))
+        await asyncio.gather(*self._route.broadcast(("PING",), self._deadline_seconds))
         return (monotonic() - began) * 1000.0
-
-    def _call(self, command: Command, seconds: float) -> asyncio.Future[Reply]:
-        future = self._send(command)
-        if not future.done():
-            self._deadlines.add(future, seconds)
-        return future
-
-    def _bounded(self, futures: Sequence[asyncio.Future[Reply]]) -> Sequence[asyncio.Future[Reply]]:
-        for future in futures:
-            if not future.done():
-                self._deadlines.add(future, self._deadline_seconds)
-        return futures
 
     async def _load(self, script: Script, seconds: float) -> None:
         """Load a script into every server, once however many ask; whether it worked, the next run tells."""
         loading = self._loading.get(script.sha1)
         if loading is None:
-            replies = self._bounded(self._route.broadcast(("SCRIPT", "LOAD", script.source)))
+            replies = self._route.broadcast(("SCRIPT", "LOAD", script.source), seconds)
             loading = asyncio.gather(*replies, return_exceptions=True)
             self._loading[script.sha1] = loading
             loading.add_done_callback(lambda _: self._loading.pop(script.sha1, None))
-        await asyncio.wait([loading], timeout=max(0.0, seconds))
+        await asyncio.wait([loading])
+
+
+def _rest(seconds: float, began: float) -> float:
+    """What is left of a deadline; a fifth at least, since a busy loop may have used up all of it, and not Redis."""
+    return max(seconds / _LEAST_PARTS, seconds - (monotonic() - began))

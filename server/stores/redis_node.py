@@ -12,6 +12,7 @@ from time import monotonic
 import structlog
 
 from server.stores.redis_commands import Command
+from server.stores.redis_deadlines import Deadlines
 from server.stores.redis_errors import RedisReplyError, RedisUnavailable, Reply, fail
 from server.stores.redis_protocol import Redirect, ReplyStream
 from server.stores.redis_status import StatusKeeper
@@ -42,6 +43,7 @@ class RedisNode:
         dial: connects a stream.
         settings: its limits.
         keeper: told of faults, round trips and reconnections.
+        deadlines: of what is written to it.
         must_be_master: a server that is not a master counts as not connected.
         on_lost: called when its connection ended, or its first could not be made.
         on_redirect: see ReplyStream.
@@ -53,6 +55,7 @@ class RedisNode:
         dial: Dial,
         settings: NodeSettings,
         keeper: StatusKeeper,
+        deadlines: Deadlines,
         *,
         must_be_master: bool = False,
         on_lost: Callable[[], None] | None = None,
@@ -62,6 +65,7 @@ class RedisNode:
         self._dial = dial
         self._settings = settings
         self._keeper = keeper
+        self._deadlines = deadlines
         self._only_masters = self._must_be_master = must_be_master
         self._on_lost = on_lost
         self._on_redirect = on_redirect
@@ -96,20 +100,36 @@ class RedisNode:
         self.first_try.set()
 
     def send(
-        self, command: Command, future: asyncio.Future[Reply] | None = None, redirections: int = 0
+        self,
+        command: Command,
+        seconds: float | None = None,
+        *,
+        future: asyncio.Future[Reply] | None = None,
+        redirections: int = 0,
     ) -> asyncio.Future[Reply]:
-        """See ReplyStream.send; without a connection the future has failed already."""
+        """See ReplyStream.send; without a connection the future has failed already.
+
+        Raises:
+            RuntimeError: the node was never started.
+        """
         stream = self._stream
         if stream is not None:
-            return stream.send(command, future, redirections)
+            return stream.send(command, seconds, future=future, redirections=redirections)
+        if self._task is None and self._refusal != "closed":
+            raise RuntimeError("the link to Redis was not started: await its start() first")
         if future is None:
             future = asyncio.get_running_loop().create_future()
-        fail(future, RedisUnavailable(self._refusal))
+        fail(future, RedisUnavailable(self._refusal, node=self.name))
         return future
 
-    def broadcast(self, command: Command) -> list[asyncio.Future[Reply]]:
+    def node_of(self, key: bytes) -> str:
+        """The server that has a key: this one."""
+        del key
+        return self.name
+
+    def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
         """Send a command to every server, that is, to this one."""
-        return [self.send(command)]
+        return [self.send(command, seconds)]
 
     async def _keep_connected(self) -> None:
         attempt = 0
@@ -133,6 +153,8 @@ class RedisNode:
     async def _connect(self) -> ReplyStream:
         stream = ReplyStream(
             backlog=self._settings.backlog,
+            deadlines=self._deadlines,
+            node=self.name,
             on_round_trip=self._keeper.round_trip,
             on_fault=self._keeper.fault,
             on_redirect=self._on_redirect,

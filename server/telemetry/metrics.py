@@ -85,6 +85,25 @@ class Metrics:
             ["policy"],
         )
 
+        self.rate_limit_failures = counter(
+            "rate_limit_failures_total",
+            "Rate limit decisions that Redis could not make, by a short reason.",
+            ["reason"],
+        )
+        # By worker process, since each has a connection and a breaker of its own: one may be alone with its trouble.
+        self.rate_limit_worker_decisions = gauge(
+            "rate_limit_worker_decisions",
+            "Rate limit decisions of each worker process since it started, by who decided.",
+            ["source"],
+            multiprocess_mode="liveall",
+        )
+        self.rate_limit_worker_alone = gauge(
+            "rate_limit_worker_alone",
+            "1 while a worker process decides without Redis, because its breaker is open; else 0.",
+            multiprocess_mode="liveall",
+        )
+        self.rate_limit_worker_alone.set(0)
+
         # The database.
         self.database_query_duration_seconds = histogram(
             "database_query_duration_seconds",

@@ -66,6 +66,24 @@ def read_totals(exposition: Mapping[str, Any]) -> Totals:
     )
 
 
+def read_workers(exposition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How each worker process of this machine decides rate limits, by process id.
+
+    Returns:
+        `worker` (its process id, empty where it is the only one), `alone` (it decides without Redis), and `decisions`
+        by source since it started.
+    """
+    samples = _Samples(exposition)
+    workers: dict[str, dict[str, Any]] = {}
+    for labels, value in samples.of("rate_limit_worker_alone"):
+        pid = labels.get("pid", "")
+        workers[pid] = {"worker": pid, "alone": value == 1, "decisions": {}}
+    for labels, value in samples.of("rate_limit_worker_decisions"):
+        if (worker := workers.get(labels.get("pid", ""))) is not None:
+            worker["decisions"][labels["source"]] = round(value)
+    return [workers[pid] for pid in sorted(workers, key=lambda pid: (len(pid), pid))]
+
+
 class _Samples:
     """The samples of an exposition by name."""
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
+
+import psutil
 
 from server.tools.embedded import EmbeddedServer, redis_server
 from tests.stores.redis_servers import open_link
@@ -38,6 +41,8 @@ class Proxy:
     port: int = 0
     delay_seconds: float = 0.0
     cuts_replies: bool = False
+    _shut_out: int | None = None
+    _writers: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
@@ -54,11 +59,31 @@ class Proxy:
             if self._tasks:
                 await asyncio.wait(self._tasks)
 
+    def clients(self) -> set[int]:
+        """The ids of the processes that are connected."""
+        return {
+            process.pid
+            for process in psutil.process_iter()
+            if _ports_of(process.pid) & self._writers.keys() and process.pid != os.getpid()
+        }
+
+    def shut_out(self, pid: int) -> None:
+        """Cut a process's connections, and refuse it from now on."""
+        self._shut_out = pid
+        for port in _ports_of(pid) & self._writers.keys():
+            self._writers[port].transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        port = writer.get_extra_info("peername")[1]
+        if self._shut_out is not None and port in _ports_of(self._shut_out):
+            writer.transport.abort()
+            return
+        self._writers[port] = writer
+        task.add_done_callback(lambda _: self._writers.pop(port, None))
         with contextlib.suppress(OSError, asyncio.CancelledError):
             async with _closing(writer):
                 their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self.target)
@@ -78,6 +103,13 @@ class Proxy:
                     break
                 writer.write(data)
         writer.close()
+
+
+def _ports_of(pid: int) -> set[int]:
+    """The local ports of a process's connections; none of one that has ended."""
+    with contextlib.suppress(psutil.Error):
+        return {one.laddr.port for one in psutil.Process(pid).net_connections("tcp") if one.raddr}
+    return set()
 
 
 @contextlib.asynccontextmanager

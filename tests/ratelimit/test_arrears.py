@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.arrears import Arrears
 from server.ratelimit.fallback import Fallback
-from server.ratelimit.policies import ALGORITHMS
+from server.ratelimit.policies import ALGORITHMS, OnFailure
 from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
 from server.stores.redis_link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
@@ -107,3 +109,55 @@ def test_point_08_a_request_without_redis_is_all_or_nothing() -> None:
         for decision in (fallback.decide([local, closed], now=1.0) for _ in range(3))
     ]
     assert fallback.decide([local], now=1.0).allowed
+
+
+def test_point_17_an_open_policy_has_a_ceiling_in_each_process() -> None:
+    """While Redis is down a process admits up to the limit in any window, and a refusal says when to come back."""
+    fallback = Fallback(workers=lambda: 4)
+    charge = Charge(Policy("hundred", 100, 60_000), "g", "user:1")
+    first = [fallback.decide([charge], now=100.0) for _ in range(150)]
+    assert 100 == sum(decision.allowed for decision in first)
+    assert ("open", 60_000) == (first[-1].source, first[-1].verdicts[0].wait_ms)
+    assert not fallback.decide([charge], now=159.9).allowed
+    assert 100 == sum(fallback.decide([charge], now=160.0).allowed for _ in range(150))
+
+
+@given(pauses=st.lists(st.sampled_from([0.0, 0.1, 0.5, 3.0, 30.0]), max_size=300))
+@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("mode", ["open", "local"])
+def test_point_17_never_more_than_the_limit_in_any_window(mode: OnFailure, pauses: list[float]) -> None:
+    """Whatever the rhythm of a client: at most the limit in a trailing window, and room again a part of it later."""
+    policy = Policy("twenty", 20, 60_000, on_failure=mode)
+    charge, fallback = Charge(policy, "g", "user:1"), Fallback()
+    now, admitted = 1000.0, list[float]()
+    for pause in pauses:
+        now += pause
+        live = [at for at in admitted if at > now - 60]
+        if fallback.decide([charge], now=now).allowed:
+            assert len(live) < 20
+            admitted.append(now)
+        else:
+            assert 20 <= len([at for at in admitted if at > now - 60 - 60 / 64])
+
+
+def test_point_17_a_flapping_redis_opens_no_second_budget() -> None:
+    """What a process has admitted in one outage counts in the next, if Redis reported no later use."""
+    fallback = Fallback()
+    for mode in ("open", "local"):
+        charge = Charge(Policy(f"ten {mode}", 10, 60_000, on_failure=mode), "g", "user:1")
+        assert 10 == sum(fallback.decide([charge], now=100.0).allowed for _ in range(20))
+        fallback.learn(
+            charge, remaining=9, now=105.0
+        )  # an answer that knows of one of them: the others were lost
+        assert 0 == sum(fallback.decide([charge], now=110.0).allowed for _ in range(20))
+
+
+def test_arrears_of_a_steady_client_keep_their_times() -> None:
+    """An outage of two windows leaves only the last window's admissions to be charged, not all at its end."""
+    arrears = Arrears()
+    charge = Charge(Policy("sixty", 60, 60_000), "g", "user:1")
+    for second in range(120):
+        arrears.add(charge, now=float(second))
+    taken = arrears.take(120.0)
+    live = sum(one.cost for one, age_us in taken if age_us < 60 * SECOND_US)
+    assert 59 <= live <= 61

@@ -51,6 +51,39 @@ async def test_point_10_a_cluster_is_all_or_nothing_too(binary: Path, tmp_path: 
 
 
 @every_version
+async def test_point_19_a_node_that_is_down_is_down_for_its_subjects_only(binary: Path, tmp_path: Path) -> None:
+    """On a Cluster each node has a breaker: while one does not answer, the others go on deciding, and it recovers."""
+    async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
+        for member in cluster.masters:
+            await member.admin.execute("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        outages: list[bool] = []
+        limiter = Limiter(link, one_subject_a_call=True, on_outage=outages.append)
+        paused = cluster.owner_of(subject_prefix("user:1").decode())
+        others = [
+            f"user:{number}"
+            for number in range(2, 40)
+            if cluster.owner_of(subject_prefix(f"user:{number}").decode()).node_id != paused.node_id
+        ]
+
+        async def source_of(*subjects: str) -> str:
+            return (await limiter.decide([Charge(WIDE, "nodes", subject) for subject in subjects])).source
+
+        os.kill(paused.server.pid, signal.SIGSTOP)
+        try:
+            while not outages:
+                assert "open" == await source_of("user:1")
+            sources = [await source_of(other) for other in others]
+            both = await source_of(others[0], "user:1")
+        finally:
+            os.kill(paused.server.pid, signal.SIGCONT)
+        assert {"redis"} == set(sources)
+        assert "open" == both
+        await wait_until(lambda: outages == [True, False], "the node is asked again")
+        assert "redis" == await source_of("user:1")
+        await limiter.close()
+
+
+@every_version
 async def test_point_10_a_failover_keeps_counting(binary: Path, tmp_path: Path) -> None:
     """After a failover the replica goes on with what the master had counted, and is told the scripts."""
     with (

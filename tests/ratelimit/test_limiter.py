@@ -11,9 +11,11 @@ import pytest
 
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.crowds import FIRST, Crowds
+from server.ratelimit.keys import subject_prefix
 from server.stores.redis_link import RedisLink
 from server.tools.embedded import EmbeddedServer
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
+from tests.stores.redis_servers import open_link
 
 MINUTE = Policy("minute", 10, 60_000)
 HOUR = Policy("hour", 1000, 3_600_000)
@@ -157,11 +159,44 @@ async def test_who_gives_up_waiting_as_its_turn_comes_is_passed_over() -> None:
     crowds = Crowds()
     for _ in range(FIRST):
         assert crowds.enter(b"k")
-    waiting = asyncio.create_task(crowds.wait(b"k", patience_seconds=60))
+    waiting = asyncio.create_task(crowds.wait(b"k"))
     await asyncio.sleep(0)
     waiting.cancel()
     for _ in range(FIRST):  # before the one that waits has noticed
         crowds.leave(b"k", room=100)
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    assert crowds.enter(b"k")
+
+
+async def test_point_19_one_key_that_fails_is_its_own_trouble(own_redis: EmbeddedServer) -> None:
+    """A subject whose keys Redis refuses is decided without Redis, up to the limit; nobody else is."""
+    failures: list[str] = []
+    outages: list[bool] = []
+    refused, other = Charge(MINUTE, "g", "user:refused"), Charge(MINUTE, "g", "user:other")
+    async with open_link(own_redis.url) as admin:
+        allowed = (subject_prefix(other.subject) + b"*").decode()
+        await admin.execute("ACL", "SETUSER", "limited", "on", ">secret", f"~{allowed}", "+@all")
+    async with open_link(f"redis://limited:secret@127.0.0.1:{own_redis.port}/0") as link:
+        limiter = Limiter(link, on_failure=failures.append, on_outage=outages.append)
+        decisions = [await limiter.decide([refused]) for _ in range(MINUTE.limit + 10)]
+        assert {"open"} == {decision.source for decision in decisions}
+        assert MINUTE.limit == sum(decision.allowed for decision in decisions)
+        assert ["script"] * len(decisions) == failures
+        assert "redis" == (await limiter.decide([other])).source
+        assert [] == outages
+        await limiter.close()
+
+
+async def test_a_crowd_that_redis_did_not_answer_does_not_ask_it_one_by_one() -> None:
+    """When the decisions in flight fail, those that wait for them end with them."""
+    crowds = Crowds()
+    for _ in range(FIRST):
+        assert crowds.enter(b"k")
+    waiting = [asyncio.create_task(crowds.wait(b"k")) for _ in range(20)]
+    await asyncio.sleep(0)
+    crowds.leave(b"k", failed=True)
+    assert [False] * 20 == await asyncio.gather(*waiting)
+    for _ in range(FIRST - 1):
+        crowds.leave(b"k", failed=True)
     assert crowds.enter(b"k")

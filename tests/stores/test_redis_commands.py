@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from server.stores.redis_link import RedisReplyError
+from server.stores.redis_protocol import WINDOW
 from server.tools.embedded import EmbeddedServer, redis_server
 from tests.stores.redis_servers import open_link
 
@@ -29,8 +30,8 @@ async def test_commands_of_one_tick_are_one_write(any_redis: EmbeddedServer) -> 
     trips: list[float] = []
     async with open_link(any_redis.url, on_round_trip=trips.append) as link:
         trips.clear()
-        replies = await asyncio.gather(*(link.submit("ECHO", number) for number in range(500)))
-        assert [str(number).encode() for number in range(500)] == replies
+        replies = await asyncio.gather(*(link.submit("ECHO", number) for number in range(WINDOW)))
+        assert [str(number).encode() for number in range(WINDOW)] == replies
         assert len(trips) == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from server.ratelimit import Charge, Limiter, Policy
 from server.stores.redis_link import RedisLink, RedisUnavailable
 from server.stores.redis_node import RedisNode
 from server.tools.embedded import EmbeddedServer
@@ -37,7 +38,6 @@ async def test_dropped_futures_are_silent(any_redis: EmbeddedServer) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     link = RedisLink(any_redis.url, deadline_ms=10)
-    link.submit("GET", "before the start")
     await link.start()
     link.submit("NO-SUCH-COMMAND")
     link.submit("GET", "key")
@@ -52,12 +52,6 @@ async def test_dropped_futures_are_silent(any_redis: EmbeddedServer) -> None:
     await asyncio.sleep(0)
     assert complaints == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_before_the_start() -> None:
-    """A link that was not started refuses with a word of its own."""
-    error = await refusal(RedisLink("redis://127.0.0.1:1").submit("PING"))
-    assert (error.reason, error.outcome_unknown) == ("starting", False)
 
 
 async def test_ping_and_status(any_redis: EmbeddedServer) -> None:
@@ -81,8 +75,10 @@ async def test_idle_link_is_pinged(any_redis: EmbeddedServer) -> None:
 
 async def test_ping_of_a_closed_link() -> None:
     """A ping that nobody answers raises."""
+    link = RedisLink("redis://127.0.0.1:1")
+    await link.close()
     with pytest.raises(RedisUnavailable):
-        await RedisLink("redis://127.0.0.1:1").ping()
+        await link.ping()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -102,3 +98,14 @@ def test_socket_options(own_redis: EmbeddedServer, run: Any) -> None:
             )
 
     assert run(options()) == (1, 1)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_point_20_a_link_that_was_never_started_raises(any_redis: EmbeddedServer, scheme: str) -> None:
+    """Forgetting `start` is a mistake of the program, not an outage: it is loud, also through a limiter."""
+    link = RedisLink(any_redis.url.replace("redis", scheme, 1).removesuffix("/0"))
+    with pytest.raises(RuntimeError, match="await its start"):
+        link.submit("GET", "key")
+    with pytest.raises(RuntimeError, match="await its start"):
+        await Limiter(link).decide([Charge(Policy("one", 1, 1000), "g", "user:1")])
+    await link.close()

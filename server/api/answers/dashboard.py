@@ -43,6 +43,16 @@ class RefusedClient(Answer):
     refusals = count()
 
 
+class Worker(Answer):
+    """How one worker process of the machine that answers decides rate limits."""
+
+    worker = fields.String(metadata={"description": "its process id; empty where it is the only one"})
+    alone = fields.Boolean(metadata={"description": "it decides without Redis: its breaker is open"})
+    decisions = fields.Dict(
+        keys=fields.String(), values=count(), metadata={"description": "since it started, by who decided"}
+    )
+
+
 class Dashboard(Answer):
     """How the service is: the key metrics, each part's health, and the last hours as columns of one length."""
 
@@ -57,3 +67,4 @@ class Dashboard(Answer):
     history = fields.Dict(keys=fields.String(), values=fields.List(fields.Float(allow_none=True)))
     slowest_routes = fields.List(fields.Nested(SlowRoute))
     refused_clients = fields.List(fields.Nested(RefusedClient))
+    workers = fields.List(fields.Nested(Worker))

@@ -117,6 +117,13 @@
       shown(route.p95, "ms"),
     ]), 4, "No requests yet.");
     showRows("clients", answer.refusedClients.map((row) => [row.client, String(row.refusals)]), 2, "Nobody was refused.");
+    showRows("workers", answer.workers.map(({ worker, alone, decisions }) => [
+      worker || "the only one",
+      String(decisions.redis || 0),
+      String(decisions["local-deny"] || 0),
+      String((decisions.fallback || 0) + (decisions.open || 0) + (decisions.closed || 0)),
+      alone ? "decides alone" : "asks Redis",
+    ]), 5, "Not known yet.");
     showOverall(...summarise(answer));
     find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString([], { hourCycle: "h23" })}`;
     find("scope").textContent = answer.machines > 1 ? `all workers of ${answer.machines} machines` : "all workers";
