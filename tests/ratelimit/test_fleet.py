@@ -51,7 +51,9 @@ async def test_point_10_a_cluster_is_all_or_nothing_too(binary: Path, tmp_path: 
 
 
 @every_version
-async def test_point_19_a_node_that_is_down_is_down_for_its_subjects_only(binary: Path, tmp_path: Path) -> None:
+async def test_point_19_a_node_that_is_down_is_down_for_its_subjects_only(
+    binary: Path, tmp_path: Path
+) -> None:
     """On a Cluster each node has a breaker: while one does not answer, the others go on deciding, and it recovers."""
     async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
         for member in cluster.masters:
