@@ -34,13 +34,13 @@ from server.middleware.authentication import authentication, authorization
 from server.middleware.cors import cors
 from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
-from server.middleware.rules import RULES, UNMATCHED_GROUP, Rule
+from server.middleware.rules import RULES, Rule
 from server.middleware.tracing import tracing
 from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import LAST_GOOD, RateLimitsFile
 from server.ratelimit.proxies import TrustedProxies
-from server.routes import ROUTES, add_routes
+from server.routes import add_routes, limit_groups
 from server.settings import Settings
 from server.stores.cache import Cache
 from server.stores.database import Database
@@ -119,7 +119,7 @@ def create_app(settings: Settings) -> web.Application:
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
         last_good=run_directory and run_directory / LAST_GOOD,
-        required_groups={UNMATCHED_GROUP, *(route.limits for route in ROUTES if route.limits is not None)},
+        required_groups=limit_groups(),
         on_change=lambda _: limiter.forget_denials(),
     )
 

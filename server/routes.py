@@ -22,7 +22,8 @@ from server.api import (
     profile,
     study,
 )
-from server.middleware.rules import LookUp, Rule
+from server.middleware.rules import UNMATCHED_GROUP, LookUp, NameReader, Rule
+from server.ratelimit.presets import SubjectKind
 
 HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
 Audience = Literal["public", "user", "admin"]
@@ -32,7 +33,8 @@ Audience = Literal["public", "user", "admin"]
 class Route:
     """One line of the table below; `limits` is a group of config/ratelimits.toml, None for never limited.
 
-    `look_up` sends what the handler needs from the cache together with the limiter's question: one round trip.
+    `look_up` sends what the handler needs from the cache together with the limiter's question: one round trip. `named`
+    is a kind of subject that the body names, and what reads it.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Route:
     audience: Audience
     limits: str | None
     look_up: LookUp | None = None
+    named: tuple[SubjectKind, NameReader] | None = None
 
 
 ROUTES = (
@@ -62,8 +65,15 @@ ROUTES = (
     Route("GET", "/api/docs/{file}", documentation.show_asset, "public", None),
     # Identity
     Route("POST", "/api/auth/register", auth.register, "public", "register"),
-    Route("POST", "/api/auth/login", auth.login, "public", "login"),
-    Route("POST", "/api/auth/refresh", auth.refresh, "public", "refresh"),
+    Route("POST", "/api/auth/login", auth.login, "public", "login", named=("email", auth.name_email)),
+    Route(
+        "POST",
+        "/api/auth/refresh",
+        auth.refresh,
+        "public",
+        "refresh",
+        named=("token-family", auth.name_family),
+    ),
     Route("POST", "/api/auth/logout", auth.logout, "public", "writes"),
     Route("GET", "/api/auth/me", auth.get_me, "user", "reads"),
     Route("GET", "/api/profile", profile.get_profile, "user", "reads"),
@@ -125,6 +135,16 @@ ROUTES = (
 )
 
 
+def limit_groups() -> dict[str, frozenset[SubjectKind]]:
+    """The groups of config/ratelimits.toml that there must be, with the kinds of subjects that every request names."""
+    groups: dict[str, frozenset[SubjectKind]] = {UNMATCHED_GROUP: frozenset()}
+    for route in ROUTES:
+        if route.limits is not None:
+            named = frozenset() if route.named is None else frozenset({route.named[0]})
+            groups[route.limits] = groups.get(route.limits, named) & named
+    return groups
+
+
 def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
     """Put every route on an application, and answer with their rules; each GET answers HEAD as well."""
     rules = {}
@@ -133,6 +153,7 @@ def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
             role=None if route.audience == "public" else route.audience,
             limits=route.limits,
             look_up=route.look_up,
+            name=None if route.named is None else route.named[1],
         )
         methods = (hdrs.METH_GET, hdrs.METH_HEAD) if route.method == hdrs.METH_GET else (route.method,)
         for method in methods:

@@ -19,6 +19,7 @@ from server.domain.idempotency import Answer
 from server.domain.writing import Unit
 from server.errors import InvalidInput, ServiceUnavailable
 from server.ratelimit.policies import Decision
+from server.ratelimit.presets import RateLimits
 from server.ratelimit.subjects import parse_subject
 from server.stores.redis_link import RedisUnavailable
 
@@ -53,11 +54,14 @@ async def show_rate_limits(request: web.Request) -> web.Response:
     subject = _subject(request)
     refuse_query(request)
     services = services_of(request)
+    limits = services.rate_limits.current
     try:
-        decision = await services.limiter.peek(services.rate_limits.current.policies_for_subject(subject))
+        decision = await services.limiter.peek(limits.policies_for_subject(subject))
     except RedisUnavailable as error:
         raise ServiceUnavailable("The rate limits can't be reached.") from error
-    return json_response({"subject": subject, "source": decision.source, "policies": _policies(decision)})
+    return json_response(
+        {"subject": subject, "source": decision.source, "policies": _policies(decision, limits)}
+    )
 
 
 async def reset_rate_limits(request: web.Request) -> web.Response:
@@ -87,7 +91,7 @@ def _subject(request: web.Request) -> str:
         raise InvalidInput(errors={"subject": str(error)}) from error
 
 
-def _policies(decision: Decision) -> list[dict[str, Any]]:
+def _policies(decision: Decision, limits: RateLimits) -> list[dict[str, Any]]:
     """A decision's verdicts in the form of the API; times in milliseconds."""
     return [
         {
@@ -95,6 +99,7 @@ def _policies(decision: Decision) -> list[dict[str, Any]]:
             "group": verdict.group,
             "limit": verdict.limit,
             "windowMs": verdict.policy.window_ms,
+            "charge": limits.charging_of(verdict.group),
             "remaining": verdict.remaining,
             "nextReleaseMs": verdict.next_release_ms,
             "allowed": verdict.allowed,

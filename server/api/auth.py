@@ -1,35 +1,63 @@
-"""/api/auth: becoming known to the service, and staying so."""
+"""/api/auth: registration, login, refresh and logout."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from aiohttp import web
+from marshmallow import Schema
 
 from server.api.requests import read_json, refuse_query
 from server.api.responses import json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
+from server.domain.refresh_tokens import family_of
+from server.errors import MasteryError
+from server.ratelimit.subjects import subject_of_email, subject_of_family
 
 _REGISTER = RegisterSchema()
 _LOGIN = LoginSchema()
 _REFRESH = RefreshSchema()
 
+# What the rate limit has read from the body, for the handler; or why it could not.
+_READ = web.RequestKey("auth_body", object)
+
 
 async def register(request: web.Request) -> web.Response:
     """Make an account and sign it in."""
     body = await read_json(request, _REGISTER)
-    return json_response(await services_of(request).accounts.create_user(**body), status=201)
+    accounts = services_of(request).accounts
+    return json_response(await accounts.create_user(**body, wanted=partial(_is_there, request)), status=201)
 
 
 async def login(request: web.Request) -> web.Response:
     """Sign an account in by its password."""
-    body = await read_json(request, _LOGIN)
-    return json_response(await services_of(request).accounts.log_in(**body))
+    body = await _read_once(request, _LOGIN)
+    accounts = services_of(request).accounts
+    return json_response(await accounts.log_in(**body, wanted=partial(_is_there, request)))
+
+
+async def name_email(request: web.Request) -> str | None:
+    """The subject that a login is counted as: its address, in whatever spelling; None for a body that is no login."""
+    try:
+        return subject_of_email((await _read_once(request, _LOGIN))["email"])
+    except MasteryError:
+        return None
 
 
 async def refresh(request: web.Request) -> web.Response:
     """Exchange a refresh token for new tokens."""
-    body = await read_json(request, _REFRESH)
+    body = await _read_once(request, _REFRESH)
     return json_response(await services_of(request).accounts.refresh(body["refresh_token"]))
+
+
+async def name_family(request: web.Request) -> str | None:
+    """The subject that a refresh is counted as: the family of its token; None for a body that has none."""
+    try:
+        return subject_of_family(family_of((await _read_once(request, _REFRESH))["refresh_token"]))
+    except MasteryError:
+        return None
 
 
 async def logout(request: web.Request) -> web.Response:
@@ -44,3 +72,23 @@ async def get_me(request: web.Request) -> web.Response:
     refuse_query(request)
     user = await services_of(request).accounts.find_user(caller_of(request).user_id)
     return tagged_response(request, {"user": user})
+
+
+async def _read_once(request: web.Request, schema: Schema) -> dict[str, Any]:
+    """The JSON body, checked once: what was wrong with it stays wrong. It raises as `read_json` does."""
+    read = request.get(_READ)
+    if read is None:
+        try:
+            read = await read_json(request, schema)
+        except MasteryError as error:
+            read = error
+        request[_READ] = read
+    if isinstance(read, MasteryError):
+        raise read
+    return read
+
+
+def _is_there(request: web.Request) -> bool:
+    """Whether the client still waits for the answer: its connection is open."""
+    transport = request.transport
+    return transport is not None and not transport.is_closing()

@@ -11,6 +11,7 @@ from uuid import UUID
 from marshmallow import ValidationError, fields, validate
 
 from server.domain.texts import clean_text, find_forbidden
+from server.email_addresses import normal_email
 
 # RFC 9562, section 4: the only form of a UUID that we take, in either case.
 CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
@@ -38,7 +39,10 @@ class Text(fields.String):
 
 
 class Email(fields.Email):
-    """An e-mail address; its length is judged before its form, which takes long to judge in a long text."""
+    """An e-mail address in its normal form, which is what has to be valid.
+
+    Its length is judged before its form, which takes long to judge in a long text.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(validate=validate.Length(max=LONGEST_EMAIL), **options)
@@ -48,8 +52,7 @@ class Email(fields.Email):
     ) -> str:
         if isinstance(value, str) and len(value) > LONGEST_EMAIL:
             raise ValidationError(f"Longer than maximum length {LONGEST_EMAIL}.")
-        address: str = super()._deserialize(value, attr, data, **options)
-        return address
+        return normal_email(super()._deserialize(value, attr, data, **options))
 
 
 class Integer(fields.Integer):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
-from server.domain.passwords import Passwords
+from server.domain.passwords import ClientGone, PasswordQueueFull, Passwords, Wanted, always
+from server.domain.refresh_tokens import hash_of, new_refresh_token
 from server.domain.tokens import AccessTokens, Caller
 from server.domain.values import iso_timestamp
+from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, Conflict, InvalidInput, Unauthenticated
 from server.stores.database import ConstraintViolated, Database, Transaction
 
@@ -43,14 +44,24 @@ class Accounts:
         self._tokens = tokens
         self._refresh_token_seconds = refresh_token_seconds
 
-    async def create_user(self, *, email: str, password: str, name: str | None) -> dict[str, Any]:
+    async def create_user(
+        self, *, email: str, password: str, name: str | None, wanted: Wanted = always
+    ) -> dict[str, Any]:
         """Make an account and sign it in.
+
+        Args:
+            email: in any spelling.
+            password: of the right length.
+            name: None for none.
+            wanted: whether the client still waits for the answer.
 
         Raises:
             EmailTaken: the address has an account.
             InvalidInput: the address can not be stored.
+            PasswordQueueFull: too many passwords are being hashed.
+            ClientGone: nobody waits for the answer.
         """
-        password_hash = await self._passwords.hash(password)
+        password_hash = await self._passwords.hash(password, wanted=wanted)
         try:
             async with self._database.transaction() as transaction:
                 user = await transaction.fetch_one(
@@ -66,26 +77,47 @@ class Accounts:
                 raise InvalidInput(errors={"email": "Not a valid email address."}) from error
             raise
 
-    async def log_in(self, *, email: str, password: str) -> dict[str, Any]:
+    async def log_in(self, *, email: str, password: str, wanted: Wanted = always) -> dict[str, Any]:
         """Sign an account in.
+
+        Args:
+            email: in any spelling.
+            password: what is claimed to be its password.
+            wanted: whether the client still waits for the answer.
 
         Raises:
             WrongCredentials: there is no such account, or the password is another; both take the same time.
+            PasswordQueueFull: too many passwords are being checked.
+            ClientGone: nobody waits for the answer.
         """
-        user = await self._database.fetch_one("find_user_by_email", email=normal_email(email))
-        matches = await self._passwords.matches(None if user is None else user["password_hash"], password)
-        if user is None or not matches or user["deactivated_at"] is not None:
+        user = await self._database.fetch_one(
+            "find_user_by_email", email=normal_email(email), spelling=stored_spelling(email)
+        )
+        known_hash = None if user is None else user["password_hash"]
+        matches = await self._passwords.matches(known_hash, password, wanted=wanted)
+        if user is None or known_hash is None or not matches or user["deactivated_at"] is not None:
             raise WrongCredentials
+        new_hash = None
+        if self._passwords.is_outdated(known_hash):
+            with suppress(PasswordQueueFull, ClientGone):  # next time
+                new_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
+            if new_hash is not None:
+                await transaction.execute(
+                    "renew_password_hash", user_id=user["id"], known_hash=known_hash, password_hash=new_hash
+                )
             return await self._sign_in(transaction, user, family_id=uuid4())
 
     async def refresh(self, refresh_token: str) -> dict[str, Any]:
-        """Exchange a refresh token for new tokens. One that was exchanged before ends its whole family.
+        """Exchange a refresh token for new tokens.
+
+        It works once, and once more within ten seconds: two tabs of a browser share a token and refresh it at the same
+        moment. Any later use is a sign that somebody else has it, and ends its whole family.
 
         Raises:
             RefreshTokenRefused: it is unknown, expired, revoked or spent.
         """
-        token_hash = _hash_of(refresh_token)
+        token_hash = hash_of(refresh_token)
         async with self._database.transaction() as transaction:
             token = await transaction.fetch_one("lock_refresh_token", token_hash=token_hash)
             usable = token is not None and not (
@@ -103,7 +135,7 @@ class Accounts:
     async def log_out(self, refresh_token: str) -> None:
         """End a refresh token's family; an unknown token has nothing to end."""
         async with self._database.transaction() as transaction:
-            token = await transaction.fetch_one("lock_refresh_token", token_hash=_hash_of(refresh_token))
+            token = await transaction.fetch_one("lock_refresh_token", token_hash=hash_of(refresh_token))
             if token is not None:
                 await transaction.execute("revoke_token_family", family_id=token["family_id"])
 
@@ -121,12 +153,12 @@ class Accounts:
     async def _sign_in(
         self, transaction: Transaction, user: dict[str, Any], *, family_id: UUID
     ) -> dict[str, Any]:
-        refresh_token = secrets.token_urlsafe(32)
+        refresh_token = new_refresh_token(family_id)
         await transaction.execute(
             "add_refresh_token",
             user_id=user["id"],
             family_id=family_id,
-            token_hash=_hash_of(refresh_token),
+            token_hash=hash_of(refresh_token),
             lifetime_seconds=self._refresh_token_seconds,
         )
         return {
@@ -138,11 +170,6 @@ class Accounts:
         }
 
 
-def normal_email(email: str) -> str:
-    """The form in which an address is stored and compared."""
-    return email.strip().lower()
-
-
 def describe_user(user: dict[str, Any]) -> dict[str, Any]:
     """An account in the form of the API."""
     return {
@@ -152,7 +179,3 @@ def describe_user(user: dict[str, Any]) -> dict[str, Any]:
         "role": user["role"],
         "createdAt": iso_timestamp(user["created_at"]),
     }
-
-
-def _hash_of(refresh_token: str) -> bytes:
-    return hashlib.sha256(refresh_token.encode()).digest()

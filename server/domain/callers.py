@@ -11,9 +11,9 @@ from typing import Any
 import jwt
 import structlog
 
-from server.domain.accounts import normal_email
 from server.domain.external_tokens import ExternalIdentity, ExternalTokens
 from server.domain.tokens import AccessTokens, Caller, TokenRefused
+from server.email_addresses import normal_email
 from server.stores.database import ConstraintViolated, Database, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -126,8 +126,9 @@ class Callers:
                 )
             except ConstraintViolated:
                 continue
-            log.info("account.created", issuer=identity.issuer)
-            return user
+            if user is not None:
+                log.info("account.created", issuer=identity.issuer)
+                return user
         return await self._database.fetch_one(
             "find_external_user", issuer=identity.issuer, subject=identity.subject
         )

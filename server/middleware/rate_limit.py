@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from time import perf_counter, time
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.api.fields import LONGEST_EMAIL
-from server.api.requests import read_json_value
 from server.api.responses import problem_response
 from server.api.state import RequestState, state_of
-from server.domain.accounts import normal_email
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
 from server.middleware.rules import LookUp, Rules, rule_of
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.headers import problem_of, rate_limit_headers
+from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.presets import stays_charged
+from server.stores.redis_link import RedisReplyError, RedisUnavailable
+
+log = structlog.get_logger(__name__)
+
+_OUR_FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 
 def rate_limit(
@@ -31,6 +38,9 @@ def rate_limit(
     on_refusal: Callable[[str], None] | None = None,
 ) -> Middleware:
     """The middleware that charges a request, or refuses it.
+
+    In a group that charges failures (or successes) alone, a request is charged before it is let through, so that many
+    at once can't exceed the limit together; the charge is given back when the answer is known.
 
     Whatever comes out in the end carries the limiter's headers. `on_refusal` is told the subject of each refusal.
     """
@@ -50,22 +60,37 @@ def rate_limit(
             plan=None if caller is None else caller.plan,
             client_ip=state.client_ip,
             address=state.address,
-            email=await _email_of(request) if limits.counts_email(group) else None,
+            named=await rule.name(request)
+            if rule.name is not None and limits.counts_by_name(group)
+            else None,
         )
+        charging = limits.charged_by_answer.get(group)
+        charge_id = None if charging is None else secrets.token_hex(16)
         meanwhile = None
         if rule.look_up is not None and caller is not None:
             meanwhile = partial(_look_up, rule.look_up, request, state)
         began = perf_counter()
         try:
-            # Without a request id of the client's: who repeats it must not get the first verdict again for free.
-            decision = await limiter.decide(charges, meanwhile=meanwhile)
+            # Never the client's request id: repeating it would return the first verdict without being charged.
+            decision = await limiter.decide(charges, request_id=charge_id, meanwhile=meanwhile)
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
         request_id = state.request_id
         state.limit_headers = rate_limit_headers(decision, now=time(), jitter=request_id)
         if decision.allowed:
             state.limit_outcome = "allowed"
-            return await handler(request)
+            # Only Redis gives back; what is counted without it stays counted, which errs on the safe side.
+            if charging is None or charge_id is None or decision.source != "redis":
+                return await handler(request)
+            try:
+                response = await handler(request)
+            except Exception as error:  # a cancelled request stays charged: nobody knows what it has learned
+                if not stays_charged(charging, _status_of(error)):
+                    await _give_back(limiter, charges, charge_id)
+                raise
+            if not stays_charged(charging, response.status):
+                await _give_back(limiter, charges, charge_id)
+            return response
         state.limit_outcome = "denied"
         if on_refusal is not None:
             on_refusal(decision.violated[0].subject)
@@ -93,14 +118,17 @@ def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:
     )
 
 
-async def _email_of(request: web.Request) -> str | None:
-    """The address that a login or a registration names; what is wrong with the body, its handler will say."""
+def _status_of(error: Exception) -> int:
+    """The status that an error is answered with."""
+    return error.status if isinstance(error, MasteryError | web.HTTPException) else _OUR_FAULT
+
+
+async def _give_back(limiter: Limiter, charges: PreparedCharges, charge_id: str) -> None:
+    """Undo a request's charges, before its answer is sent: the client's next request finds them undone.
+
+    Where Redis does not answer, they stay until the window has passed: the client has less left than it should.
+    """
     try:
-        body = await read_json_value(request)
-    except MasteryError:
-        return None
-    email = body.get("email") if isinstance(body, dict) else None
-    # A longer one is refused by the handler: to put it into its normal form may take long.
-    if not isinstance(email, str) or not 0 < len(email.strip()) <= LONGEST_EMAIL:
-        return None
-    return normal_email(email)
+        await limiter.refund(charges, request_id=charge_id)
+    except (RedisUnavailable, RedisReplyError) as error:
+        log.warning("rate_limit.refund_lost", error=str(error))

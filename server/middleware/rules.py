@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ UNMATCHED_GROUP = "unmatched"
 
 
 LookUp = Callable[[web.Request], Any]
+NameReader = Callable[[web.Request], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,13 @@ class Rule:
         role: what the caller must be; None for everybody.
         limits: the route group in config/ratelimits.toml; None for routes that are never limited.
         look_up: asks the cache for what the handler will need, so that it travels with the limiter's question.
+        name: reads the subject that the body names, for policies that count by it; None where it names none.
     """
 
     role: Role | None
     limits: str | None
     look_up: LookUp | None = None
+    name: NameReader | None = None
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from server.ratelimit.config_check import Check
 from server.ratelimit.config_lines import KeyPath, key_lines
 from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_LIMIT, MAX_WINDOW_MS, Policy
-from server.ratelimit.presets import SUBJECT_KINDS, Group, Preset, RateLimits
+from server.ratelimit.presets import (
+    CHARGINGS,
+    NAMED_KINDS,
+    SUBJECT_KINDS,
+    Group,
+    Preset,
+    RateLimits,
+    SubjectKind,
+)
 
 __all__ = ["RateLimits", "RateLimitsError", "decode_rate_limits", "load_rate_limits", "parse_rate_limits"]
 
@@ -26,7 +34,7 @@ _SYNTAX_ERROR: Final = re.compile(
 
 _SECTIONS: Final = ("policies", "groups", "plans")
 _POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
-_GROUP_KEYS: Final = ("policies", "signed_in", "anonymous")
+_GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge")
 
 
 class RateLimitsError(Exception):
@@ -46,7 +54,8 @@ def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> Rate
 
     Args:
         path: the TOML file; config/ratelimits.toml explains its contents.
-        required_groups: the groups that the routes name; each must be there.
+        required_groups: the groups that the routes name; each must be there. As a mapping, with the kinds of subjects
+            that a body of the group's requests names.
 
     Raises:
         RateLimitsError: the file can't be read or is not valid; its text lists every problem.
@@ -103,6 +112,8 @@ def _rate_limits(
     for name in required_groups:
         if name not in groups:
             check.problem(("groups", name), f"the routes need this group; {check.choice(name, groups)}")
+        elif isinstance(required_groups, Mapping):
+            _check_names(check, name, groups[name], presets, required_groups[name])
     plans = {
         name: _plan(check, name, table, presets)
         for name, table in check.tables(document, "plans", name_form=_NAME, accepted=_NAME_FORM).items()
@@ -161,7 +172,23 @@ def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[s
     for policy in anonymous:
         if policy in presets and presets[policy].subject == "user":
             check.problem((*path, "anonymous"), f'"{policy}" counts users, and these requests have none')
-    return Group(policies, signed_in, anonymous)
+    charge = check.word((*path, "charge"), table.get("charge"), CHARGINGS, "all")
+    return Group(policies, signed_in, anonymous, charge)
+
+
+def _check_names(
+    check: Check, name: str, group: Group, presets: Mapping[str, Preset], named: Collection[SubjectKind]
+) -> None:
+    """Note the policies that would count nobody, as the group's requests do not name whom they count."""
+    for key, policies in (
+        ("policies", group.policies), ("signed_in", group.signed_in), ("anonymous", group.anonymous)
+    ):  # fmt: skip
+        for policy in policies:
+            kind = presets[policy].subject if policy in presets else "client"
+            if kind in NAMED_KINDS and kind not in named:
+                check.problem(
+                    ("groups", name, key), f'"{policy}" counts by {kind}, and these requests name none'
+                )
 
 
 def _policy_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -56,7 +56,9 @@ class RateLimitsFile:
         on_error: Callable[[RateLimitsError], None] | None = None,
     ) -> None:
         self._path: Final = path
-        self._required_groups: Final = tuple(required_groups)
+        self._required_groups: Final = (
+            required_groups if isinstance(required_groups, Mapping) else tuple(required_groups)
+        )
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._on_error: Final = on_error

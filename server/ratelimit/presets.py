@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
@@ -13,13 +14,21 @@ from server.ratelimit.subjects import (
     SITE_PREFIX_BITS,
     Address,
     subject_of_address,
-    subject_of_email,
     subject_of_user,
     wider_subject_of_address,
 )
 
-SubjectKind = Literal["client", "user", "address", "address-wide", "email"]
+SubjectKind = Literal["client", "user", "address", "address-wide", "email", "token-family"]
 SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
+# The kinds that are read from a request's body: its route says how.
+NAMED_KINDS: Final[frozenset[SubjectKind]] = frozenset({"email", "token-family"})
+
+# Which requests of a group stay charged. Each is charged before it is let through; what its answer does not confirm is
+# given back afterwards, so that requests at the same time can't exceed the limit together.
+Charging = Literal["all", "failures", "successes"]
+CHARGINGS: Final[tuple[Charging, ...]] = get_args(Charging)
+
+_CLIENT_GONE: Final = 499
 
 # As many clients, in each group of routes, are charged without working out their keys again.
 _MOST_PREPARED: Final = 8192
@@ -51,11 +60,13 @@ class Group:
         policies: for every request.
         signed_in: for signed-in requests, in addition.
         anonymous: for requests that are not signed in, in addition.
+        charge: which requests stay charged (`stays_charged`).
     """
 
     policies: tuple[str, ...] = ()
     signed_in: tuple[str, ...] = ()
     anonymous: tuple[str, ...] = ()
+    charge: Charging = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,19 @@ class _Rule:
     policy: Policy
     group: str
     subject: SubjectKind  # "client" has become "user" or "address" here.
+
+
+def stays_charged(charge: Charging, status: int) -> bool:
+    """Whether a request stays charged, by the status of its answer.
+
+    A failure is an answer that blames the client (4xx), a success one below 400. What was not judged is neither: an
+    error of the service (5xx), or a client that had gone (499) before anything was done for it.
+    """
+    if charge == "all":
+        return True
+    if charge == "successes":
+        return status < HTTPStatus.BAD_REQUEST
+    return HTTPStatus.BAD_REQUEST <= status < _CLIENT_GONE
 
 
 class RateLimits:
@@ -84,12 +108,16 @@ class RateLimits:
         self.groups: Final = dict(groups)
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
         self._prepared: Final[dict[tuple[str, str | None, str | None, str], PreparedCharges]] = {}
-        self._by_email: Final = frozenset(
+        self._by_name: Final = frozenset(
             name
             for name, group in self.groups.items()
             for policy in (*group.policies, *group.anonymous, *group.signed_in)
-            if self.presets[policy].subject == "email"
+            if self.presets[policy].subject in NAMED_KINDS
         )
+        # Empty for nearly every group: asked once for each request.
+        self.charged_by_answer: Final[dict[str, Charging]] = {
+            name: group.charge for name, group in self.groups.items() if group.charge != "all"
+        }
         self._anonymous: Final = {name: tuple(self._rules(name)) for name in self.groups}
         self._signed_in: Final = {
             name: {
@@ -107,9 +135,13 @@ class RateLimits:
         """A policy by its name, as it is without a plan; KeyError if there is none."""
         return self.presets[name].policy
 
-    def counts_email(self, group: str) -> bool:
-        """Whether a group counts by the e-mail address that a request names, so that it has to be read first."""
-        return group in self._by_email
+    def counts_by_name(self, group: str) -> bool:
+        """Whether a group counts by what a request's body names (`NAMED_KINDS`), so that it has to be read first."""
+        return group in self._by_name
+
+    def charging_of(self, group: str) -> Charging:
+        """Which requests of a group stay charged; of the budgets that all groups share, each group decides."""
+        return self.charged_by_answer.get(group, "all")
 
     def charges_of(
         self,
@@ -119,7 +151,7 @@ class RateLimits:
         plan: str | None,
         client_ip: str,
         address: Address,
-        email: str | None = None,
+        named: str | None = None,
     ) -> PreparedCharges:
         """What a request of cost 1 is charged, remembered for the client's next one.
 
@@ -129,13 +161,13 @@ class RateLimits:
             plan: the user's plan.
             client_ip: the client's address as text.
             address: the same as an address.
-            email: the e-mail address the request names; such charges are not remembered, as anyone can name any.
+            named: the subject that the request's body names; such charges are not remembered, as anyone can name any.
         """
         place = (group, user_key, plan, client_ip)
-        found = self._prepared.get(place) if email is None else None
+        found = self._prepared.get(place) if named is None else None
         if found is None:
-            found = self.charges(group, user_id=user_key, address=address, email=email, plan=plan)
-            if email is None:
+            found = self.charges(group, user_id=user_key, address=address, named=named, plan=plan)
+            if named is None:
                 if len(self._prepared) >= _MOST_PREPARED:
                     del self._prepared[next(iter(self._prepared))]  # the oldest
                 self._prepared[place] = found
@@ -147,7 +179,7 @@ class RateLimits:
         *,
         user_id: UUID | str | None,
         address: Address,
-        email: str | None = None,
+        named: str | None = None,
         plan: str | None = None,
         cost: int = 1,
     ) -> PreparedCharges:
@@ -157,7 +189,7 @@ class RateLimits:
             group: the route's group; KeyError if there is none of this name.
             user_id: the signed-in user, None for a request that is not signed in.
             address: the client's address.
-            email: the e-mail address the request names, where it names one.
+            named: the subject that the request's body names, where it names one: an e-mail address, a token family.
             plan: the user's plan; one without limits of its own changes nothing.
             cost: units, 1 or more, the same under every policy.
         """
@@ -168,7 +200,7 @@ class RateLimits:
             rules = by_plan[plan if plan in by_plan else None]
         charges = []
         for rule in rules:
-            subject = _subject(rule.subject, user_id, address, email)
+            subject = _subject(rule.subject, user_id, address, named)
             if subject is not None:
                 charges.append(Charge(rule.policy, rule.group, subject, cost))
         return PreparedCharges(charges)
@@ -215,22 +247,26 @@ def _distinct(*names: Iterable[str]) -> Iterable[str]:
 
 
 def _subject(
-    kind: SubjectKind, user_id: UUID | str | None, address: Address, email: str | None
+    kind: SubjectKind, user_id: UUID | str | None, address: Address, named: str | None
 ) -> str | None:
     match kind:
         case "address":
             return subject_of_address(address)
         case "address-wide":
             return wider_subject_of_address(address)
-        case "email":
-            return None if email is None else subject_of_email(email)
+        case "email" | "token-family":
+            return named if named is not None and _kind_of(named) == kind else None
         case "user" | "client":
             return None if user_id is None else subject_of_user(user_id)
 
 
 def _kind_of(subject: str) -> SubjectKind:
-    if subject.startswith("user:"):
-        return "user"
-    if subject.startswith("email:"):
-        return "email"
-    return "address-wide" if subject.endswith(f"/{SITE_PREFIX_BITS}") else "address"
+    match subject.partition(":")[0]:
+        case "user":
+            return "user"
+        case "email":
+            return "email"
+        case "family":
+            return "token-family"
+        case _:
+            return "address-wide" if subject.endswith(f"/{SITE_PREFIX_BITS}") else "address"

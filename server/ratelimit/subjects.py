@@ -1,14 +1,15 @@
-"""Who pays: the subjects that a policy counts, made from addresses, users and e-mail addresses."""
+"""The subjects that a policy counts, made from addresses, users, e-mail addresses and families of refresh tokens."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from uuid import UUID
+
+from server.email_addresses import normal_email
 
 Address = IPv4Address | IPv6Address
 
@@ -20,8 +21,10 @@ _NAT64_PREFIX: Final = int(IPv6Address("64:ff9b::")) >> 32
 
 _CACHED_SUBJECTS: Final = 8192
 
-_EMAIL_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
-_FORMS: Final = "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48> or email:<address>"
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+_FORMS: Final = (
+    "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48>, email:<address> or family:<uuid of a login>"
+)
 
 
 def without_mapping(address: Address) -> Address:
@@ -70,17 +73,30 @@ def subject_of_user(user_id: UUID | str) -> str:
 def subject_of_email(email: str) -> str:
     """Who pays for attempts on an e-mail address: `email:` and 32 hex digits, so that no log or key shows it.
 
-    Case, space around it and compatibility forms (NFKC) do not make another subject.
+    All spellings of an account's address are one subject (`normal_email`).
     """
-    normal = unicodedata.normalize("NFKC", email).strip().casefold()
-    return f"email:{hashlib.blake2b(normal.encode(errors='replace'), digest_size=16).hexdigest()}"
+    return f"email:{_digest(normal_email(email).encode(errors='replace'))}"
+
+
+def subject_of_family(family: bytes) -> str:
+    """The subject of a login's refresh tokens: `family:` and 32 hex digits, which no log or key leads back from.
+
+    Args:
+        family: what all of them have in common (`server.domain.refresh_tokens.family_of`).
+    """
+    return f"family:{_digest(family)}"
+
+
+def _digest(value: bytes) -> str:
+    return hashlib.blake2b(value, digest_size=16).hexdigest()
 
 
 def parse_subject(text: str) -> str:
     """A subject as an operator writes it, in the form in which it is counted.
 
     Args:
-        text: `user:<uuid>`, `ip:<address or prefix>` (an IPv6 address means its /64) or `email:<address>`.
+        text: `user:<uuid>`, `ip:<address or prefix>` (an IPv6 address means its /64), `email:<address>` or
+            `family:<uuid>` (of a login's refresh tokens); the last two also by the digest that the log shows.
 
     Raises:
         ValueError: it is none of these; the message says what is accepted.
@@ -97,7 +113,12 @@ def parse_subject(text: str) -> str:
             return _parse_ip_subject(value)
         case "email" if "@" in value:
             return subject_of_email(value)
-        case "email" if _EMAIL_DIGEST.fullmatch(value):
+        case "family" if "-" in value:
+            try:
+                return subject_of_family(UUID(value).bytes)
+            except ValueError:
+                raise ValueError(f"{value!r} is not a UUID; a login's tokens read family:<uuid>") from None
+        case "email" | "family" if _DIGEST.fullmatch(value):
             return text
         case _:
             raise ValueError(f"{text!r} is not a subject; one reads {_FORMS}")

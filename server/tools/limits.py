@@ -71,19 +71,21 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
 async def _show(settings: Settings, subject: str) -> str:
     async with _tools(settings) as tools:
         decision = await tools.limiter.peek(tools.limits.policies_for_subject(subject))
-    rows: list[tuple[str, ...]] = [("POLICY", "GROUP", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")]
-    rows += [_row(verdict) for verdict in decision.verdicts]
+    rows: list[tuple[str, ...]] = [
+        ("POLICY", "GROUP", "CHARGE", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")
+    ]
+    rows += [_row(verdict, tools.limits.charging_of(verdict.group)) for verdict in decision.verdicts]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
+def _row(verdict: Verdict, charge: str) -> tuple[str, ...]:
     release = f"in {verdict.next_release_ms / 1000:.1f} s" if verdict.next_release_ms else "-"
     used = verdict.limit - verdict.remaining
     return (
-        verdict.policy.name, verdict.group, str(used), str(verdict.limit), str(verdict.remaining), release
+        verdict.policy.name, verdict.group, charge, str(used), str(verdict.limit), str(verdict.remaining), release
     )  # fmt: skip
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import unicodedata
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.domain.accounts import Accounts, EmailTaken, RefreshTokenRefused, WrongCredentials
 from server.domain.passwords import Passwords
+from server.domain.refresh_tokens import family_of, hash_of, new_refresh_token
 from server.domain.tokens import AccessTokens
+from server.email_addresses import normal_email
 from server.errors import AccountGone, InvalidInput
 from tests.domain.conftest import Domain
 
@@ -98,29 +104,164 @@ async def test_who_is_deactivated_does_not_get_in(domain: Domain, accounts: Acco
         await accounts.log_in(email=EMAIL, password=PASSWORD)
 
 
-async def test_a_refresh_token_works_once(accounts: Accounts, signed_in: dict[str, Any]) -> None:
-    """The second use ends the family: the successor no longer works either. Other logins live on."""
+async def test_share_15_a_refresh_token_works_once_more_within_ten_seconds(
+    domain: Domain, accounts: Accounts, signed_in: dict[str, Any]
+) -> None:
+    """Two tabs stay signed in, each with a token of its own; the third use ends the family. Other logins live on."""
     other = await accounts.log_in(email=EMAIL, password=PASSWORD)
-    second = await accounts.refresh(signed_in["refreshToken"])
-    third = await accounts.refresh(second["refreshToken"])
+    tabs = [await accounts.refresh(signed_in["refreshToken"])]
+    domain.sql("UPDATE refresh_tokens SET used_at = used_at - interval '5 seconds'")
+    tabs.append(await accounts.refresh(signed_in["refreshToken"]))
+    tabs = [await accounts.refresh(tab["refreshToken"]) for tab in tabs]
     with pytest.raises(RefreshTokenRefused):
         await accounts.refresh(signed_in["refreshToken"])
-    with pytest.raises(RefreshTokenRefused):
-        await accounts.refresh(third["refreshToken"])
+    for tab in tabs:
+        with pytest.raises(RefreshTokenRefused):
+            await accounts.refresh(tab["refreshToken"])
     assert "refreshToken" in await accounts.refresh(other["refreshToken"])
 
 
-async def test_of_two_uses_at_once_one_wins_and_the_family_ends(
+async def test_share_15_a_later_reuse_ends_the_family(
+    domain: Domain, accounts: Accounts, signed_in: dict[str, Any]
+) -> None:
+    """Ten seconds after its first use a token is a sign of theft, though it was used only once."""
+    second = await accounts.refresh(signed_in["refreshToken"])
+    domain.sql("UPDATE refresh_tokens SET used_at = used_at - interval '10 seconds'")
+    for token in (signed_in["refreshToken"], second["refreshToken"]):
+        with pytest.raises(RefreshTokenRefused):
+            await accounts.refresh(token)
+
+
+async def test_share_15_the_second_use_does_not_begin_the_ten_seconds_anew(
+    domain: Domain, accounts: Accounts, signed_in: dict[str, Any]
+) -> None:
+    """The database keeps the instant of the first use, and the second beside it."""
+    await accounts.refresh(signed_in["refreshToken"])
+    domain.sql("UPDATE refresh_tokens SET used_at = used_at - interval '5 seconds'")
+    await accounts.refresh(signed_in["refreshToken"])
+    assert [(True,)] == domain.sql(
+        "SELECT used_again_at - used_at >= interval '5 seconds' FROM refresh_tokens WHERE used_at IS NOT NULL"
+    )
+
+
+async def test_share_15_of_many_uses_at_once_two_win_and_the_family_ends(
     accounts: Accounts, signed_in: dict[str, Any]
 ) -> None:
-    """A stolen token raced by its owner: one gets an answer, which works no further."""
+    """A stolen token raced by its owner: never more than two get an answer, which works no further."""
     racing = await asyncio.gather(
         *(accounts.refresh(signed_in["refreshToken"]) for _ in range(6)), return_exceptions=True
     )
     winners = [outcome for outcome in racing if isinstance(outcome, dict)]
-    assert (1, 5) == (len(winners), len([one for one in racing if isinstance(one, RefreshTokenRefused)]))
-    with pytest.raises(RefreshTokenRefused):
-        await accounts.refresh(winners[0]["refreshToken"])
+    assert (2, 4) == (len(winners), len([one for one in racing if isinstance(one, RefreshTokenRefused)]))
+    for winner in winners:
+        with pytest.raises(RefreshTokenRefused):
+            await accounts.refresh(winner["refreshToken"])
+
+
+async def test_share_15_a_logout_races_the_other_tab(domain: Domain, accounts: Accounts) -> None:
+    """Whichever of a logout and two refreshes of the same token comes first, nothing of the family works afterwards."""
+    await accounts.create_user(email=EMAIL, password=PASSWORD, name=None)
+    for number in range(1, 21):
+        family = UUID(int=number)
+        token = new_refresh_token(family)
+        domain.sql(
+            "INSERT INTO refresh_tokens (user_id, family_id, token_hash, expires_at)"
+            " SELECT id, %s, %s, now() + interval '1 day' FROM users",
+            family,
+            hash_of(token),
+        )
+        racing = await asyncio.gather(
+            accounts.refresh(token), accounts.log_out(token), accounts.refresh(token), return_exceptions=True
+        )
+        assert [] == [one for one in racing if not isinstance(one, dict | RefreshTokenRefused | None)]
+        for won in [one["refreshToken"] for one in racing if isinstance(one, dict)]:
+            with pytest.raises(RefreshTokenRefused):
+                await accounts.refresh(won)
+
+
+def test_share_15_a_token_contains_its_family() -> None:
+    """It can be read from tokens of this release; any other text stands for itself."""
+    family = uuid4()
+    tokens = {new_refresh_token(family) for _ in range(3)}
+    assert 3 == len(tokens)
+    assert {family.bytes} == {family_of(token) for token in tokens}
+    others = [secrets.token_urlsafe(32), "", "é" * 64, "!" * 64, "A" * 63, "A" * 65]
+    assert len(others) == len({family_of(other) for other in others} - {family.bytes})
+
+
+async def test_share_15_a_token_of_the_release_before_goes_on(
+    domain: Domain, accounts: Accounts, signed_in: dict[str, Any]
+) -> None:
+    """A token that does not contain its family is exchanged for one that does, as the database knows it."""
+    old = secrets.token_urlsafe(32)
+    domain.sql("UPDATE refresh_tokens SET token_hash = %s", hash_of(old))
+    family = domain.sql("SELECT family_id FROM refresh_tokens")[0][0]
+    assert family.bytes == family_of(signed_in["refreshToken"])
+    assert family.bytes == family_of((await accounts.refresh(old))["refreshToken"])
+
+
+# An address, and other spellings of it: full width, ligature, capitals, the sign for Kelvin, blanks around it.
+SPELLINGS = {
+    "ada@example.com": ["\uff41da@example.com", " ADA@example.com\u3000", "ada@\uff25xample.com"],
+    "office@example.com": ["o\ufb03ce@example.com", "O\ufb03CE@Example.com"],
+    "kim@example.com": ["\u212aim@example.com", "\U0001d5deim@example.com"],
+}
+
+
+@pytest.mark.parametrize("email", SPELLINGS)
+async def test_share_15_spellings_that_nfkc_makes_equal_are_one_account(
+    domain: Domain, accounts: Accounts, email: str
+) -> None:
+    """Whichever is registered, the others are taken, and each signs in."""
+    spellings = [*SPELLINGS[email], email]
+    assert ["EmailTaken"] * (len(spellings) - 1) + ["dict"] == await outcomes(
+        *(accounts.create_user(email=spelling, password=PASSWORD, name=None) for spelling in spellings)
+    )
+    assert [(email,)] == domain.sql("SELECT email FROM users")
+    for spelling in spellings:
+        assert email == (await accounts.log_in(email=spelling, password=PASSWORD))["user"]["email"]
+
+
+async def test_share_15_letters_that_only_fold_alike_are_two_accounts(accounts: Accounts) -> None:
+    """Two people may own `straße` and `strasse`: neither may keep the other out."""
+    for email in ("stra\xdfe@example.com", "strasse@example.com"):
+        made = await accounts.create_user(email=email, password=PASSWORD, name=None)
+        assert email == made["user"]["email"]
+
+
+async def test_share_15_accounts_from_before_go_on(domain: Domain, accounts: Accounts) -> None:
+    """An address that was stored without NFKC signs in by any spelling, and can't be registered a second time."""
+    await accounts.create_user(email=EMAIL, password=PASSWORD, name=None)
+    before = SPELLINGS[EMAIL][0]
+    domain.sql("UPDATE users SET email = %s", before)
+    for spelling in (before, before.upper(), EMAIL):
+        assert before == (await accounts.log_in(email=spelling, password=PASSWORD))["user"]["email"]
+        with pytest.raises(EmailTaken):
+            await accounts.create_user(email=spelling, password=PASSWORD, name=None)
+
+
+async def test_share_15_of_several_accounts_from_before_each_opens_by_its_own_spelling(
+    domain: Domain, accounts: Accounts
+) -> None:
+    """The release before took two spellings for two people: each still gets their own account."""
+    first, second = SPELLINGS[EMAIL][0], EMAIL
+    await accounts.create_user(email=EMAIL, password=PASSWORD, name="first")
+    domain.sql("UPDATE users SET email = %s", first)
+    hashed = await Passwords().hash("another password")
+    domain.sql("INSERT INTO users (email, password_hash, name) VALUES (%s, %s, 'second')", second, hashed)
+    assert "first" == (await accounts.log_in(email=first, password=PASSWORD))["user"]["name"]
+    assert "second" == (await accounts.log_in(email=second, password="another password"))["user"]["name"]
+    with pytest.raises(WrongCredentials):
+        await accounts.log_in(email=second, password=PASSWORD)
+
+
+@given(text=st.text(max_size=20))
+def test_share_15_a_normal_form_is_its_own(text: str) -> None:
+    """Normalising twice is normalising once, and what NFKC makes equal has one normal form."""
+    normal = normal_email(text)
+    assert normal == normal_email(normal)
+    assert normal == normal_email(unicodedata.normalize("NFKC", text))
+    assert normal == normal.lower()
 
 
 async def test_no_successor_escapes_the_end_of_its_family(

@@ -177,20 +177,20 @@ async def test_a_refusal_by_the_limit_has_every_header(
     assert [401] * 5 + [429] == statuses
     problem = await response.json()
     assert "https://iana.org/assignments/http-problem-types#quota-exceeded" == problem["type"]
-    assert {"auth", "auth-email"} <= set(problem["violated-policies"])
+    assert ["auth"] == problem["violated-policies"]
     assert "0" == response.headers["X-RateLimit-Remaining"]
 
 
 async def test_broken_json_is_charged_as_well(
     settings: Settings, start_api: StartApi, strict_limits: Path
 ) -> None:
-    """A login whose body is too large, or no JSON, is a try like any other, with its headers."""
+    """A login whose body is too large, or no JSON, is a failure of its address, with its headers."""
     api = await start_api(replace(settings, rate_limits_file=strict_limits))
     first = await api.post(
         "/api/auth/login", by=None, data=b"{", headers={"Content-Type": "application/json"}
     )
     second = await send_too_much(api, "/api/auth/login", by=None)
-    assert [(400, "4"), (413, "3")] == [
+    assert [(400, "19"), (413, "18")] == [
         (response.status, response.headers["X-RateLimit-Remaining"]) for response in (first, second)
     ]
 

@@ -47,13 +47,25 @@ def test_the_file_of_the_service_has_the_presets_of_the_contract() -> None:
     limits = load_rate_limits(PROJECT / "config/ratelimits.toml", required_groups=ROUTE_GROUPS)
     minute_ms = 60_000
     assert [
-        limits.policy(name) for name in ("strict", "standard", "generous", "auth", "auth-email", "api")
+        limits.policy(name)
+        for name in (
+            "strict",
+            "standard",
+            "generous",
+            "auth",
+            "auth-address",
+            "refresh",
+            "refresh-address",
+            "api",
+        )
     ] == [
         Policy("strict", 10, minute_ms),
         Policy("standard", 60, minute_ms),
         Policy("generous", 100, minute_ms),
         Policy("auth", 5, 15 * minute_ms, on_failure="local"),
-        Policy("auth-email", 5, 15 * minute_ms, on_failure="local"),
+        Policy("auth-address", 20, 15 * minute_ms, on_failure="local"),
+        Policy("refresh", 10, 15 * minute_ms),
+        Policy("refresh-address", 300, 15 * minute_ms),
         Policy("api", 1000, 60 * minute_ms),
     ]
 

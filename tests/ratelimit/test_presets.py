@@ -11,7 +11,7 @@ import pytest
 from server.ratelimit.config import load_rate_limits, parse_rate_limits
 from server.ratelimit.policies import Charge
 from server.ratelimit.presets import RateLimits
-from server.ratelimit.subjects import subject_of_email
+from server.ratelimit.subjects import subject_of_email, subject_of_family
 
 USER = UUID("0b7d4f2e-58c5-4d38-9d5c-2f6a4a3a1c11")
 IPV4 = ip_address("192.0.2.1")
@@ -48,28 +48,30 @@ def test_presets_do_not_share_a_budget(limits: RateLimits) -> None:
     assert len(everywhere) == len(set(everywhere))
 
 
-def test_a_login_is_counted_by_address_and_by_email(limits: RateLimits) -> None:
-    """Signed in or not; and apart from registrations."""
+def test_a_login_is_counted_by_email_and_by_address(limits: RateLimits) -> None:
+    """Signed in or not; and apart from registrations, which are counted by address alone."""
     email = subject_of_email("ada@example.org")
-    expected = [("auth", "login", "ip:192.0.2.1"), ("auth-email", "login", email)]
+    expected = [("auth", "login", email), ("auth-address", "login", "ip:192.0.2.1")]
     for user_id in (None, USER):
-        charges = limits.charges("login", user_id=user_id, address=IPV4, email="Ada@example.org")
+        charges = limits.charges("login", user_id=user_id, address=IPV4, named=email)
         assert spelled(charges) == expected
-    registering = limits.charges("register", user_id=None, address=IPV4, email="ada@example.org")
-    assert set(spelled(registering)).isdisjoint(expected)
+    registering = limits.charges("register", user_id=None, address=IPV4, named=email)
+    assert spelled(registering) == [("auth-address", "register", "ip:192.0.2.1")]
 
 
 def test_a_login_without_an_email_is_counted_by_address_alone(limits: RateLimits) -> None:
-    """A body that names no address is still an attempt."""
-    assert spelled(limits.charges("login", user_id=None, address=IPV4)) == [("auth", "login", "ip:192.0.2.1")]
+    """A body that names no address is still an attempt, and so is one that names something else."""
+    for named in (None, subject_of_family(b"a family")):
+        charges = limits.charges("login", user_id=None, address=IPV4, named=named)
+        assert spelled(charges) == [("auth-address", "login", "ip:192.0.2.1")]
 
 
 def test_an_ipv6_stranger_is_also_counted_by_the_wider_network(limits: RateLimits) -> None:
     """The /64 and, at a higher limit, the /48 around it, in the same decision."""
     charges = limits.charges("refresh", user_id=None, address=IPV6)
     assert spelled(charges) == [
-        ("auth", "refresh", "ip:2001:db8:1:2::/64"),
-        ("auth-wide", "refresh", "ip:2001:db8:1::/48"),
+        ("refresh-address", "refresh", "ip:2001:db8:1:2::/64"),
+        ("refresh-wide", "refresh", "ip:2001:db8:1::/48"),
     ]
     assert charges[0].policy.limit < charges[1].policy.limit
 
@@ -124,6 +126,7 @@ def test_a_plan_changes_the_limits_it_names_for_its_users(plan: str | None, hour
         (None, "ip:2001:db8:1:2::/64"),
         (None, "ip:2001:db8:1::/48"),
         (None, subject_of_email("ada@example.org")),
+        (None, subject_of_family(b"a family")),
     ],
 )
 def test_everything_a_subject_is_charged_under_can_be_looked_up(
@@ -133,7 +136,7 @@ def test_everything_a_subject_is_charged_under_can_be_looked_up(
     charged = {
         charge
         for group in limits.groups
-        for charge in limits.charges(group, user_id=user_id, address=IPV6, email="ada@example.org")
+        for charge in limits.charges(group, user_id=user_id, address=IPV6, named=subject)
         if charge.subject == subject
     }
     found = limits.policies_for_subject(subject)
@@ -148,6 +151,6 @@ def test_two_readings_of_one_text_limit_the_same() -> None:
     assert not limits.same_as(parse_rate_limits(PLANS.replace("5000", "6000"), file="plans.toml"))
 
 
-def test_the_groups_that_count_by_email_are_known(limits: RateLimits) -> None:
+def test_the_groups_that_count_by_what_a_body_names_are_known(limits: RateLimits) -> None:
     """So that a body is read before the decision only where the decision needs it."""
-    assert {group for group in limits.groups if limits.counts_email(group)} == {"login", "register"}
+    assert {group for group in limits.groups if limits.counts_by_name(group)} == {"login", "refresh"}

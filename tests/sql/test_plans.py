@@ -54,6 +54,7 @@ GIVEN: dict[str, Any] = {
     "before_ended_days": int(ENDED_DAYS),
     "before_lapses_at": LAPSES_AT,
     "page_size": 51,
+    "spelling": "somebody@example.com",
     "subject": "somebody",
     "issuer": "https://issuer.example.com",
     "cards": '[{"question": "Q", "answer": "A"}]',

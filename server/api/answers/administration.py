@@ -11,6 +11,7 @@ from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
 from server.api.answers.studying import ClassProgress, Stats
 from server.domain.scheduling import SCHEDULERS
 from server.ratelimit.policies import Source
+from server.ratelimit.presets import CHARGINGS
 
 
 class EditableClass(Answer):
@@ -126,6 +127,7 @@ class PolicyState(Answer):
     group = fields.String()
     limit = count()
     window_ms = count()
+    charge = fields.String(validate=validate.OneOf(CHARGINGS))
     remaining = count()
     next_release_ms = count()
     allowed = fields.Boolean()
