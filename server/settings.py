@@ -62,6 +62,7 @@ class Settings:
     database_acquire_timeout_ms: int = 1000  # DATABASE_ACQUIRE_TIMEOUT_MS
     database_query_timeout_ms: int = 5000  # DATABASE_QUERY_TIMEOUT_MS
     database_idle_seconds: int = 60  # DATABASE_IDLE_SECONDS
+    import_timeout_ms: int = 25_000  # IMPORT_TIMEOUT_MS
     slow_query_ms: int = 50  # SLOW_QUERY_MS
 
     redis_verify_tls: bool = True  # REDIS_VERIFY_TLS
@@ -288,6 +289,7 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "database_acquire_timeout_ms": ("DATABASE_ACQUIRE_TIMEOUT_MS", _milliseconds),
     "database_query_timeout_ms": ("DATABASE_QUERY_TIMEOUT_MS", _milliseconds),
     "database_idle_seconds": ("DATABASE_IDLE_SECONDS", _seconds),
+    "import_timeout_ms": ("IMPORT_TIMEOUT_MS", _milliseconds),
     "slow_query_ms": ("SLOW_QUERY_MS", _milliseconds),
     "redis_verify_tls": ("REDIS_VERIFY_TLS", _Kind(_parse_switch, "on or off")),
     "redis_connect_timeout_ms": ("REDIS_CONNECT_TIMEOUT_MS", _milliseconds),

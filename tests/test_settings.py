@@ -77,8 +77,9 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         variable: (variable.lower(), [("1", 1), ("1000", 1000)], ["0", *NO_NUMBERS])
         for variable in (
             "ACCESS_TOKEN_SECONDS", "REFRESH_TOKEN_SECONDS", "DATABASE_ACQUIRE_TIMEOUT_MS",
-            "DATABASE_QUERY_TIMEOUT_MS", "DATABASE_IDLE_SECONDS", "SLOW_QUERY_MS", "REDIS_CONNECT_TIMEOUT_MS",
-            "CACHE_DEADLINE_MS", "CACHE_TTL_SECONDS", "RATE_LIMIT_DEADLINE_MS", "HEALTH_TIMEOUT_MS",
+            "DATABASE_QUERY_TIMEOUT_MS", "DATABASE_IDLE_SECONDS", "IMPORT_TIMEOUT_MS", "SLOW_QUERY_MS",
+            "REDIS_CONNECT_TIMEOUT_MS", "CACHE_DEADLINE_MS", "CACHE_TTL_SECONDS", "RATE_LIMIT_DEADLINE_MS",
+            "HEALTH_TIMEOUT_MS",
         )
     },
     "DATABASE_POOL_SIZE": ("database_pool_size", [("1", 1), ("500", 500)], ["0", "501", *NO_NUMBERS]),

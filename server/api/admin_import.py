@@ -16,7 +16,7 @@ from server.domain.deck_files import FORMAT_BY_MEDIA_TYPE
 from server.domain.editing.imports import import_cards, read_deck_file
 from server.domain.idempotency import Answer
 from server.domain.writing import Unit
-from server.errors import InvalidInput, UnsupportedMediaType
+from server.errors import UnsupportedMediaType
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,11 @@ _ENCODINGS = frozenset(
 
 
 async def import_deck(request: web.Request) -> web.Response:
-    """Merge the cards of a TSV, CSV or JSON file into a deck; the Content-Type says which it is."""
+    """Merge the cards of a TSV, CSV or JSON file into a deck; the Content-Type says which it is.
+
+    All or nothing: at most 10 MiB and 100,000 rows (413, `too_many_rows`), within a deadline of its own (503,
+    `import_timed_out`). What is wrong is reported by its row, 20 of them at most.
+    """
     deck_id = path_id(request, "deckId")
     deck_format = FORMAT_BY_MEDIA_TYPE.get(request.content_type)
     if deck_format is None:
@@ -38,10 +42,11 @@ async def import_deck(request: web.Request) -> web.Response:
         deck_id
     )  # who errs here learns it before sending megabytes
     body = await read_body(request, MAX_FILE_BYTES)
-    cards = await read_deck_file(_as_utf8(body, encoding), deck_format)
+    cards = await read_deck_file(body, deck_format, encoding=encoding)
+    timeout_ms = services_of(request).settings.import_timeout_ms
 
     async def work(unit: Unit) -> Answer:
-        counts = asdict(await import_cards(unit, deck_id, cards))
+        counts = asdict(await import_cards(unit, deck_id, cards, timeout_ms=timeout_ms))
         subject = {"admin_id": str(caller_of(request).user_id), "deck_id": str(deck_id)}
         unit.afterwards.append(partial(log.info, "audit.deck_imported", **subject, **counts))
         return answer(counts)
@@ -64,17 +69,3 @@ def _encoding(charset: str | None) -> str:
             "The charset must be utf-8, utf-16, iso-8859-1, iso-8859-15 or windows-1252."
         )
     return encoding
-
-
-def _as_utf8(content: bytes, encoding: str) -> bytes:
-    """The file in UTF-8; what is wrong with UTF-8 itself the parser tells by row.
-
-    Raises:
-        InvalidInput: it is not in its encoding.
-    """
-    if encoding == "utf-8":
-        return content
-    try:
-        return content.decode(encoding).encode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"The file is not in {encoding}: see byte {error.start + 1}.") from error

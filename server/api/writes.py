@@ -14,6 +14,7 @@ must not lie in a table.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
-from server.api.requests import read_bytes
+from server.api.requests import MAX_BODY_BYTES, read_bytes
 from server.api.responses import JSON
 from server.api.services import caller_of, services_of
 from server.domain.idempotency import Answer, KeyedRequest, Work, answer_once
@@ -76,10 +77,19 @@ async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedReque
         )
     if body is None:
         body = await read_bytes(request)
+    parts = (request.method.encode(), request.raw_path.encode(), _content_type(request).encode(), body)
+    # A large file takes too long for the thread that answers everybody else.
+    is_large = len(body) > MAX_BODY_BYTES
+    fingerprint = await asyncio.to_thread(_digest, *parts) if is_large else _digest(*parts)
+    return KeyedRequest(caller_of(request).user_id, values[0], fingerprint)
+
+
+def _digest(*parts: bytes) -> bytes:
     digest = hashlib.sha256()
-    for part in (request.method.encode(), request.raw_path.encode(), _content_type(request).encode(), body):
-        digest.update(len(part).to_bytes(8) + part)
-    return KeyedRequest(caller_of(request).user_id, values[0], digest.digest())
+    for part in parts:
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.digest()
 
 
 def _content_type(request: web.Request) -> str:

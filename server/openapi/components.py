@@ -129,7 +129,11 @@ PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
         403: ("Forbidden", "The caller's role does not allow this.", ()),
         404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
         409: ("Conflict", "The request contradicts what is stored.", ()),
-        413: ("ContentTooLarge", "The body is larger than 1 MiB; an import's, than 10 MiB.", ()),
+        413: (
+            "ContentTooLarge",
+            "The body is larger than 1 MiB; an import's, than 10 MiB or 100,000 rows: see `code`.",
+            (),
+        ),
         415: ("UnsupportedMediaType", "The Content-Type is not one of this operation's.", ()),
         422: (
             "UnprocessableContent",

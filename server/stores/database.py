@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
+# The server's limit ends what a vanished client left behind: it comes after our own.
+_SERVER_GRACE_MS = 1000
+
 Row = dict[str, Any]
 Result = TypeVar("Result")
 Isolation = Literal["read committed", "repeatable read", "serializable"]
@@ -56,6 +60,7 @@ class Transaction:
     def __init__(self, runner: QueryRunner, connection: aiopg.Connection) -> None:
         self._runner = runner
         self._connection: aiopg.Connection | None = connection
+        self._ends_at: float | None = None
 
     async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
         """As `Database.fetch_all`."""
@@ -69,6 +74,11 @@ class Transaction:
         """As `Database.execute`."""
         return await self._run(query, parameters, _row_count)
 
+    async def extend_deadline(self, timeout_ms: float) -> None:
+        """Give what follows so long in all, instead of a limit to each query: for work that is known to be long."""
+        self._ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
+        await self.execute("extend_deadline", timeout_ms=int(timeout_ms) + _SERVER_GRACE_MS)
+
     def end(self) -> None:
         """Its connection now belongs to others: it runs nothing any more."""
         self._connection = None
@@ -80,7 +90,16 @@ class Transaction:
             raise RuntimeError("this transaction has ended")
         query = self._runner.queries[name]
         with measure("db"):
-            return read(await self._runner.run(self._connection, query, parameters, final=False))
+            return read(
+                await self._runner.run(
+                    self._connection, query, parameters, final=False, timeout_seconds=self._seconds_left()
+                )
+            )
+
+    def _seconds_left(self) -> float | None:
+        if self._ends_at is None:
+            return None
+        return max(0.001, self._ends_at - asyncio.get_running_loop().time())
 
 
 class Database:

@@ -58,6 +58,7 @@ class QueryRunner:
         *,
         final: bool,
         preamble: str = "",
+        timeout_seconds: float | None = None,
     ) -> aiopg.Cursor:
         """Run one query and give its cursor.
 
@@ -67,6 +68,7 @@ class QueryRunner:
             parameters: exactly those that it names.
             final: what it changes stays at once, so that a lost answer leaves the outcome unknown.
             preamble: statements to run before it, in the same message and so in the same transaction.
+            timeout_seconds: how long it may take; by default as long as any query.
 
         Raises:
             MasteryError: one of server.stores.database_errors.
@@ -78,7 +80,14 @@ class QueryRunner:
         adapted = {name: _adapt(value) for name, value in parameters.items()}
         started = perf_counter()
         try:
-            return await self.run_sql(connection, query.name, preamble + query.sql, adapted, final=final)
+            return await self.run_sql(
+                connection,
+                query.name,
+                preamble + query.sql,
+                adapted,
+                final=final,
+                timeout_seconds=timeout_seconds,
+            )
         finally:
             seconds = perf_counter() - started
             if self._on_query is not None:
@@ -94,13 +103,16 @@ class QueryRunner:
         parameters: Mapping[str, Any] | None,
         *,
         final: bool,
+        timeout_seconds: float | None = None,
     ) -> aiopg.Cursor:
         """Run plain SQL under a name, without measuring it. Arguments and errors otherwise as `run`."""
         try:
             with operation("db", name):
                 cursor = await connection.cursor()
                 await cursor.execute(
-                    f"{sql} {_comment(name)}", parameters, timeout=self._query_timeout_seconds
+                    f"{sql} {_comment(name)}",
+                    parameters,
+                    timeout=self._query_timeout_seconds if timeout_seconds is None else timeout_seconds,
                 )
         except asyncio.CancelledError as error:
             # So aiopg reports the server's statement_timeout. A task that somebody cancelled knows it.

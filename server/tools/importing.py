@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from server.domain.deck_files import (
     MOST_PROBLEMS,
-    DeckCard,
+    Batch,
     DeckFileError,
     DeckFormat,
-    as_json,
-    parse_deck,
+    TooManyRows,
+    pack_deck,
 )
 from server.domain.editing.staleness import stale_after_import
 from server.stores.queries import load_queries
@@ -61,7 +61,7 @@ class _Deck:
     path: Path
     name: str
     sort_order: int | None
-    cards: list[DeckCard]
+    batches: list[Batch]
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
         ImportFailed: no deck files, a file that is none after all, or no database; nothing is imported then.
     """
     classes, skipped = _read(Path(path))
-    cards = sum(len(deck.cards) for class_ in classes for deck in class_.decks)
+    cards = sum(batch.count for class_ in classes for deck in class_.decks for batch in deck.batches)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
     stale: set[str] = set()
@@ -120,10 +120,10 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
             # No other import meanwhile: what is known by its name must not come to exist twice.
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
             for class_ in classes:
-                for deck, result in _write(cursor, class_, stale):
+                for batch, result in _write(cursor, class_, stale):
                     for name in counts:
                         counts[name] += result[name]
-                    bar.update(len(deck.cards))
+                    bar.update(batch.count)
     except psycopg2.Error as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ImportFailed(f"nothing was imported: {first_line}") from None
@@ -140,7 +140,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
     return report
 
 
-def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[_Deck, Mapping[str, int]]]:
+def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[Batch, Mapping[str, int]]]:
     queries = load_queries()
 
     def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
@@ -157,15 +157,19 @@ def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[_D
         deck_id = known_deck["id"]
         run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
         run("expect_many_cards")
-        counts = run("import_cards", deck_id=deck_id, cards=as_json(deck.cards))
+        created = updated = 0
+        for batch in deck.batches:
+            counts = run("import_cards", deck_id=deck_id, first=batch.first, cards=batch.cards.decode())
+            created += counts["created"]
+            updated += counts["updated"]
+            yield batch, counts
         stale |= stale_after_import(
             class_id,
             deck_id,
-            created=counts["created"],
-            updated=counts["updated"],
+            created=created,
+            updated=updated,
             is_frame_changed=known_class["is_changed"] or known_deck["is_changed"],
         )
-        yield deck, counts
 
 
 def _read(path: Path) -> tuple[list[_Class], tuple[str, ...]]:
@@ -209,13 +213,15 @@ def _format(file: Path) -> DeckFormat | None:
     return _FORMAT_BY_ENDING.get(ending)
 
 
-def _read_cards(file: Path, root: Path, problems: list[str]) -> list[DeckCard]:
+def _read_cards(file: Path, root: Path, problems: list[str]) -> list[Batch]:
     format_ = _format(file)
     try:
-        return parse_deck(file.read_bytes(), format_) if format_ else []
+        return pack_deck(file.read_bytes(), format_) if format_ else []
+    except TooManyRows as error:
+        problems.append(f"{file.relative_to(root)}: {error.detail}")
     except DeckFileError as error:
         problems += [f"{file.relative_to(root)}: {problem}" for problem in error.problems]
-        return []
+    return []
 
 
 def _read_class(folder: Path, problems: list[str]) -> _Class:

@@ -1,16 +1,18 @@
--- Merges a file's cards into a deck by their questions: new ones are made, published; changed ones are updated; what
--- the file leaves empty or does not have stays as it is. The deck is locked before: by lock_deck.
--- Parameters: deck_id; cards, a JSON array of objects {question, answer, explanation, category} in the file's order:
--- one long text costs the sender's event loop much less than as many parameters as there are texts.
+-- Merges cards of a file into a deck by their questions: new ones are made, published; changed ones are updated; what
+-- the file leaves empty or does not have stays as it is. The deck is locked before: by lock_deck. A large file comes in
+-- several calls, each of which looks through the deck once.
+-- Parameters: deck_id; first, the position of the first card in the file; cards, a JSON array of objects {question,
+-- answer, explanation, category} in the file's order: one long text costs the sender's event loop much less than as
+-- many parameters as there are texts.
 WITH given AS (
-    SELECT *
+    SELECT question, answer, explanation, category, position + %(first)s::integer - 1 AS sort_order
       FROM ROWS FROM (json_to_recordset(%(cards)s::json)
                       AS (question text, answer text, explanation text, category text))
-           WITH ORDINALITY AS g (question, answer, explanation, category, sort_order)
+           WITH ORDINALITY AS g (question, answer, explanation, category, position)
 ), known AS (
     SELECT DISTINCT ON (question) id, question
       FROM flashcards
-     WHERE deck_id = %(deck_id)s
+     WHERE deck_id = %(deck_id)s AND question IN (SELECT question FROM given)
      ORDER BY question, created_at, id
 ), updated AS (
     UPDATE flashcards AS f

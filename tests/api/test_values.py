@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from server.api.fields import PastMoment, Text
 from server.api.requests import parse_json
-from server.domain.deck_files import DeckFileError, parse_deck
+from server.domain.deck_files import DeckFileError, read_cards
 from tests.api.conftest import Api, Course, run_statement
 
 BOM = b"\xef\xbb\xbf"
@@ -199,7 +199,7 @@ def test_share_15_a_form_takes_the_characters_that_an_import_takes(text: str) ->
         assert taken is None
         return
     try:
-        (card,) = parse_deck(content, "json")
+        (card,) = read_cards(content, "json")
         imported = card.question
     except DeckFileError:
         imported = None

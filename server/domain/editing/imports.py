@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from server.domain.deck_files import DeckFormat, as_json, parse_deck
+from server.domain.deck_files import Batch, DeckFormat, pack_deck
 from server.domain.editing.staleness import stale_after_import
 from server.domain.writing import Unit
-from server.errors import NotFound
+from server.errors import NotFound, ServiceUnavailable
+from server.stores.database import DatabaseUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +23,56 @@ class Imported:
     unchanged: int
 
 
-async def read_deck_file(content: bytes, deck_format: DeckFormat) -> str:
-    """The cards of a file, as `import_cards` takes them.
+class ImportTimedOut(ServiceUnavailable):
+    """The import took too long and was undone; try again later, or send the file in parts."""
+
+    code = "import_timed_out"
+
+
+async def read_deck_file(content: bytes, deck_format: DeckFormat, *, encoding: str) -> list[Batch]:
+    """The cards of a file, as `import_cards` takes them. Arguments and errors as of `pack_deck`."""
+    # Seconds for the largest files: not in the thread that answers everybody else.
+    return await asyncio.to_thread(pack_deck, content, deck_format, encoding=encoding)
+
+
+async def import_cards(unit: Unit, deck_id: UUID, batches: Sequence[Batch], *, timeout_ms: float) -> Imported:
+    """Merge cards into a deck, published or not; cards that it has beyond them stay.
 
     Args:
-        content: the file, in UTF-8.
-        deck_format: how it is written.
-
-    Raises:
-        DeckFileError: a row can't be imported.
-    """
-    # Some hundred milliseconds for the largest files: not in the thread that answers everybody else.
-    return await asyncio.to_thread(lambda: as_json(parse_deck(content, deck_format)))
-
-
-async def import_cards(unit: Unit, deck_id: UUID, cards: str) -> Imported:
-    """Merge cards into a deck, published or not; cards that it has beyond them stay.
+        unit: the unit of work.
+        deck_id: the deck.
+        batches: the cards.
+        timeout_ms: how long it may take in all, waiting for another import into the deck included.
 
     Raises:
         NotFound: there is no such deck.
+        ImportTimedOut: nothing was imported.
     """
+    try:
+        await unit.transaction.extend_deadline(timeout_ms)
+        return await _import_cards(unit, deck_id, batches)
+    except DatabaseUnavailable as error:
+        if error.reason == "timeout":
+            raise ImportTimedOut from error
+        raise
+
+
+async def _import_cards(unit: Unit, deck_id: UUID, batches: Sequence[Batch]) -> Imported:
     # Two imports into one deck, one after the other: the second one knows the cards of the first.
     deck = await unit.transaction.fetch_one("lock_deck", deck_id=deck_id)
     if deck is None:
         raise NotFound("There is no such deck.")
     await unit.transaction.execute("expect_many_cards")
-    counts = await unit.transaction.fetch_one("import_cards", deck_id=deck_id, cards=cards)
-    imported = Imported(**(counts or {}))
+    created = updated = unchanged = 0
+    for batch in batches:
+        counts = await unit.transaction.fetch_one(
+            "import_cards", deck_id=deck_id, first=batch.first, cards=batch.cards.decode()
+        )
+        if counts is not None:
+            created += counts["created"]
+            updated += counts["updated"]
+            unchanged += counts["unchanged"]
+    imported = Imported(created, updated, unchanged)
     unit.stale.update(
         stale_after_import(deck["class_id"], deck_id, created=imported.created, updated=imported.updated)
     )
