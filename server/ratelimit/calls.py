@@ -11,7 +11,7 @@ import structlog
 
 from server.ratelimit import scripts
 from server.ratelimit.policies import Charge
-from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.prepared import MAX_CHARGES, PreparedCharges
 from server.ratelimit.scripts import Answers
 from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 
@@ -82,8 +82,12 @@ class Calls:
         return _joined(charges, parts, answers)
 
     async def peek(self, charges: Sequence[Charge]) -> Answers:
-        """What `decide` would answer; it raises the same."""
-        parts = self._parts(charges)
+        """What `decide` would answer, about any number of charges; it raises the same."""
+        parts = [
+            part[first : first + MAX_CHARGES]
+            for part in self._parts(charges)
+            for first in range(0, len(part), MAX_CHARGES)
+        ]
         return _joined(charges, parts, await self._each(parts, self._peek))
 
     async def refund(self, charges: Sequence[Charge], request_id: str) -> int:

@@ -55,4 +55,6 @@ def _scope(policy_name: str, group: str) -> bytes:
 
 
 def _digest(text: str, size_bytes: int) -> bytes:
-    return urlsafe_b64encode(hashlib.blake2b(text.encode(), digest_size=size_bytes).digest())
+    # A request id may be any text, and so may the subject that an operator names.
+    data = text.encode(errors="surrogatepass")
+    return urlsafe_b64encode(hashlib.blake2b(data, digest_size=size_bytes).digest())

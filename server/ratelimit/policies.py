@@ -22,6 +22,7 @@ FAILURE_MODES: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
 MAX_LIMIT: Final = 1_000_000_000
 MAX_WINDOW_MS: Final = 366 * 24 * 3600 * 1000
 MAX_NAME_LENGTH: Final = 64
+MAX_COST: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,23 @@ class Policy:
     item: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not (1 <= len(self.name) <= MAX_NAME_LENGTH and self.name.isascii() and self.name.isprintable()):
+        if not (
+            isinstance(self.name, str)
+            and 1 <= len(self.name) <= MAX_NAME_LENGTH
+            and self.name.isascii()
+            and self.name.isprintable()
+        ):
             raise ValueError(
                 f"a policy's name is 1 to {MAX_NAME_LENGTH} printable ASCII characters, not {self.name!r}"
             )
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise ValueError(f"the limit of policy {self.name!r} is {self.limit}, not 1 to {MAX_LIMIT}")
-        if not 1 <= self.window_ms <= MAX_WINDOW_MS:
+        if not _is_count(self.limit, MAX_LIMIT):
             raise ValueError(
-                f"the window of policy {self.name!r} is {self.window_ms} ms, not 1 to {MAX_WINDOW_MS}"
+                f"the limit of policy {self.name!r} is {self.limit!r}, not an integer from 1 to {MAX_LIMIT}"
+            )
+        if not _is_count(self.window_ms, MAX_WINDOW_MS):
+            raise ValueError(
+                f"the window of policy {self.name!r} is {self.window_ms!r} ms, "
+                f"not an integer from 1 to {MAX_WINDOW_MS}"
             )
         if self.algorithm not in ALGORITHMS:
             raise ValueError(
@@ -92,10 +101,10 @@ class Charge:
         policy: whose limit and window count.
         group: the route group; the same policy counts each group on its own.
         subject: who pays, as `user:<id>`, `ip:<address or prefix>` or `email:<hash>`.
-        cost: units, 1 or more.
+        cost: units, an integer from 1 to `MAX_COST`; what is above the policy's limit is never admitted.
 
     Raises:
-        ValueError: the cost is below 1.
+        ValueError: the cost is no such integer, or group or subject is not text that UTF-8 can encode.
     """
 
     policy: Policy
@@ -104,8 +113,28 @@ class Charge:
     cost: int = 1
 
     def __post_init__(self) -> None:
-        if self.cost < 1:
-            raise ValueError(f"a charge costs 1 or more, not {self.cost}")
+        if not _is_count(self.cost, MAX_COST):
+            raise ValueError(f"a charge's cost is {self.cost!r}, not an integer from 1 to {MAX_COST}")
+        if not (_is_text(self.group) and _is_text(self.subject)):
+            raise ValueError(
+                "a charge's group and subject are text that UTF-8 can encode, "
+                f"not {self.group!r} and {self.subject!r}"
+            )
+
+
+def _is_count(value: object, most: int) -> bool:
+    """A whole number from 1 on; True is no number, and 1.0 is none that can be packed for the scripts."""
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Verdict(NamedTuple):

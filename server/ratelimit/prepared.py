@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Self
+from typing import Final, Self
 
 from server.ratelimit.keys import state_key
 from server.ratelimit.policies import Charge
 from server.stores.redis_commands import ScriptCall
+
+MAX_CHARGES: Final = 64
 
 
 class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have slots
@@ -21,7 +23,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
             was made for.
 
     Raises:
-        ValueError: two charges would be counted as one.
+        ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
     """
 
     keys: tuple[bytes, ...]
@@ -32,6 +34,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     def __new__(cls, charges: Iterable[Charge]) -> Self:
         """Prepare charges."""
         self = super().__new__(cls, charges)
+        if len(self) > MAX_CHARGES:
+            raise ValueError(f"a request has at most {MAX_CHARGES} charges, not {len(self)}")
         self.keys = tuple(map(state_key, self))
         if len(set(self.keys)) < len(self.keys):
             raise ValueError("two charges have the same policy, group and subject: make them one")
@@ -45,6 +49,6 @@ def prepared(charges: Sequence[Charge]) -> PreparedCharges:
     """The charges prepared, unless they are already.
 
     Raises:
-        ValueError: two charges would be counted as one.
+        ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
     """
     return charges if type(charges) is PreparedCharges else PreparedCharges(charges)
