@@ -26,7 +26,7 @@ for index = 1, count do
   local arg, key, pages_key = index * 5 - 3, KEYS[index], KEYS[count + index]
   local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
   local cost, age, keep = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), span / 1000 + 1000
-  local value, state, gone, page, _ = redis.call('GET', key), nil, nil, nil, nil
+  local value, state, gone, page, _ = redis.call('MGET', key)[1], nil, nil, nil, nil
   if ARGV[arg] == '0' then
     local used = value and weigh_window(value, key, pages_key, now, limit, span, 0, 0) or 0
     cost = age < span and math.min(cost, 2 * limit - used) or 0
@@ -35,12 +35,12 @@ for index = 1, count do
         value, key, pages_key, now, limit, span, cost, entries, now - age)
     end
   else
-    local used = weigh_bucket(value, now, limit, span, 0)
+    local used = weigh_bucket(value, now, limit, span, 0, key, pages_key)
     if used == 0 then
       cost = cost - age * limit / span
     end
     cost = math.min(cost, 2 * limit - used)
-    _, _, _, state, _, _, _, _, keep = weigh_bucket(value, now, limit, span, cost)
+    _, _, _, state, _, _, _, _, keep = weigh_bucket(value, now, limit, span, cost, key, pages_key, true)
   end
   if cost > 0 then
     if gone and gone > 0 then

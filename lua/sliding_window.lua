@@ -5,10 +5,11 @@
   Gives: weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
 
   The state is a string: a head of 22 or 25 bytes with the newest admission in it, then the others, oldest first.
-    head    kind + 2 * edition (1 byte), base (7 bytes, microseconds since 1970), start (4), front (1), pages (2), entry
+    head    kind + 4 * edition (1 byte), base (7 bytes, microseconds since 1970), start (4), front (1), pages (2), entry
     entry   at (microseconds after base), total (units charged up to and with this entry, modulo 2^16 or 2^32)
     kind 0  entries of 5 + 2 bytes: limits up to 32,767 units and windows up to 2^38 us (3.1 days)
     kind 1  entries of 6 + 4 bytes: limits up to 2^31 - 1 units and windows up to 2^46 us (2.2 years)
+    kind 2  a bucket (token_bucket), left by a policy that was one before a reload: it is carried over
   An entry's time reaches twice as far as the window, so that the base has to move no more than once a window.
   `start` is the running total before the first entry, so units in use = newest total - total before the first live
   entry, whatever the costs. An entry is live while now - at < span.
@@ -24,12 +25,14 @@
   after it is late by a slot of each window at most.
 
   The clock never goes back for a key: when the server's does (a failover), the whole log is shifted back by moving its
-  base, so that its newest entry happened just now. The edition changes whenever the base does: a refund is void then.
+  base, so that its newest entry happened just now. The edition changes whenever the base or the algorithm does: a
+  refund is void then. Another format than these needs other names for its keys (server/ratelimit/keys.py).
 ]]
 -- @include sliding_window_page
 
 -- What a state says at `now`, microseconds as `span` is, about a charge of `cost` units. Returns
 --   the units in use, the microseconds until more are free (0: all are), and until the cost fits, if it ever does;
+--   if it does not fit, nil and the microseconds until nothing is in use;
 --   if it fits (or at `forced_at` in any case) and `entries` is not 0, the charge to write: the new state, the release
 --   after it, what a refund needs (kind and edition, base, the time after it), the pages to drop, and the page to add.
 local function weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
@@ -44,10 +47,14 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
 
   local head, entry, bytes, skip, modulus, reach = '>BI7I4BI2I5I2', '>I5I2', 7, 22, 65536, 549755813888
   local tag, base, start, front, pages, last, total = struct.unpack(head, value)
-  local kind = tag % 2
+  local kind = tag % 4
   if kind == 1 then
     head, entry, bytes, skip, modulus, reach = '>BI7I4BI2I6I4', '>I6I4', 10, 25, 4294967296, 140737488355328
     tag, base, start, front, pages, last, total = struct.unpack(head, value)
+  elseif kind == 2 then
+    -- @include window_from_bucket
+    value = window_from_bucket(value, key, now, limit, span, wide, entries > 0)
+    return weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
   end
   if entries > 0 and (base + last > now or now - base > reach or (wide and kind == 0)) then
     -- @include sliding_window_rewriting
@@ -108,11 +115,11 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
       release = used > limit and window_leaving(used + 1 - limit) or release
       wait = cost <= limit and window_leaving(used + cost - limit) or 0
     end
-    return used, release, wait
+    return used, release, wait, nil, base + last + span - now
   elseif entries == 0 then
     return used, release, 0
   elseif used == 0 then
-    tag = (tag + 2) % 256
+    tag = (tag + 4) % 256
     local at = forced_at or now
     return 0, 0, 0, struct.pack(head, tag, at, 0, 0, 0, 0, cost), span, tag, at, 0, gone
   end
@@ -141,7 +148,8 @@ local function weigh_window(value, key, pages_key, now, limit, span, cost, entri
     end
   elseif count + back >= 2 * PAGE then
     local middle = PAGE * bytes
-    kept, front = kept .. newest, PAGE
+    -- There are no pages; what may lie there is left from a state that is gone, as a shorter window was kept for less.
+    kept, front, gone = kept .. newest, PAGE, 65535
     page, newest = string.sub(kept, middle + 1, 2 * middle), string.sub(kept, 2 * middle + 1)
     kept = string.sub(kept, 1, middle)
   else

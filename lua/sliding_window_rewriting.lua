@@ -5,28 +5,19 @@
   Gives: rewrite_window(value, key, pages_key, now, span, kind, slot, change) -> the new state, or nil if nothing is left
 ]]
 
+-- @include sliding_window_entries
+
 -- Writes the entries anew, in a kind, at a base that fits the clock; `now`, `span` and `slot` are microseconds. It may be
 -- for a request that is refused in the end: all entries are kept but those too old for any window of the kind. The base
 -- moves by whole slots relative to the entries: each stays in the slot that it was merged in. If `change` is given, it
 -- gets the entries as lists of times, totals since the log's start and their number, and returns how many there are
 -- now; kind and base stay, as another refund may need them.
 local function rewrite_window(value, key, pages_key, now, span, kind, slot, change)
-  local entry, bytes, skip, modulus = '>I5I2', 7, 22, 65536
-  local tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I5I2', value)
-  if tag % 2 == 1 then
-    entry, bytes, skip, modulus = '>I6I4', 10, 25, 4294967296
-    tag, base, start, front, pages, last, total = struct.unpack('>BI7I4BI2I6I4', value)
-  end
-  local text = string.sub(value, skip + 1)
-  if pages > 0 then
-    local middle = table.concat(redis.call('LRANGE', pages_key, 0, -1))
-    text = string.sub(text, 1, front * bytes) .. middle .. string.sub(text, front * bytes + 1)
-    redis.call('UNLINK', pages_key)
-  end
-  text = text .. struct.pack(entry, last, total)
+  local tag, base, before, last, text, entry, bytes, modulus = read_window(value, pages_key)
+  redis.call('UNLINK', pages_key)
 
   local moved, reach = math.max(0, base + last - now), (kind == 1 and 140737488355328 or 549755813888) - slot
-  local times, totals, count, before = {}, {}, 0, start
+  local times, totals, count = {}, {}, 0
   for offset = 1, #text, bytes do
     local at, charged = struct.unpack(entry, text, offset)
     if now - (base - moved + at) < reach then
@@ -46,15 +37,14 @@ local function rewrite_window(value, key, pages_key, now, span, kind, slot, chan
 
   local shift = change and 0 or times[1] - times[1] % slot
   if not change then
-    tag, base = (tag - tag % 2 + 2) % 256 + kind, base - moved + shift
+    tag, base = (tag - tag % 4 + 4) % 256 + kind, base - moved + shift
   end
-  entry = tag % 2 == 1 and '>I6I4' or '>I5I2'
+  entry = tag % 4 == 1 and '>I6I4' or '>I5I2'
   local parts = {}
   for index = 1, count - 1 do
     parts[index] = struct.pack(entry, times[index] - shift, totals[index])
   end
-  front, pages = 0, 0
-  local from = 1
+  local front, pages, from = 0, 0, 1
   if count - 1 >= 2 * PAGE then
     front, from = PAGE, PAGE + 1
     while count - from >= PAGE do
@@ -63,7 +53,7 @@ local function rewrite_window(value, key, pages_key, now, span, kind, slot, chan
     end
     redis.call('PEXPIRE', pages_key, span / 1000 + 1000)
   end
-  local head = tag % 2 == 1 and '>BI7I4BI2I6I4' or '>BI7I4BI2I5I2'
+  local head = tag % 4 == 1 and '>BI7I4BI2I6I4' or '>BI7I4BI2I5I2'
   local state = struct.pack(head, tag, base, 0, front, pages, times[count] - shift, totals[count])
     .. table.concat(parts, '', 1, front) .. table.concat(parts, '', from, count - 1)
   redis.call('SET', key, state, 'PX', span / 1000 + 1000)

@@ -15,14 +15,15 @@ for index = 1, count do
     struct.unpack('>BI4I6I4I4BBBc0', ARGV[1], position)
   position = after
   local span = window_ms * 1000
+  local key, pages_key = KEYS[index], KEYS[#KEYS - count + index]
   local used, release, wait, state, release_then, tag, base, offset, gone, page
   if algorithm == 0 then
     used, release, wait, state, release_then, tag, base, offset, gone, page = weigh_window(
-      values[index], KEYS[index], KEYS[#KEYS - count + index], now, limit, span, cost, entries)
+      values[index], key, pages_key, now, limit, span, cost, entries)
   else
     -- @include token_bucket
     used, release, wait, state, release_then, tag, base, offset, keep = weigh_bucket(
-      values[index], now, limit, span, cost)
+      values[index], now, limit, span, cost, key, pages_key, entries > 0)
   end
   local code, remaining = 1, limit - used
   if values[block] then
@@ -31,6 +32,14 @@ for index = 1, count do
     code, wait = 2, -1
   elseif wait > 0 then
     code = 0
+    if entries > 0 then
+      -- A slower rate or a longer window makes what is in use last longer than its key was to live when it was written.
+      local lasts = math.ceil((algorithm == 0 and release_then or used * span / limit) / 1000)
+      if redis.call('PTTL', key) < lasts then
+        redis.call('PEXPIRE', key, lasts + 1000)
+        redis.call('PEXPIRE', pages_key, lasts + 1000)
+      end
+    end
   end
   if code ~= 1 and enforced == 1 then
     allowed = false

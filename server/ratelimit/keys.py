@@ -11,13 +11,20 @@ from server.ratelimit.policies import Charge
 
 GENERATION_KEY = b"r:generation"
 
+# The number of the format of what is counted (lua/sliding_window.lua, lua/token_bucket.lua). It is part of the keys'
+# names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
+STATE_FORMAT = 2
+
 _SUBJECT_BYTES = 12  # 96 bits: nobody finds two subjects that share a budget.
 _SCOPE_BYTES = 6  # The operator's own names; a process sees a few dozen.
 _REQUEST_BYTES = 12
 
 
 def state_key(charge: Charge) -> bytes:
-    """Where a charge is counted: `r:{subject}:scope`, the scope being policy name and route group."""
+    """Where a charge is counted: `r:{subject}:scope`, of policy name, route group and the format of the state.
+
+    The algorithm is no part of it: a state says by itself which it is of, so that a reload can carry it over.
+    """
     return subject_prefix(charge.subject) + _scope(charge.policy.name, charge.group)
 
 
@@ -51,7 +58,7 @@ def subject_prefix(subject: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _scope(policy_name: str, group: str) -> bytes:
-    return _digest(f"{policy_name}\0{group}", _SCOPE_BYTES)
+    return _digest(f"{STATE_FORMAT}\0{policy_name}\0{group}", _SCOPE_BYTES)
 
 
 def _digest(text: str, size_bytes: int) -> bytes:

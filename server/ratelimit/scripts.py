@@ -174,7 +174,7 @@ async def refund_charges(
         the units given back for each charge; empty if the request id is unknown or was refunded before.
     """
     keys = [*map(state_key, charges), *map(pages_key, charges), record_key(charges, request_id)]
-    args = [value for charge in charges for value in _rule(charge)]
+    args = [value for charge in charges for value in (charge.policy.limit, charge.policy.window_ms)]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
     )

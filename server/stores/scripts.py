@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS_FOLDER = Path(__file__).resolve().parents[2] / "lua"
-_INCLUDE = re.compile(rb"^ *-- @include (?P<name>[a-z_/]+)$", re.MULTILINE)
+_INCLUDE = re.compile(rb"^(?P<indent> *)-- @include (?P<name>[a-z_/]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Script:
 def load_script(name: str) -> Script:
     """The script lua/<name>.lua; a line `-- @include part` is replaced by the text of lua/part.lua, the first time.
 
-    Each run of a script makes its functions anew: what is rarely needed is included in the branch that needs it.
+    Each run of a script makes its functions anew: what is rarely needed is included in the branch that needs it. Such a
+    line is indented, and what it brings is seen in its branch only: another branch includes it again.
 
     Raises:
         FileNotFoundError: there is no such script, or a part that it includes is missing.
@@ -40,6 +41,8 @@ def _read_with_includes(name: str, included: set[str]) -> bytes:
 
     def put_in(match: re.Match[bytes]) -> bytes:
         part = match["name"].decode()
-        return b"" if part in included else _read_with_includes(part, included)
+        if part in included:
+            return b""
+        return _read_with_includes(part, set(included) if match["indent"] else included)
 
     return _INCLUDE.sub(put_in, text)

@@ -86,6 +86,15 @@ class World:
         """Units that drain in a microsecond."""
         return Fraction(self.limit.limit, self.limit.window_ms * 1000)
 
+    def level(self, now: int) -> Fraction:
+        """Units in use; a limit that is lower since leaves at most twice itself of what was in use before."""
+        written = self.bucket.written
+        return max(
+            Fraction(0),
+            min(self.bucket.level(written, self.rate), Fraction(2 * self.limit.limit))
+            - self.rate * max(Fraction(0), now - written),
+        )
+
     def charges(self, cost: int) -> list[Charge]:
         """The charge of a request."""
         policy = Policy("bucket", self.limit.limit, self.limit.window_ms, "token_bucket")
@@ -111,7 +120,7 @@ class World:
             assert earlier.answers == self.ask(earlier.request_id, earlier.cost)
             return
         now, cost, limit = self.redis.now_us, request.cost, self.limit.limit
-        level = self.bucket.level(now, self.rate)
+        level = self.level(now)
         peeked = result_of(peek_charges(self.redis, charges=self.charges(cost)))
         answers = self.ask(str(len(self.decided)), cost)
         answer, room = answers.charges[0], limit - level - cost
@@ -128,6 +137,8 @@ class World:
             for earlier in self.decided:
                 earlier.may_be_void |= level <= BRINK
             self.write(now)
+            if level < self.bucket.level(now, self.rate):
+                self.bucket.start_from(now, level)
             self.bucket.admissions.append((Fraction(now), Fraction(cost)))
         self.decided.append(Decided(str(len(self.decided)), cost, now, answers))
 
@@ -142,7 +153,7 @@ class World:
         if which >= len(self.decided):
             return
         earlier, now = self.decided[-1 - which], self.redis.now_us
-        level = self.bucket.level(now, self.rate)
+        level = self.level(now)
         units = result_of(
             refund_charges(self.redis, charges=self.charges(earlier.cost), request_id=earlier.request_id)
         )

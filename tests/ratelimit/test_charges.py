@@ -26,9 +26,9 @@ def test_share_03_a_cost_is_a_positive_integer(cost: Any) -> None:
 @pytest.mark.parametrize("text", [LONE_SURROGATE, b"user:1", None, 1])
 def test_share_03_a_subject_and_a_group_are_text(text: Any) -> None:
     """A key is made of both: what UTF-8 can't encode is refused where it is named."""
-    with pytest.raises(ValueError, match="^a charge's group and subject are text that UTF-8 can encode"):
+    with pytest.raises(ValueError, match=r"^a charge's group and subject are text that UTF-8 can encode"):
         Charge(MINUTE, "g", text)
-    with pytest.raises(ValueError, match="^a charge's group and subject are text that UTF-8 can encode"):
+    with pytest.raises(ValueError, match=r"^a charge's group and subject are text that UTF-8 can encode"):
         Charge(MINUTE, text, "user:1")
 
 
@@ -47,9 +47,7 @@ def test_share_03_the_largest_cost_and_the_most_charges_are_decided(
     """What is just inside the bounds has its usual answer."""
     charges = [Charge(MINUTE, str(number), subject) for number in range(MAX_CHARGES - 1)]
     charges.append(Charge(MINUTE, "dear", subject, MAX_COST))
-    answers = result_of(
-        decide_charges(simulated, charges=PreparedCharges(charges), log_entries=1024)
-    ).charges
+    answers = result_of(decide_charges(simulated, charges=PreparedCharges(charges), log_entries=1024)).charges
     assert [ChargeState.FITS] * (MAX_CHARGES - 1) + [ChargeState.TOO_DEAR] == [one.state for one in answers]
 
 

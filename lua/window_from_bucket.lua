@@ -1,0 +1,28 @@
+--[[
+  A bucket's state as a sliding window's: for a policy whose algorithm has been changed by a reload.
+
+  Part of: charge_arrears, decide_charges, peek_charges
+  Gives: window_from_bucket(value, key, now, limit, span, wide, writes) -> the window's state, nil if nothing is in use
+
+  A bucket keeps no times. What has not drained by now counts as one charge, made when the bucket was charged last: what
+  remains is the same before and after the change, and nothing is in use for longer than a window.
+]]
+local function window_from_bucket(value, key, now, limit, span, wide, writes)
+  local tag, level, at = struct.unpack('>BdI7', value)
+  at = math.min(at, now)
+  local units, state = math.min(math.ceil(level - (now - at) * limit / span), 2 * limit), nil
+  if units > 0 and now - at < span then
+    tag = (tag - 2 + 4) % 256
+    if wide then
+      state = struct.pack('>BI7I4BI2I6I4', tag + 1, at, 0, 0, 0, 0, units)
+    else
+      state = struct.pack('>BI7I4BI2I5I2', tag, at, 0, 0, 0, 0, units)
+    end
+  end
+  if writes and state then
+    redis.call('SET', key, state, 'PX', span / 1000 + 1000)
+  elseif writes then
+    redis.call('UNLINK', key)
+  end
+  return state
+end
