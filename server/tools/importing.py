@@ -25,6 +25,7 @@ from server.domain.deck_files import (
     pack_deck,
 )
 from server.domain.editing.staleness import stale_after_import
+from server.domain.texts import find_forbidden
 from server.stores.queries import load_queries
 from server.tools.deck_names import read_name
 from server.tools.failures import CommandError
@@ -239,6 +240,11 @@ def _read_class(folder: Path, problems: list[str]) -> _Class:
             for key, value in about.items()
             if key not in _CLASS_FIELDS or not isinstance(value, str)
         ]
+        problems += [
+            f"{file}: {key} holds the control character {forbidden}; accepted: text with line breaks and tabs"
+            for key, value in about.items()
+            if isinstance(value, str) and (forbidden := find_forbidden(value)) is not None
+        ]
     return _Class(str(about.get("name", name)), number, about)
 
 
@@ -252,6 +258,9 @@ def _name_problems(classes: list[_Class], root: Path) -> list[str]:
         for names, place in named:
             if not 1 <= len(names[-1]) <= _LONGEST_NAME:
                 problems.append(f"{place}: its name needs 1 to {_LONGEST_NAME} characters")
+            forbidden = find_forbidden(names[-1])
+            if forbidden is not None:
+                problems.append(f"{str(place)!a}: its name holds the control character {forbidden}")
             other = places.setdefault(names, place)
             if other != place:
                 both = " and ".join(sorted(str(path.relative_to(root)) for path in (other, place)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -248,3 +249,19 @@ def test_share_07_the_command_line_has_the_same_limit(database_url: str, tmp_pat
     file.write_bytes(rows(6000))
     first, second = import_path(database_url, tmp_path), import_path(database_url, tmp_path)
     assert [(6000, 0), (0, 6000)] == [(report.created, report.unchanged) for report in (first, second)]
+
+
+@pytest.mark.parametrize("text", ["a\\u0000b", "a\\u001bb"])
+def test_share_15_the_command_line_refuses_control_characters_too(
+    database_url: str, tmp_path: Path, text: str
+) -> None:
+    """In the texts of a class and in the name of a file: a line for each, and nothing is imported."""
+    (tmp_path / "class.toml").write_text(f'description = "{text}"\n')
+    for name in (b"bad \xff.tsv", b"worse \x1b.tsv"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(rows(1))
+    with pytest.raises(ImportFailed) as caught:
+        import_path(database_url, tmp_path)
+    places = {line.rpartition("control character ")[2] for line in str(caught.value).split("\n")[1:]}
+    assert {"U+DCFF", "U+001B"} <= places
+    assert 3 == str(caught.value).count("control character")
+    str(caught.value).encode()
