@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.streaks import active_days
+from server.domain.streaks import ActiveDay, merge_days
 from server.domain.zones import stored_zone
 from server.errors import AccountGone
 from server.stores.database import Transaction
@@ -41,9 +41,8 @@ async def record_activity(
     transaction: Transaction,
     user_id: UUID,
     activity: Activity,
-    moments: Iterable[datetime],
+    moments: Sequence[ActiveDay],
     *,
-    zone: ZoneInfo | None,
     deck_ids: Iterable[UUID],
 ) -> list[dict[str, Any]]:
     """The user has studied at these moments, maybe offline and days ago: each of the days counts, late or not.
@@ -52,19 +51,17 @@ async def record_activity(
         transaction: in which the activity was locked.
         user_id: whose it is.
         activity: as lock_activity gave it.
-        moments: in any order.
-        zone: where the user's day begins; None for their own.
+        moments: each as its day, in any order.
         deck_ids: the decks that are asked about in the same breath.
 
     Returns:
         For each of the decks and each mastery the number of published cards, rows without cards left out.
     """
-    moments = list(moments)
-    days = active_days(moments, zone or activity.zone)
+    days = merge_days(moments)
     return await transaction.fetch_all(
         "record_activity",
         user_id=user_id,
-        active_at=max(activity.last_active_at, *moments),
+        active_at=max(activity.last_active_at, *(moment.first_at for moment in moments)),
         days=[day.day for day in days],
         first_ats=[day.first_at for day in days],
         lapses_ats=[day.lapses_at for day in days],

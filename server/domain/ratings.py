@@ -18,6 +18,7 @@ from server.domain.overlay_updates import OverlaysToSee
 from server.domain.progress import describe_progress
 from server.domain.repetition import memorize
 from server.domain.scheduling import Review, Standing, mastery_of, next_review
+from server.domain.streaks import ActiveDay, active_day
 from server.domain.vanished import vanished_as_not_found
 from server.domain.writing import Unit
 from server.errors import Conflict, NotFound
@@ -37,10 +38,14 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class _Dated:
-    """A rating, and when it was made."""
+    """A rating, and when it was made: on which day of the user's."""
 
     rating: Rating
-    at: datetime
+    day: ActiveDay
+
+    @property
+    def at(self) -> datetime:
+        return self.day.first_at
 
 
 async def record_ratings(
@@ -67,7 +72,8 @@ async def record_ratings(
         await _check_sessions(transaction, user_id, ratings)
         # One after another, also where two hosts' clocks differ: a rating of now is the newest.
         now = max(datetime.now(UTC), activity.last_active_at)
-        dated = [_Dated(rating, rating.rated_at or now) for rating in ratings]
+        here = zone or activity.zone
+        dated = [_Dated(rating, active_day(rating.rated_at or now, here)) for rating in ratings]
         await _add_reviews(transaction, user_id, dated)
         await _add_session_cards(transaction, dated)
         rows = await _upsert_progress(transaction, user_id, dated, cards)
@@ -76,8 +82,7 @@ async def record_ratings(
             transaction,
             user_id,
             activity,
-            [entry.at for entry in dated],
-            zone=zone,
+            [entry.day for entry in dated],
             deck_ids={card["deck_id"] for card in cards.values()},
         )
     for one in seen:
@@ -124,6 +129,8 @@ async def _add_reviews(transaction: Transaction, user_id: UUID, ratings: Sequenc
         confidence_levels=[dated.rating.confidence_level for dated in ratings],
         response_times_ms=[dated.rating.response_time_ms for dated in ratings],
         rated_ats=[dated.at for dated in ratings],
+        days=[dated.day.day for dated in ratings],
+        lapses_ats=[dated.day.lapses_at for dated in ratings],
     )
 
 

@@ -23,6 +23,20 @@ class ActiveDay:
     lapses_at: datetime
 
 
+def active_day(moment: datetime, zone: ZoneInfo) -> ActiveDay:
+    """The day of a moment of studying where the user's days begin in a time zone."""
+    day = moment.astimezone(zone).date()
+    return ActiveDay(day, moment, datetime.combine(day + timedelta(days=2), time_of_day.min, tzinfo=zone))
+
+
+def merge_days(days: Iterable[ActiveDay]) -> list[ActiveDay]:
+    """Each day once, from its first moment, in their order."""
+    merged: dict[date, ActiveDay] = {}
+    for one in sorted(days, key=lambda one: one.first_at):
+        merged.setdefault(one.day, one)
+    return [merged[day] for day in sorted(merged)]
+
+
 def active_days(moments: Iterable[datetime], zone: ZoneInfo) -> list[ActiveDay]:
     """The days of some moments, in their order.
 
@@ -30,10 +44,4 @@ def active_days(moments: Iterable[datetime], zone: ZoneInfo) -> list[ActiveDay]:
         moments: of studying, in any order.
         zone: where the user's days begin.
     """
-    first_ats: dict[date, datetime] = {}
-    for moment in sorted(moments):
-        first_ats.setdefault(moment.astimezone(zone).date(), moment)
-    return [
-        ActiveDay(day, first_at, datetime.combine(day + timedelta(days=2), time_of_day.min, tzinfo=zone))
-        for day, first_at in sorted(first_ats.items())
-    ]
+    return merge_days(active_day(moment, zone) for moment in moments)

@@ -25,7 +25,7 @@ _USERS_A_STEP = 1000
 _MOST_EXAMPLES = 20
 _COUNTERS = (
     "new_cards", "learning_cards", "mastered_cards", "total_study_time_seconds", "study_streak_days",
-    "last_active_date", "streak_lapses_at",
+    "last_active_date", "streak_lapses_at", "active_days", "logged_cards",
 )  # fmt: skip
 # Stands for all decks in the place of one.
 _WHOLE = UUID(int=0)
@@ -34,25 +34,38 @@ _NEXT_BOUND = """
 SELECT id::text FROM users WHERE id > %(after)s::uuid ORDER BY id OFFSET %(users)s - 1 LIMIT 1
 """
 # What is kept and what there is to count, for users in a range of ids: a row for the user, and one for each deck. The
-# streak is that of the last run of active days (0007_active_days.sql says what a run is).
+# streak is that of the last run of active days (0007_active_days.sql says what a run is); a day that only the log of
+# reviews has is one of them. The log in turn has the newest rating of each card.
 _COMPARE = """
 WITH rated AS MATERIALIZED (
     SELECT user_id, deck_id,
            count(*) FILTER (WHERE mastery_status = 'new') AS new_cards,
            count(*) FILTER (WHERE mastery_status = 'learning') AS learning_cards,
-           count(*) FILTER (WHERE mastery_status = 'mastered') AS mastered_cards
-      FROM user_card_progress
+           count(*) FILTER (WHERE mastery_status = 'mastered') AS mastered_cards,
+           count(*) AS cards,
+           count(*) FILTER (WHERE EXISTS (
+               SELECT FROM review_log AS r WHERE r.user_id = p.user_id AND r.flashcard_id = p.flashcard_id
+                                             AND r.rated_at = p.last_seen_at)) AS logged_cards
+      FROM user_card_progress AS p
      WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
      GROUP BY user_id, deck_id
+), days AS MATERIALIZED (
+    SELECT user_id, day, min(first_at) AS first_at, max(lapses_at) AS lapses_at, bool_or(is_noted) AS is_noted
+      FROM (SELECT user_id, day, first_at, lapses_at, true AS is_noted
+              FROM user_active_days
+             WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
+             UNION ALL
+            SELECT user_id, day, first_at, lapses_at, false
+              FROM find_missing_active_days(%(after)s::uuid, %(bound)s::uuid)) AS known
+     GROUP BY user_id, day
 ), streaks AS MATERIALIZED (
     SELECT user_id, count(*) FILTER (WHERE day >= began) AS days, max(day) AS last_active_date,
-           max(lapses_at) AS lapses_at
-      FROM (SELECT user_id, day, lapses_at, max(day) FILTER (WHERE is_first) OVER (PARTITION BY user_id) AS began
-              FROM (SELECT user_id, day, lapses_at, coalesce(first_at >= max(lapses_at) OVER (
+           max(lapses_at) AS lapses_at, count(*) AS active_days, count(*) FILTER (WHERE is_noted) AS noted_days
+      FROM (SELECT *, max(day) FILTER (WHERE is_first) OVER (PARTITION BY user_id) AS began
+              FROM (SELECT *, coalesce(first_at >= max(lapses_at) OVER (
                            PARTITION BY user_id ORDER BY day ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                            ), true) AS is_first
-                      FROM user_active_days
-                     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid) AS days) AS runs
+                      FROM days) AS firsts) AS runs
      GROUP BY user_id
 ), counted AS (
     SELECT u.id AS user_id, %(whole)s::uuid AS deck_id, coalesce(sum(r.new_cards), 0)::bigint AS new_cards,
@@ -61,35 +74,40 @@ WITH rated AS MATERIALIZED (
            (SELECT coalesce(sum(t.duration_seconds), 0) FROM study_sessions AS t WHERE t.user_id = u.id)
                AS total_study_time_seconds,
            coalesce(min(k.days), 0)::integer AS study_streak_days, min(k.last_active_date)::text AS last_active_date,
-           coalesce(min(k.lapses_at), '-infinity')::text AS streak_lapses_at
+           coalesce(min(k.lapses_at), '-infinity')::text AS streak_lapses_at,
+           coalesce(min(k.active_days), 0) AS active_days, coalesce(sum(r.cards), 0)::bigint AS logged_cards
       FROM users AS u
       LEFT JOIN rated AS r ON r.user_id = u.id
       LEFT JOIN streaks AS k ON k.user_id = u.id
      WHERE u.id > %(after)s::uuid AND u.id <= %(bound)s::uuid
      GROUP BY u.id
      UNION ALL
-    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL FROM rated
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL, 0, 0 FROM rated
 ), kept AS (
-    SELECT user_id, %(whole)s::uuid AS deck_id, new_cards::bigint, learning_cards::bigint, mastered_cards::bigint,
-           total_study_time_seconds, study_streak_days, last_active_date::text, streak_lapses_at::text
-      FROM user_stats
-     WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
+    SELECT s.user_id, %(whole)s::uuid AS deck_id, s.new_cards::bigint, s.learning_cards::bigint,
+           s.mastered_cards::bigint, s.total_study_time_seconds, s.study_streak_days, s.last_active_date::text,
+           s.streak_lapses_at::text, coalesce(k.noted_days, 0) AS active_days,
+           (SELECT coalesce(sum(r.logged_cards), 0) FROM rated AS r WHERE r.user_id = s.user_id)::bigint
+               AS logged_cards
+      FROM user_stats AS s
+      LEFT JOIN streaks AS k ON k.user_id = s.user_id
+     WHERE s.user_id > %(after)s::uuid AND s.user_id <= %(bound)s::uuid
      UNION ALL
-    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL
+    SELECT user_id, deck_id, new_cards, learning_cards, mastered_cards, 0, 0, NULL, NULL, 0, 0
       FROM user_deck_stats
      WHERE user_id > %(after)s::uuid AND user_id <= %(bound)s::uuid
 )
 SELECT user_id::text, deck_id::text,
        k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds, k.study_streak_days,
-       k.last_active_date, k.streak_lapses_at,
+       k.last_active_date, k.streak_lapses_at, k.active_days, k.logged_cards,
        c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds, c.study_streak_days,
-       c.last_active_date, c.streak_lapses_at
+       c.last_active_date, c.streak_lapses_at, c.active_days, c.logged_cards
   FROM kept AS k
   FULL JOIN counted AS c USING (user_id, deck_id)
  WHERE (k.new_cards, k.learning_cards, k.mastered_cards, k.total_study_time_seconds, k.study_streak_days,
-        k.last_active_date, k.streak_lapses_at)
+        k.last_active_date, k.streak_lapses_at, k.active_days, k.logged_cards)
        IS DISTINCT FROM (c.new_cards, c.learning_cards, c.mastered_cards, c.total_study_time_seconds,
-                         c.study_streak_days, c.last_active_date, c.streak_lapses_at)
+                         c.study_streak_days, c.last_active_date, c.streak_lapses_at, c.active_days, c.logged_cards)
  ORDER BY user_id, deck_id
 """
 # Everything that changes a user's counters takes this row first: while we hold it, a recount of the user is exact, and
@@ -117,6 +135,22 @@ _REPAIR = (
                (SELECT coalesce(sum(duration_seconds), 0) FROM study_sessions WHERE user_id = %(user_id)s::uuid),
            study_streak_days = 0, streak_lapses_at = '-infinity', last_active_date = NULL
      WHERE user_id = %(user_id)s::uuid
+    """,
+    # The newest rating of each card that another release has not logged; if its day is not known, the trigger notes it.
+    """
+    INSERT INTO review_log (user_id, flashcard_id, confidence_level, rated_at)
+    SELECT user_id, flashcard_id, confidence_level, last_seen_at
+      FROM user_card_progress AS p
+     WHERE user_id = %(user_id)s::uuid
+       AND NOT EXISTS (SELECT FROM review_log AS r WHERE r.user_id = p.user_id AND r.flashcard_id = p.flashcard_id
+                                                     AND r.rated_at = p.last_seen_at)
+    """,
+    "SET CONSTRAINTS reviews_have_days IMMEDIATE",
+    """
+    INSERT INTO user_active_days AS a (user_id, day, first_at, lapses_at)
+    SELECT user_id, day, first_at, lapses_at FROM find_missing_active_days(%(before)s::uuid, %(user_id)s::uuid)
+        ON CONFLICT (user_id, day) DO UPDATE
+       SET first_at = least(a.first_at, excluded.first_at), lapses_at = greatest(a.lapses_at, excluded.lapses_at)
     """,
     # For those who have studied, the trigger makes the streak of their days.
     "UPDATE user_active_days SET day = day WHERE user_id = %(user_id)s::uuid",
@@ -223,7 +257,14 @@ def _difference(kept: Sequence[int | str | None], counted: Sequence[int | str | 
 
 
 def _repair(writer: Connection, user_id: str) -> None:
-    parameters: dict[str, Any] = {"user_id": user_id, "new": 0, "learning": 0, "mastered": 0}
+    before = UUID(int=max(0, UUID(user_id).int - 1))
+    parameters: dict[str, Any] = {
+        "user_id": user_id,
+        "before": str(before),
+        "new": 0,
+        "learning": 0,
+        "mastered": 0,
+    }
     with writer, writer.cursor() as cursor:
         cursor.execute(_ADD_MISSING, parameters)
         cursor.execute(_LOCK, parameters)

@@ -90,8 +90,8 @@ def generate(
     """Make students who study a made-up course: the same for the same arguments, all of it or nothing.
 
     It is one transaction, with the counters of every student exact at its end. Memory stays flat: students are made
-    and written in batches. The second of each four classes is set to FSRS: its cards have memory states, and
-    in the log of reviews the ratings that they were made of, each card's newest one.
+    and written in batches. In the log of reviews is each card's newest rating.
+    The second of each four classes is set to FSRS: its cards have memory states.
 
     Args:
         url: the database, migrated.
@@ -219,9 +219,7 @@ class _Batch:
             for rated in student.rated
         ]
         rows["review_log"] += [
-            f"{prefix}{rated.card_id}\t{rated.confidence_level}\t{rated.seen_at}"
-            for rated in student.rated
-            if rated.memory is not None
+            f"{prefix}{rated.card_id}\t{rated.confidence_level}\t{rated.seen_at}" for rated in student.rated
         ]
         rows["memory_states"] += [
             f"{prefix}{rated.card_id}\t{memory.stability!r}\t{memory.difficulty!r}\t{memory.phase}"

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from random import Random
 from threading import Thread
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
+from server.domain.streaks import active_day
 from server.stores.queries import load_queries
 from server.tools.counters import check_counters
 from server.tools.generating import generate
@@ -97,6 +99,18 @@ def rate(connection: Connection, user_id: str, cards: list[str], levels: list[in
     run(connection, QUERIES["lock_user_stats"].sql, user_id=user_id)
     chosen = [level for _, level in zip(rateable, levels, strict=False)]
     now = datetime.now(UTC)
+    day = active_day(now, ZoneInfo("UTC"))
+    run(
+        connection,
+        QUERIES["add_reviews"].sql,
+        user_id=user_id,
+        flashcard_ids=rateable,
+        confidence_levels=chosen,
+        response_times_ms=[None] * len(rateable),
+        rated_ats=[now] * len(rateable),
+        days=[day.day] * len(rateable),
+        lapses_ats=[day.lapses_at] * len(rateable),
+    )
     run(
         connection,
         QUERIES["record_ratings"].sql,
@@ -108,6 +122,17 @@ def rate(connection: Connection, user_id: str, cards: list[str], levels: list[in
         seen_ats=[now] * len(rateable),
         review_ats=[now] * len(rateable),
     )
+    if rateable:
+        run(
+            connection,
+            QUERIES["record_activity"].sql,
+            user_id=user_id,
+            active_at=now,
+            days=[day.day],
+            first_ats=[now],
+            lapses_ats=[day.lapses_at],
+            deck_ids=[],
+        )
 
 
 def happen(connection: Connection, random: Random, statements: tuple[str, ...]) -> None:

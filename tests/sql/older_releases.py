@@ -1,0 +1,122 @@
+"""What older releases did to record a rating: their statements as they were (older_queries/), and their arithmetic.
+
+A release may run beside the present one, and alone after a rollback: what it writes then has to be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
+
+from server.domain.streaks import active_day
+from server.stores.queries import load_queries
+
+OLDER = load_queries(Path(__file__).with_name("older_queries"))
+PRESENT = load_queries()
+
+# Records one rating of a card by a user, at a moment, where a time zone is.
+Rate = Callable[[Cursor, str, str, datetime, ZoneInfo], None]
+
+
+def rate_now(cursor: Cursor, user_id: str, card_id: str, at: datetime, zone: ZoneInfo) -> None:
+    """The present release: the log has the day, and the days of studying are written."""
+    day = active_day(at, zone)
+    _run(cursor, PRESENT["lock_user_stats"].sql, user_id=user_id)
+    _run(
+        cursor,
+        PRESENT["add_reviews"].sql,
+        days=[day.day],
+        lapses_ats=[day.lapses_at],
+        **_review(user_id, card_id, at),
+    )
+    _record_rating(cursor, user_id, card_id, at)
+    _record_day(cursor, user_id, at, zone)
+
+
+def rate_without_days_in_log(
+    cursor: Cursor, user_id: str, card_id: str, at: datetime, zone: ZoneInfo
+) -> None:
+    """Before 0012: the log does not say the day."""
+    _run(cursor, PRESENT["lock_user_stats"].sql, user_id=user_id)
+    _run(cursor, OLDER["add_reviews"].sql, **_review(user_id, card_id, at))
+    _record_rating(cursor, user_id, card_id, at)
+    _record_day(cursor, user_id, at, zone)
+
+
+def rate_without_days(cursor: Cursor, user_id: str, card_id: str, at: datetime, zone: ZoneInfo) -> None:
+    """Before 0007: the streak is a number that each rating moves on."""
+    (row,) = _run(cursor, OLDER["lock_user_stats"].sql, user_id=user_id)
+    _run(cursor, OLDER["add_reviews"].sql, **_review(user_id, card_id, at))
+    _record_rating(cursor, user_id, card_id, at)
+    _move_streak_on(cursor, user_id, at, zone, row)
+
+
+def rate_without_log(cursor: Cursor, user_id: str, card_id: str, at: datetime, zone: ZoneInfo) -> None:
+    """Before 0006: there is no log of reviews."""
+    (row,) = _run(cursor, OLDER["lock_user_stats"].sql, user_id=user_id)
+    _record_rating(cursor, user_id, card_id, at)
+    _move_streak_on(cursor, user_id, at, zone, row)
+
+
+def _record_rating(cursor: Cursor, user_id: str, card_id: str, at: datetime) -> None:
+    _run(
+        cursor,
+        PRESENT["record_ratings"].sql,  # the same in all of them
+        user_id=user_id,
+        flashcard_ids=[card_id],
+        confidence_levels=[3],
+        mastery_statuses=["learning"],
+        times=[1],
+        seen_ats=[at],
+        review_ats=[at + timedelta(days=1)],
+    )
+
+
+def _record_day(cursor: Cursor, user_id: str, at: datetime, zone: ZoneInfo) -> None:
+    day = active_day(at, zone)
+    _run(
+        cursor,
+        PRESENT["record_activity"].sql,
+        user_id=user_id,
+        active_at=at,
+        days=[day.day],
+        first_ats=[at],
+        lapses_ats=[day.lapses_at],
+        deck_ids=[],
+    )
+
+
+def _move_streak_on(cursor: Cursor, user_id: str, at: datetime, zone: ZoneInfo, row: tuple[Any, ...]) -> None:
+    days, lapses_at, last_day, last_active_at, _ = row
+    day = at.astimezone(zone).date()
+    last = day if last_day is None else max(day, last_day)
+    days = 1 if at >= lapses_at else days + (last != last_day)
+    _run(
+        cursor,
+        OLDER["record_activity"].sql,
+        user_id=user_id,
+        active_at=max(at, last_active_at),
+        active_date=last,
+        streak_days=days,
+        lapses_at=datetime.combine(last + timedelta(days=2), datetime.min.time(), tzinfo=zone),
+    )
+
+
+def _review(user_id: str, card_id: str, at: datetime) -> dict[str, Any]:
+    return {
+        "user_id": user_id,
+        "flashcard_ids": [card_id],
+        "confidence_levels": [3],
+        "response_times_ms": [None],
+        "rated_ats": [at],
+    }
+
+
+def _run(cursor: Cursor, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    cursor.execute(statement, parameters)
+    return cursor.fetchall() if cursor.description else []
