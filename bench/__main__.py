@@ -11,6 +11,7 @@ from bench.harness_report import PAGE, chart, fill_page
 from bench.harness_results import CHART, RESULTS, check_goals, read_document, write_document
 from bench.harness_table import as_text
 from bench.instructions import measure
+from bench.migrations import print_migrations
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.tools.failures import CommandError
 from server.tools.signals import StopRequested, stop_signals
@@ -57,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     counting.add_argument("--requests", type=int, default=1280, help="of each kind (1280)")
     counting.set_defaults(run=lambda options: measure(options.requests))
+    migrating = parts.add_parser("migrations", help="how long clients wait while each migration runs")
+    migrating.add_argument("--rows", type=int, default=1_000_000, help="cards that are rated (1000000)")
+    migrating.add_argument(
+        "--reader", type=float, default=5.0, help="seconds of a reader such as pg_dump (5)"
+    )
+    migrating.set_defaults(run=lambda options: print_migrations(options.rows, options.reader))
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser
