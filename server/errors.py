@@ -96,6 +96,12 @@ class Conflict(MasteryError):
     title = "Conflict"
 
 
+class LimitsUnreadable(Conflict):
+    """Redis holds something for this client that is not a state of its rate limits; a reset (DELETE) forgets it."""
+
+    code = "limits_unreadable"
+
+
 class ServiceUnavailable(MasteryError):
     """A part that this request needs is not available; try again shortly."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,11 +19,11 @@ from server.api.writes import no_content, write
 from server.domain.analytics import describe_user_figures
 from server.domain.idempotency import Answer
 from server.domain.writing import Unit
-from server.errors import InvalidInput, ServiceUnavailable
+from server.errors import InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.policies import Decision
 from server.ratelimit.presets import RateLimits
 from server.ratelimit.subjects import parse_subject
-from server.stores.redis_link import RedisUnavailable
+from server.stores.redis_link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -55,10 +57,8 @@ async def show_rate_limits(request: web.Request) -> web.Response:
     refuse_query(request)
     services = services_of(request)
     limits = services.rate_limits.current
-    try:
+    with _problems_of_redis(subject):
         decision = await services.limiter.peek(limits.policies_for_subject(subject))
-    except RedisUnavailable as error:
-        raise ServiceUnavailable("The rate limits can't be reached.") from error
     return json_response(
         {"subject": subject, "source": decision.source, "policies": _policies(decision, limits)}
     )
@@ -71,10 +71,8 @@ async def reset_rate_limits(request: web.Request) -> web.Response:
 
     async def work(unit: Unit) -> Answer:
         # In Redis, which no rollback reaches; a reset that happens twice is still one.
-        try:
+        with _problems_of_redis(subject):
             await services.limiter.reset(subject, services.rate_limits.current.policies_for_subject(subject))
-        except RedisUnavailable as error:
-            raise ServiceUnavailable("The rate limits can't be reached.") from error
         admin_id = str(caller_of(request).user_id)
         unit.afterwards.append(
             partial(log.info, "audit.rate_limits_reset", subject=subject, admin_id=admin_id)
@@ -82,6 +80,18 @@ async def reset_rate_limits(request: web.Request) -> web.Response:
         return no_content()
 
     return await write(request, work)
+
+
+@contextmanager
+def _problems_of_redis(subject: str) -> Iterator[None]:
+    """Answer what Redis refuses with a problem: one client's keys may hold anything, and others can be served."""
+    try:
+        yield
+    except RedisUnavailable as error:
+        raise ServiceUnavailable("The rate limits can't be reached.") from error
+    except RedisReplyError as error:
+        log.warning("rate_limits.unreadable", subject=subject, error=str(error))
+        raise LimitsUnreadable from error
 
 
 def _subject(request: web.Request) -> str:

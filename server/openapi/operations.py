@@ -214,7 +214,9 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         admin_flashcards.delete_flashcard: Operation(results=done()),
         admin.list_users: Operation(query=UsersQuerySchema(), results=answers(administration.UserList)),
         admin.get_user: Operation(results=answers(administration.UserFigures)),
-        admin.show_rate_limits: Operation(results=answers(administration.RateLimitState)),
-        admin.reset_rate_limits: Operation(results=done()),
+        admin.show_rate_limits: Operation(
+            results=answers(administration.RateLimitState), errors=frozenset({409})
+        ),
+        admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
     }
 )

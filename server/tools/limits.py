@@ -13,7 +13,7 @@ from server.ratelimit.policies import Verdict
 from server.ratelimit.presets import RateLimits
 from server.ratelimit.subjects import parse_subject
 from server.settings import Settings
-from server.stores.redis_link import RedisLink, RedisUnavailable
+from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
 from server.tools.failures import CommandError
 
 # A person waits for the answer: longer than a request would, shorter than patience.
@@ -63,6 +63,10 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
         yield _Tools(limiter, limits)
     except RedisUnavailable as error:
         raise CommandError(f"Redis does not answer ({error.reason}); is REDIS_URL right?") from error
+    except RedisReplyError as error:
+        raise CommandError(
+            f"Redis can't read what it holds for this client ({error.code}); `limits reset` forgets it"
+        ) from error
     finally:
         await limiter.close()
         await link.close()

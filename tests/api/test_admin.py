@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 
+from server.ratelimit.keys import pages_key, state_key
+from server.ratelimit.policies import Charge, Policy
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi, run_statement
 
@@ -102,6 +108,54 @@ async def test_looking_at_limits_consumes_nothing(
     reset = await api.delete(f"/api/admin/rate-limits/user:{user_id}", by="admin")
     assert (204, b"") == (reset.status, await reset.read())
     assert {} == await used()
+
+
+@pytest.mark.parametrize("damage", ["text", "pages"])
+async def test_share_03_a_client_whose_keys_hold_something_else_can_be_looked_at_and_reset(
+    settings: Settings, start_api: StartApi, strict_limits: Path, redis_url: str, damage: str
+) -> None:
+    """A look is answered with a problem that names the remedy, others are served, and a reset helps."""
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
+    user_id = api.people["user"].user_id
+    await api.get("/api/classes")
+    policy = Policy("generous", 100, 60_000)
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        charge = Charge(policy, "reads", f"user:{user_id}")
+        assert client.exists(state_key(charge))
+        if damage == "text":
+            client.set(state_key(charge), b"not ours", px=60_000)
+        else:
+            # A log whose middle is in pages: kind 0, with an entry before them and one after.
+            now_us = time.time_ns() // 1000
+            head = (
+                b"\0"
+                + (now_us - 4_000_000).to_bytes(7, "big")
+                + struct.pack(">IBHBIH", 0, 0, 1, 0, 4_000_000, 3)
+            )
+            client.set(state_key(charge), head, px=60_000)
+            client.set(pages_key(charge), b"not ours", px=60_000)
+    path = f"/api/admin/rate-limits/user:{user_id}"
+    refused = await api.get(path, by="admin")
+    problem = await refused.json()
+    assert (409, "limits_unreadable") == (refused.status, problem["code"]), problem
+    assert "DELETE" in problem["detail"]
+    assert (
+        200
+        == (await api.get(f"/api/admin/rate-limits/user:{api.people['admin'].user_id}", by="admin")).status
+    )
+    assert 204 == (await api.delete(path, by="admin")).status
+    assert 200 == (await api.get(path, by="admin")).status
+
+
+async def test_share_03_a_reset_that_redis_refuses_is_a_problem(api: Api, redis_url: str) -> None:
+    """What Redis does not let the service do is answered, not raised."""
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        client.acl_setuser("default", enabled=True, commands=["-unlink"])
+        try:
+            refused = await api.delete("/api/admin/rate-limits/ip:192.0.2.77", by="admin")
+        finally:
+            client.acl_setuser("default", enabled=True, commands=["+unlink"])
+    assert (409, "limits_unreadable") == (refused.status, (await refused.json())["code"])
 
 
 async def test_subjects_are_written_in_their_forms(api: Api) -> None:
