@@ -12,7 +12,7 @@ from server.domain.tokens import AccessTokens, Caller
 from server.domain.values import iso_timestamp
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, Conflict, InvalidInput, Unauthenticated
-from server.stores.database import ConstraintViolated, Database, Transaction
+from server.stores.database import Database, Transaction
 
 
 class EmailTaken(Conflict):
@@ -62,20 +62,15 @@ class Accounts:
             ClientGone: nobody waits for the answer.
         """
         password_hash = await self._passwords.hash(password, wanted=wanted)
-        try:
-            async with self._database.transaction() as transaction:
-                user = await transaction.fetch_one(
-                    "create_user", email=normal_email(email), password_hash=password_hash, name=name
-                )
-                if user is None:
-                    raise EmailTaken
-                return await self._sign_in(transaction, user, family_id=uuid4())
-        except ConstraintViolated as error:
-            if error.constraint_name == "users_email_unique":
-                raise EmailTaken from error
-            if error.constraint_name == "users_email_is_normal":  # the database knows another lower case
-                raise InvalidInput(errors={"email": "Not a valid email address."}) from error
-            raise
+        async with self._database.transaction() as transaction:
+            user = await transaction.fetch_one(
+                "create_user", email=normal_email(email), password_hash=password_hash, name=name
+            )
+            if user is None or user["id"] is None:
+                if user is not None and not user["is_storable"]:
+                    raise InvalidInput(errors={"email": "Not a valid email address."})
+                raise EmailTaken
+            return await self._sign_in(transaction, user, family_id=uuid4())
 
     async def log_in(self, *, email: str, password: str, wanted: Wanted = always) -> dict[str, Any]:
         """Sign an account in.

@@ -14,7 +14,7 @@ import structlog
 from server.domain.external_tokens import ExternalIdentity, ExternalTokens
 from server.domain.tokens import AccessTokens, Caller, TokenRefused
 from server.email_addresses import normal_email
-from server.stores.database import ConstraintViolated, Database, DatabaseUnavailable
+from server.stores.database import Database, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -114,18 +114,15 @@ class Callers:
         """Make an account at first sight. An address that has an account already is not taken over: see below."""
         email = None if identity.email is None else normal_email(identity.email)
         for address in (email, None):
-            try:
-                user = await self._database.fetch_one(
-                    "create_external_user",
-                    issuer=identity.issuer,
-                    subject=identity.subject,
-                    # Another account may own the address; linking the two is not ours to decide (an issuer that does
-                    # not verify addresses would open every account). The account gets a name of its own instead.
-                    email=address or _placeholder(identity),
-                    name=identity.name,
-                )
-            except ConstraintViolated:
-                continue
+            user = await self._database.fetch_one(
+                "create_external_user",
+                issuer=identity.issuer,
+                subject=identity.subject,
+                # Another account may own the address; linking the two is not ours to decide (an issuer that does
+                # not verify addresses would open every account). The account gets a name of its own instead.
+                email=address or _placeholder(identity),
+                name=identity.name,
+            )
             if user is not None:
                 log.info("account.created", issuer=identity.issuer)
                 return user

@@ -64,15 +64,15 @@ class Transaction:
 
     async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
         """As `Database.fetch_all`."""
-        return await self._run(query, parameters, _rows)
+        return await self.run(query, parameters, _rows)
 
     async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
         """As `Database.fetch_one`."""
-        return await self._run(query, parameters, _first_row)
+        return await self.run(query, parameters, _first_row)
 
     async def execute(self, query: str, /, **parameters: Any) -> int:
         """As `Database.execute`."""
-        return await self._run(query, parameters, _row_count)
+        return await self.run(query, parameters, _row_count)
 
     async def extend_deadline(self, timeout_ms: float) -> None:
         """Give what follows so long in all, instead of a limit to each query: for work that is known to be long."""
@@ -83,9 +83,10 @@ class Transaction:
         """Its connection now belongs to others: it runs nothing any more."""
         self._connection = None
 
-    async def _run(
+    async def run(
         self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
     ) -> Result:
+        """Run a query, and read from its cursor what is wanted of it."""
         if self._connection is None:
             raise RuntimeError("this transaction has ended")
         query = self._runner.queries[name]
@@ -318,6 +319,9 @@ class Database:
     ) -> Result:
         """Run one query; its rows are read before the connection goes back, where a shutdown may close it."""
         query = self._runner.queries[name]
+        if query.private:
+            async with self.transaction() as transaction:
+                return await transaction.run(name, parameters, read)
         with measure("db"):
             async with self._connection(blockable=blockable) as connection:
                 return read(

@@ -1,4 +1,9 @@
-"""The SQL of sql/queries/: one query a file, known by the file's name, read once."""
+"""The SQL of sql/queries/: one query a file, known by the file's name, read once.
+
+A comment line `-- Private: email, name.` names parameters whose values must not appear in the server's log. The driver
+puts values into the text of a statement, and the server logs the text of a statement that fails. So these values go
+ahead, in a statement that has no reason to fail (see server.stores.query_runner).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,22 @@ from types import MappingProxyType
 QUERIES_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "queries"
 
 _COMMENT_LINE = re.compile(r"^\s*--.*(?:\n|\Z)", re.MULTILINE)
+_PRIVATE_LINE = re.compile(r"^-- Private: (?P<names>[a-z0-9_]+(?:, [a-z0-9_]+)*)\.$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!%)(?:%%)*%\((?P<name>[a-z_][a-z0-9_]*)\)s")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query: its name, its SQL without comment lines, and the parameters that it must be given."""
+    """A query: its name, its SQL without comment lines, and the parameters that it must be given.
+
+    Attributes:
+        private: those of the parameters that are text of somebody's own, or null; an empty text counts as null.
+    """
 
     name: str
     sql: str
     parameters: frozenset[str]
+    private: frozenset[str] = frozenset()
 
 
 def load_queries(folder: Path = QUERIES_FOLDER) -> Mapping[str, Query]:
@@ -32,5 +43,11 @@ def load_queries(folder: Path = QUERIES_FOLDER) -> Mapping[str, Query]:
 
 
 def _read(path: Path) -> Query:
-    sql = _COMMENT_LINE.sub("", path.read_text(encoding="utf-8")).strip().rstrip(";").rstrip()
-    return Query(path.stem, sql, frozenset(match["name"] for match in _PARAMETER.finditer(sql)))
+    text = path.read_text(encoding="utf-8")
+    sql = _COMMENT_LINE.sub("", text).strip().rstrip(";").rstrip()
+    parameters = frozenset(match["name"] for match in _PARAMETER.finditer(sql))
+    line = _PRIVATE_LINE.search(text)
+    private = frozenset[str]() if line is None else frozenset(line["names"].split(", "))
+    if not private <= parameters:
+        raise ValueError(f"{path.name}: no such parameters: {', '.join(sorted(private - parameters))}")
+    return Query(path.stem, sql, parameters, private)

@@ -11,6 +11,7 @@ from typing import Any
 import aiopg
 import psycopg2
 import structlog
+from psycopg2.extensions import AsIs
 from psycopg2.extras import Json
 
 from server.stores.database_errors import translate_query_error
@@ -67,7 +68,8 @@ class QueryRunner:
             query: what to run.
             parameters: exactly those that it names.
             final: what it changes stays at once, so that a lost answer leaves the outcome unknown.
-            preamble: statements to run before it, in the same message and so in the same transaction.
+            preamble: statements to run before it, in the same message and so in the same transaction. A query with
+                private parameters has to be in a transaction already.
             timeout_seconds: how long it may take; by default as long as any query.
 
         Raises:
@@ -80,6 +82,8 @@ class QueryRunner:
         adapted = {name: _adapt(value) for name, value in parameters.items()}
         started = perf_counter()
         try:
+            if query.private:
+                await self._send_private(connection, query, adapted)
             return await self.run_sql(
                 connection,
                 query.name,
@@ -94,6 +98,16 @@ class QueryRunner:
                 self._on_query(query.name, seconds)
             if seconds * 1000 >= self._slow_query_ms:
                 log.warning("database.slow_query", query=query.name, duration_ms=round(seconds * 1000, 2))
+
+    async def _send_private(
+        self, connection: aiopg.Connection, query: Query, adapted: dict[str, Any]
+    ) -> None:
+        """Keep the private values as the transaction's own settings, and name these in the query instead."""
+        sql = ", ".join(f"set_config('private.{name}', %({name})s, true)" for name in sorted(query.private))
+        values = {name: adapted[name] for name in query.private}
+        await self.run_sql(connection, query.name, f"SELECT {sql}", values, final=False)
+        for name in query.private:
+            adapted[name] = AsIs(f"nullif(current_setting('private.{name}'), '')")
 
     async def run_sql(
         self,

@@ -1,5 +1,6 @@
 -- The account with an address: as it is stored today, or as it was before addresses were normalised by NFKC. Of several,
 -- the one that was registered with this very spelling. Parameters: email (its normal form), spelling (lower case).
+-- Private: email, spelling.
 SELECT id, email, password_hash, name, role, plan, time_zone, deactivated_at, created_at
   FROM (SELECT * FROM users WHERE email IN (%(email)s::text, %(spelling)s::text)
         UNION

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.editing.changes import Edited, unknown_parent_as_invalid
+from server.domain.editing.changes import Edited, UnknownClass
 from server.domain.editing.staleness import changed_fields, stale_after_deck
 from server.domain.values import iso_timestamp
 from server.domain.writing import Unit
@@ -22,9 +22,9 @@ async def create_deck(unit: Unit, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: there is no such class.
     """
-    transaction = unit.transaction
-    with unknown_parent_as_invalid():
-        row = _found(await transaction.fetch_one("create_deck", **values))
+    row = await unit.transaction.fetch_one("create_deck", **values)
+    if row is None:
+        raise UnknownClass
     unit.stale.update(stale_after_deck(None, row))
     return row
 
@@ -42,8 +42,9 @@ async def update_deck(unit: Unit, deck_id: UUID, changes: Mapping[str, Any]) -> 
     if not changed:
         return Edited(before, changed)
     values = {column: changes.get(column, before[column]) for column in _COLUMNS}
-    with unknown_parent_as_invalid():
-        after = _found(await transaction.fetch_one("update_deck", deck_id=deck_id, **values))
+    after = await transaction.fetch_one("update_deck", deck_id=deck_id, **values)
+    if after is None:
+        raise UnknownClass
     unit.stale.update(stale_after_deck(before, after))
     return Edited(after, changed)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.editing.changes import Edited, unknown_parent_as_invalid
+from server.domain.editing.changes import Edited, UnknownDeck
 from server.domain.editing.staleness import changed_fields, stale_after_card
 from server.domain.values import iso_timestamp
 from server.domain.writing import Unit
@@ -28,8 +28,9 @@ async def create_flashcard(unit: Unit, values: Mapping[str, Any]) -> dict[str, A
     """
     transaction = unit.transaction
     class_of = await _lock_decks(transaction, flashcard_id=None, deck_id=values["deck_id"])
-    with unknown_parent_as_invalid():
-        row = _found(await transaction.fetch_one("create_flashcard", **values))
+    if values["deck_id"] not in class_of:
+        raise UnknownDeck
+    row = _found(await transaction.fetch_one("create_flashcard", **values))
     unit.stale.update(stale_after_card(None, row, class_of))
     return row
 
@@ -47,8 +48,9 @@ async def update_flashcard(unit: Unit, flashcard_id: UUID, changes: Mapping[str,
     if not changed:
         return Edited(before, changed)
     values = {column: changes.get(column, before[column]) for column in _COLUMNS}
-    with unknown_parent_as_invalid():
-        after = _found(await transaction.fetch_one("update_flashcard", flashcard_id=flashcard_id, **values))
+    if values["deck_id"] not in class_of:
+        raise UnknownDeck
+    after = _found(await transaction.fetch_one("update_flashcard", flashcard_id=flashcard_id, **values))
     unit.stale.update(stale_after_card(before, after, class_of))
     return Edited(after, changed)
 
