@@ -15,6 +15,9 @@ from server.api.documentation import OPENAPI, openapi_asset
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
+from server.connections.protocol import ServiceRunner
+from server.connections.refusals import RefusalWriter
+from server.connections.table import Connections
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
@@ -35,6 +38,7 @@ from server.middleware.cors import cors
 from server.middleware.errors import errors
 from server.middleware.rate_limit import rate_limit
 from server.middleware.rules import RULES, Rule
+from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
 from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
@@ -64,11 +68,6 @@ if TYPE_CHECKING:
     from server.telemetry.span_export import SpanExport
 
 log = structlog.get_logger(__name__)
-
-# Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
-KEEPALIVE_SECONDS = 95
-# The longest cursor, each character of it four percent-encoded bytes: what is wrong with it, we say, not the parser.
-MAX_LINE_BYTES = 32 << 10
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -150,9 +149,7 @@ def create_app(settings: Settings) -> web.Application:
         client_max_size=MAX_BODY_BYTES,
         middlewares=[
             tracing(
-                rating_good_ms=settings.rating_good_ms,
-                rating_poor_ms=settings.rating_poor_ms,
-                hsts=settings.hsts,
+                headers=StandardHeaders(settings),
                 trusted=trusted,
                 spans=spans,
             ),
@@ -229,14 +226,23 @@ async def application() -> web.AppRunner:
     app = create_app(settings)
     app.on_startup.append(_settle)
     asyncio.get_running_loop().set_exception_handler(handle_loop_exception)
-    return web.AppRunner(
-        app,
-        access_log=None,  # the tracing middleware writes the one line
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        max_line_size=MAX_LINE_BYTES,
-        shutdown_timeout=settings.shutdown_seconds,
-        handler_cancellation=False,  # a client that hangs up does not undo half a write
-    )
+    return service_runner(app)
+
+
+def service_runner(app: web.Application) -> web.AppRunner:
+    """What serves an application of `create_app`: its connections, with their deadlines and their bound."""
+    services = app[SERVICES]
+    settings, metrics = services.settings, services.metrics
+
+    def make_connections() -> Connections:
+        return Connections(
+            RefusalWriter(StandardHeaders(settings), metrics),
+            metrics,
+            limit=settings.connection_limit,
+            head_seconds=settings.request_head_timeout_ms / 1000.0,
+        )
+
+    return ServiceRunner(app, make_connections, shutdown_timeout=settings.shutdown_seconds)
 
 
 async def _run_services(app: web.Application) -> AsyncIterator[None]:

@@ -11,6 +11,8 @@ class MasteryError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal Server Error"
+    # Whether what is left of the request can't be read, so that its connection is of no more use.
+    ends_connection: ClassVar[bool] = False
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail if detail is not None else (type(self).__doc__ or "").strip()
@@ -42,12 +44,46 @@ class MalformedBody(InvalidInput):
     code = "malformed_body"
 
 
+class IncompleteBody(MalformedBody):
+    """The body did not arrive whole."""
+
+    ends_connection = True
+
+    def __init__(self, message: str = "It did not arrive whole.") -> None:
+        """Args: message: what is wrong with it."""
+        super().__init__(errors={"body": message})
+
+
+class RequestTimeout(MasteryError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request Timeout"
+    ends_connection = True
+
+
+class ClientDisconnected(MasteryError):
+    """The client hung up before its request was complete."""
+
+    status = 499  # as nginx calls it; nobody gets this answer, but the log line and the metrics say it
+    code = "client_disconnected"
+    title = "Client Closed Request"
+    ends_connection = True
+
+
 class UnsupportedMediaType(MasteryError):
     """The body must be JSON: send Content-Type: application/json."""
 
     status = 415
     code = "unsupported_media_type"
     title = "Unsupported Media Type"
+
+
+class UnsupportedContentEncoding(UnsupportedMediaType):
+    """The body's Content-Encoding must be gzip or deflate, or none."""
+
+    code = "unsupported_content_encoding"
 
 
 class BodyTooLarge(MasteryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
@@ -22,6 +23,12 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
+
+
+# What else a worker has open: Redis, logs, metrics, listening sockets, and the spare connections of health probes.
+_OTHER_FILES = 64
+_ARRIVING_AT_ONCE = 128
+_MOST_CONNECTIONS = 4096
 
 
 class SettingsError(Exception):
@@ -72,6 +79,10 @@ class Settings:
     cache_stale_seconds: int = 3600  # CACHE_STALE_SECONDS
     rate_limit_deadline_ms: int = 50  # RATE_LIMIT_DEADLINE_MS
 
+    request_head_timeout_ms: int = 10_000  # REQUEST_HEAD_TIMEOUT_MS
+    request_body_timeout_ms: int = 30_000  # REQUEST_BODY_TIMEOUT_MS
+    max_connections: int | None = None  # MAX_CONNECTIONS; None for what the limit of open files allows
+
     otlp_endpoint: str | None = None  # OTEL_EXPORTER_OTLP_ENDPOINT
     otlp_traces_endpoint: str | None = None  # OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
     otlp_protocol: Literal["http/protobuf"] = "http/protobuf"  # OTEL_EXPORTER_OTLP_PROTOCOL
@@ -92,6 +103,13 @@ class Settings:
             return self.otlp_traces_endpoint
         return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
 
+    @property
+    def connection_limit(self) -> int:
+        """How many connections of clients a worker keeps: MAX_CONNECTIONS, or what there are files for, up to 4096."""
+        if self.max_connections is not None:
+            return self.max_connections
+        return max(1, min(_MOST_CONNECTIONS, connection_room(self.database_pool_size)))
+
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
         """The settings that environment variables describe; an empty variable counts as not set.
@@ -108,6 +126,12 @@ class Settings:
         complete: dict[str, Any] = {field.name: field.default for field in fields(cls)} | values
         if complete["rating_good_ms"] >= complete["rating_poor_ms"]:
             reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
+        room = connection_room(complete["database_pool_size"])
+        if complete["max_connections"] is not None and complete["max_connections"] > room:
+            reader.problems.append(
+                f"MAX_CONNECTIONS: the limit of open files of a process has room for {max(room, 1)} at most; "
+                "raise that limit (`ulimit -n`) or lower this number"
+            )
         if ("auth_jwks_url" in values) != ("auth_issuer" in values):
             reader.problems.append("AUTH_JWKS_URL and AUTH_ISSUER are set together, or neither")
         if {"otlp_endpoint", "otlp_traces_endpoint"} & values.keys() and not _can_export_traces():
@@ -115,6 +139,16 @@ class Settings:
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls(**values)
+
+
+def connection_room(database_pool_size: int) -> int:
+    """How many clients' connections a process has room for, by its limit of open files.
+
+    The database, Redis, files and the health probes have theirs; and some is kept for connections that arrive at the
+    same moment, before any other can be closed for them.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return files - database_pool_size - _OTHER_FILES - min(_ARRIVING_AT_ONCE, files // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +331,9 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "cache_ttl_seconds": ("CACHE_TTL_SECONDS", _seconds),
     "cache_stale_seconds": ("CACHE_STALE_SECONDS", _whole(0, 7 * 24 * 3600, "seconds")),
     "rate_limit_deadline_ms": ("RATE_LIMIT_DEADLINE_MS", _milliseconds),
+    "request_head_timeout_ms": ("REQUEST_HEAD_TIMEOUT_MS", _milliseconds),
+    "request_body_timeout_ms": ("REQUEST_BODY_TIMEOUT_MS", _milliseconds),
+    "max_connections": ("MAX_CONNECTIONS", _whole(1, 1_000_000, "connections a worker")),
     "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT", _collector),
     "otlp_traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _collector),
     "otlp_protocol": ("OTEL_EXPORTER_OTLP_PROTOCOL", _choice("http/protobuf")),

@@ -9,7 +9,8 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from server.api.requests import path_id, read_body
+from server.api.bodies import read_content
+from server.api.requests import path_id
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
 from server.domain.deck_files import FORMAT_BY_MEDIA_TYPE
@@ -41,7 +42,7 @@ async def import_deck(request: web.Request) -> web.Response:
     await services_of(request).editing.decks.get_deck(
         deck_id
     )  # who errs here learns it before sending megabytes
-    body = await read_body(request, MAX_FILE_BYTES)
+    body = await read_content(request, MAX_FILE_BYTES)
     cards = await read_deck_file(body, deck_format, encoding=encoding)
     timeout_ms = services_of(request).settings.import_timeout_ms
 

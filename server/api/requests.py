@@ -19,6 +19,7 @@ import orjson
 from aiohttp import web
 from marshmallow import Schema, ValidationError, fields
 
+from server.api.bodies import read_content
 from server.api.fields import CANONICAL_UUID
 from server.api.responses import MAX_ERRORS
 from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
@@ -33,8 +34,8 @@ QUERY_FIELD = "query"
 
 _NO_PARAMETERS = Schema()
 _UUID_CHARACTERS = 36
-# Why the body could not be read: a second look must not find the rest of it.
-_BODY_FAILURE = web.RequestKey("body_failure", MasteryError)
+# The body, or why it could not be read: a second look must not find the rest of it.
+_BODY: web.RequestKey[bytes | MasteryError] = web.RequestKey("body", object)  # type: ignore[arg-type]
 
 
 def path_id(request: web.Request, name: str) -> UUID:
@@ -144,43 +145,18 @@ async def read_bytes(request: web.Request) -> bytes:
     """The whole body as it came; what went wrong once goes wrong again.
 
     Raises:
-        BodyTooLarge: it is larger than 1 MiB.
-        MalformedBody: it did not arrive whole.
+        MasteryError: as `read_content` does, beyond 1 MiB.
     """
-    failure = request.get(_BODY_FAILURE)
-    if failure is None:
+    body = request.get(_BODY)
+    if body is None:
         try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            failure = BodyTooLarge()
-        except (
-            web.RequestPayloadError,
-            ConnectionError,
-        ):  # bad chunks, bad compression, a client that hung up
-            failure = MalformedBody(errors={BODY_FIELD: "It did not arrive whole."})
-        request[_BODY_FAILURE] = failure
-    raise failure
-
-
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The body as it came, whatever it is; for routes with a limit of their own, in bytes. To be called once.
-
-    Raises:
-        BodyTooLarge: it is larger; no more of it than that is read.
-        MalformedBody: it did not arrive whole.
-    """
-    too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
-    if (request.content_length or 0) > max_bytes:
-        raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > max_bytes:
-                raise too_large
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise MalformedBody(errors={BODY_FIELD: "It did not arrive whole."}) from error
-    return bytes(body)
+            body = await read_content(request, MAX_BODY_BYTES)
+        except MasteryError as failure:
+            body = failure
+        request[_BODY] = body
+    if isinstance(body, MasteryError):
+        raise body
+    return body
 
 
 def _is_json(content_type: str) -> bool:

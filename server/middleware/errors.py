@@ -14,7 +14,13 @@ from server.api.answers.kinds import in_camel_case
 from server.api.responses import problem_response
 from server.api.services import services_of
 from server.api.state import state_of
-from server.errors import InvalidInput, MasteryError, ServiceUnavailable, Unauthenticated
+from server.errors import (
+    InvalidInput,
+    MasteryError,
+    ServiceUnavailable,
+    Unauthenticated,
+    UnsupportedContentEncoding,
+)
 from server.stores.database import ConstraintViolated, ValueRefused
 
 log = structlog.get_logger(__name__)
@@ -88,9 +94,11 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
         headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if isinstance(error, ServiceUnavailable):
         headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_seconds))
+    if isinstance(error, UnsupportedContentEncoding):
+        headers[hdrs.ACCEPT_ENCODING] = "gzip, deflate"
     if isinstance(error, InvalidInput):
         problem["errors"], problem["unlisted"] = error.errors, error.unlisted
-    return problem_response(
+    response = problem_response(
         status=error.status,
         title=error.title,
         detail=error.detail,
@@ -99,6 +107,9 @@ def _answer(request: web.Request, error: MasteryError) -> web.Response:
         headers=headers,
         **problem,
     )
+    if error.ends_connection:
+        response.force_close()
+    return response
 
 
 def _answer_http(request: web.Request, error: web.HTTPException) -> web.Response:

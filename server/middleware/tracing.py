@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
 from server.api.state import STATE, RequestState
 from server.middleware.client import Clients
+from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.ratelimit.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
@@ -25,46 +24,24 @@ if TYPE_CHECKING:  # the packages it needs are an extra
     from server.telemetry.span_export import SpanExport
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
-# Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
-_random_bits = random.Random().getrandbits  # noqa: S311
-_REQUEST_ID, _TRACE_ID, _TRACEPARENT = map(istr, ("X-Request-ID", "X-Trace-ID", "traceparent"))
-_SERVER_TIMING, _RESPONSE_TIME = map(istr, ("Server-Timing", "X-Response-Time"))
-_RATING, _CACHE = map(istr, ("X-Performance-Rating", "X-Cache"))
-_HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
+_REQUEST_ID, _TRACEPARENT, _CACHE = map(istr, ("X-Request-ID", "traceparent", "X-Cache"))
 
 
 def tracing(
     *,
-    rating_good_ms: float,
-    rating_poor_ms: float,
-    hsts: bool,
+    headers: StandardHeaders,
     trusted: TrustedProxies,
     spans: SpanExport | None = None,
 ) -> Middleware:
     """The middleware.
 
     Args:
-        rating_good_ms: faster answers are rated Good.
-        rating_poor_ms: from here on they are Poor.
-        hsts: tell browsers to come back by HTTPS only.
+        headers: what every response gets.
         trusted: whose word on a client's address counts.
         spans: exports each request as a trace.
     """
-    fixed = [
-        (istr("X-Content-Type-Options"), "nosniff"),
-        (istr("Referrer-Policy"), "no-referrer"),
-        (istr("X-Frame-Options"), "DENY"),
-        (hdrs.SERVER, "mastery"),
-    ]
-    if hsts:
-        fixed.append((istr("Strict-Transport-Security"), _HSTS))
     access_log = AccessLog()
     clients = Clients(trusted)
-
-    def rating_of(total_ms: float) -> str:
-        if total_ms < rating_good_ms:
-            return "Good"
-        return "Needs Improvement" if total_ms < rating_poor_ms else "Poor"
 
     def write_line(
         request: web.Request,
@@ -122,17 +99,9 @@ def tracing(
             write_line(request, state, context, timings, timings.read(), 499, 0, span)
             raise
         elapsed = timings.read()
-        trace_id = request_id if parent is None else parent.trace_id
         # At once, and added: none of them is set by anyone else, so none has to be looked for.
-        told = [
-            (_REQUEST_ID, request_id),
-            (_TRACE_ID, trace_id),
-            (_SERVER_TIMING, server_timing(elapsed)),
-            (_RESPONSE_TIME, f"{elapsed.total}ms"),
-            (_RATING, rating_of(elapsed.total_ms)),
-            *state.limit_headers,
-            *fixed,
-        ]
+        told = headers.of(request_id, request_id if parent is None else parent.trace_id, elapsed)
+        told += state.limit_headers
         if timings.cache_outcome is not None:
             told.append((_CACHE, timings.cache_outcome))
         response.headers.extend(told)
@@ -144,12 +113,12 @@ def tracing(
     return trace
 
 
-def request_id_of(request: web.Request) -> str:
+def request_id_of(request: web.BaseRequest) -> str:
     """The caller's request id where it is one we accept; a new one otherwise."""
     offered = request.headers.get(_REQUEST_ID)
     if offered is not None and _ACCEPTED_ID.fullmatch(offered):
         return offered
-    return f"req_{_random_bits(128):032x}"
+    return new_request_id()
 
 
 def trace_context_of(request: web.Request) -> TraceContext | None:
@@ -158,14 +127,6 @@ def trace_context_of(request: web.Request) -> TraceContext | None:
     if offered is None:
         return None
     return parse_trace_context(offered, request.headers.getall("tracestate", ()))
-
-
-def server_timing(elapsed: Elapsed) -> str:
-    """The Server-Timing header (W3C): the total, and each part that happened, in milliseconds."""
-    field = f"total;dur={elapsed.total}"
-    for part, milliseconds in elapsed.parts.items():
-        field += f", {part};dur={milliseconds}"
-    return field
 
 
 def route_template(request: web.Request) -> str:

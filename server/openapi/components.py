@@ -128,13 +128,18 @@ PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
         401: ("Unauthorized", "Nobody that the service knows is asking.", ("WWW-Authenticate",)),
         403: ("Forbidden", "The caller's role does not allow this.", ()),
         404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
+        408: ("RequestTimeout", "The body did not arrive in time; the connection is closed.", ()),
         409: ("Conflict", "The request contradicts what is stored.", ()),
         413: (
             "ContentTooLarge",
             "The body is larger than 1 MiB; an import's, than 10 MiB or 100,000 rows: see `code`.",
             (),
         ),
-        415: ("UnsupportedMediaType", "The Content-Type is not one of this operation's.", ()),
+        415: (
+            "UnsupportedMediaType",
+            "The Content-Type or Content-Encoding is not one of this operation's.",
+            (),
+        ),
         422: (
             "UnprocessableContent",
             "The Idempotency-Key belongs to another request, or there is no such time zone: see `code`.",

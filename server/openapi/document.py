@@ -43,7 +43,7 @@ _TAGS = {
     "Documentation": ("/api/openapi.json", "/api/docs"),
 }
 _FILES = {"/api/docs/{file}": documentation.asset_names, "/dashboard/{file}": dashboard.asset_names}
-_IDEMPOTENT_STATUSES = {413, 422}
+_IDEMPOTENT_STATUSES = {408, 413, 415, 422}
 
 
 @functools.cache
@@ -144,7 +144,7 @@ def _implied_errors(route: Route, operation: Operation) -> set[int]:
     if _PLACE.search(route.path):
         statuses |= {404}
     if operation.bodies:
-        statuses |= {413, 415}
+        statuses |= {408, 413, 415}
     if is_idempotent(route):
         statuses |= _IDEMPOTENT_STATUSES
     return statuses

@@ -137,6 +137,20 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        # Connections.
+        self.http_connections = gauge(
+            "http_connections", "Open connections of clients, over all workers.", multiprocess_mode="livesum"
+        )
+        self.http_idle_connections_closed = counter(
+            "http_idle_connections_closed_total",
+            "Idle connections closed early, to make room for new ones.",
+        )
+        self.http_refusals = counter(
+            "http_refusals_total",
+            "Requests and connections refused before the application, by reason.",
+            ["reason"],
+        )
+
         # The service itself.
         self.service_up = gauge(
             "service_up",

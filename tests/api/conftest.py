@@ -12,12 +12,12 @@ from uuid import UUID
 import psycopg2
 import pytest
 import redis
-from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp import AiohttpClient
 
 from server.api.services import SERVICES, Services
-from server.app import create_app
+from server.app import create_app, service_runner
 from server.domain.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
 from server.tools.embedded import EmbeddedServer
@@ -172,6 +172,13 @@ def course(database_url: str) -> Course:
     return made
 
 
+class ServiceServer(TestServer):
+    """The application on the connections that it has in production."""
+
+    async def _make_runner(self, **_options: Any) -> web.AppRunner:
+        return service_runner(self.app)
+
+
 StartApi = Callable[[Settings], Awaitable[Api]]
 
 
@@ -180,7 +187,7 @@ def start_api(aiohttp_client: AiohttpClient, people: dict[str, Caller]) -> Start
     """Start a service with settings of the test's own; stopped when the test ends."""
 
     async def start(settings: Settings) -> Api:
-        return Api(await aiohttp_client(create_app(settings)), people)
+        return Api(await aiohttp_client(ServiceServer(create_app(settings))), people)
 
     return start
 

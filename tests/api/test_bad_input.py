@@ -241,7 +241,7 @@ async def test_a_body_above_one_mebibyte_is_413(api: Api) -> None:
 
 async def test_compression_that_is_none_is_400(api: Api) -> None:
     """A body that is not compressed as it says is the client's mistake."""
-    for encoding in ("gzip", "deflate", "foo"):
+    for encoding in ("gzip", "deflate"):
         for route in ("POST /api/auth/login", "POST /api/progress/cards"):
             headers = {
                 "Content-Type": "application/json",

@@ -1,0 +1,294 @@
+"""A connection of aiohttp's server with deadlines, and with refusals in the service's own form.
+
+`web.RequestHandler` is public, and so are the methods that are overridden here; but when a head has been read, when a
+connection is idle and how it is ended without an answer of aiohttp's own can be seen only in its private attributes.
+All use of them is in this module, and `tests/connections/test_protocol.py` names the version it was written for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import _ErrInfo
+
+from server.connections.expectations import meet_expectations
+from server.connections.refusals import (
+    CROWDED,
+    FAILED,
+    LARGE_HEADER,
+    MALFORMED,
+    MAX_FIELD_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    SLOW_HEAD,
+    Refusal,
+    Refused,
+    refusal_of,
+)
+from server.connections.table import Connections
+from server.middleware.tracing import request_id_of
+
+log = structlog.get_logger(__name__)
+
+# What the platforms and orchestrators ask to learn whether the service lives.
+PROBES = frozenset({"/livez", "/readyz", "/api/health"})
+# How long the rest of a body is read and dropped after its answer, so that the client gets to read that.
+_LINGER_SECONDS = 5.0
+# Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
+KEEPALIVE_SECONDS = 95
+
+_parse = web.RequestHandler.data_received
+
+
+class Connection(web.RequestHandler):
+    """One client's connection.
+
+    Args:
+        manager: aiohttp's server.
+        connections: of the same worker; it keeps the deadlines and the bound.
+        options: of `web.RequestHandler`.
+    """
+
+    __slots__ = ("_connections", "_head_bytes", "_head_started", "_requests_before_head", "is_spare")
+
+    def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._connections = connections
+        # When the first byte of a head came that is not complete, in the seconds of `perf_counter`.
+        self._head_started: float | None = None
+        self._head_bytes = 0
+        self._requests_before_head = 0
+        # Set by `Connections`: over the bound, for health probes only.
+        self.is_spare = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head, of which the connection itself counts as the first byte."""
+        super().connection_made(transport)
+        self._head_started = perf_counter()
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed."""
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived. The way of a whole request, which is nearly every one, is the first half."""
+        waiter = self._waiter
+        if waiter is None:
+            self._receive_meanwhile(data)
+            return
+        try:
+            _parse(self, data)
+        except Exception:  # noqa: BLE001 - what a parser fails at must not end in asyncio's log
+            self.refuse(MALFORMED)
+            return
+        if not waiter.done():
+            self._expect_head(data)
+        elif self._head_started is not None:
+            self._end_head()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse what the parser did not understand; it closes the connection.
+
+        Raises:
+            ConnectionError: always, for the answer is written already: the connection has no more to do.
+        """
+        del message  # it quotes the client
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size == 0:
+            if isinstance(exc, HttpProcessingError):
+                self.refuse(refusal_of(exc))
+            elif isinstance(exc, Refused):
+                self.refuse(exc.refusal, request_id=request_id_of(request))
+            else:
+                log.error("http.unhandled_error", exc_info=exc, **{"http.status": status})
+                self.refuse(FAILED)
+        raise ConnectionError("The answer is written.")
+
+    def log_exception(self, *args: Any, exc_info: Any = None, **options: Any) -> None:
+        """Log what is our mistake; a body that came to a bad end after its answer is not."""
+        if not isinstance(exc_info, (web.RequestPayloadError, ConnectionError)):
+            super().log_exception(*args, exc_info=exc_info, **options)
+
+    def refuse(self, refusal: Refusal, *, request_id: str | None = None) -> None:
+        """Answer without the application, and close.
+
+        The writing side is closed at once. What still comes is ignored for a moment: a connection that is closed with
+        unread bytes is reset, and then the client may never see the answer.
+        """
+        transport = self.transport
+        if transport is None or self._force_close:
+            return
+        answer = self._connections.refusals.answer(
+            refusal, self.peer, started=self._head_started, request_id=request_id
+        )
+        self._force_close = True  # and with that, nothing is parsed or answered any more
+        transport.write(answer)
+        if transport.can_write_eof():
+            transport.write_eof()
+        if self._waiter is not None:
+            self._waiter.cancel()
+        self._connections.linger(self)
+
+    async def handle_spare(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Handle a request of a connection over the bound: there is always room for a health probe."""
+        manager = self._manager
+        if manager is not None and (request.path in PROBES or self._connections.promote(self)):
+            return await manager.request_handler(request)
+        raise Refused(CROWDED)
+
+    def make_spare(self) -> None:
+        """Serve nothing but health probes here, until there is room."""
+        self.is_spare = True
+        self._request_handler = self.handle_spare
+
+    def make_ordinary(self) -> None:
+        """Serve everything."""
+        self.is_spare = False
+        if self._manager is not None:
+            self._request_handler = self._manager.request_handler
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the other end."""
+        name = self.peername
+        return str(name[0]) if isinstance(name, tuple) else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being handled, or has been read and will be."""
+        return self._waiter is None or self._waiter.done()
+
+    @property
+    def is_in_head(self) -> bool:
+        """Whether a part of a head has arrived, and not all of it."""
+        return (
+            self._head_started is not None
+            and self._head_bytes > 0
+            and self._request_count == self._requests_before_head
+        )
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing is under way, in the seconds of the loop's clock; None while something is."""
+        if self.is_busy or self.is_in_head or self._force_close:
+            return None
+        return self._next_keepalive_close_time - self.keepalive_timeout
+
+    def give_up_head(self) -> None:
+        """Answer that the head has not come in time."""
+        if self._request_count == self._requests_before_head:
+            self.refuse(SLOW_HEAD)
+
+    def _expect_head(self, data: bytes) -> None:
+        """These bytes belong to a head that is not complete."""
+        if self._head_started is None:
+            if not data.strip(b"\r\n"):  # what some clients send after a body
+                return
+            self._head_started = perf_counter()
+            self._head_bytes = 0
+            self._requests_before_head = self._request_count
+            self._connections.head_started(self)
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.refuse(LARGE_HEADER)
+
+    def _end_head(self) -> None:
+        self._head_started = None
+        self._connections.head_ended(self)
+
+    def _receive_meanwhile(self, data: bytes) -> None:
+        """Parse what arrives while a request is handled: the rest of its body, or what comes after it."""
+        if self._force_close:
+            return
+        body = self._unfinished_body()
+        before = self._request_count
+        try:
+            _parse(self, data)
+        except Exception:  # noqa: BLE001 - see above
+            self.refuse(MALFORMED)
+            return
+        if self._request_count == before:
+            if body is None and (self._current_request is not None or self._head_started is not None):
+                self._expect_head(data)
+        elif body is not None and not body.is_eof() and isinstance(self._messages[-1][0], _ErrInfo):
+            # The parser has given up within this body, and does not say so to those who wait for it.
+            self._messages.pop()
+            body.set_exception(web.RequestPayloadError("The body is malformed."))
+        elif self._head_started is not None:
+            self._end_head()
+
+    def _unfinished_body(self) -> StreamReader | None:
+        """The body that is being received."""
+        if self._messages:
+            body: StreamReader = self._messages[-1][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return None
+        return None if body.is_eof() else body
+
+
+class ConnectionServer(web.Server):
+    """What makes a connection of each that is accepted.
+
+    Args:
+        plain: aiohttp's server of the application.
+        make_connections: called on the loop that serves.
+    """
+
+    def __init__(self, plain: web.Server, make_connections: Callable[[], Connections]) -> None:
+        super().__init__(
+            meet_expectations(plain.request_handler),
+            request_factory=plain.request_factory,
+            handler_cancellation=False,  # a client that hangs up does not undo half a write
+        )
+        self._table = make_connections()
+
+    def __call__(self) -> Connection:
+        """A connection that is not made yet."""
+        return Connection(
+            self,
+            self._table,
+            loop=self._loop,
+            access_log=None,  # the tracing middleware writes the one line
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            lingering_time=_LINGER_SECONDS,
+            auto_decompress=False,  # by `read_content`, which knows when to stop
+        )
+
+
+class ServiceRunner(web.AppRunner):
+    """Runs an application on connections with deadlines.
+
+    Args:
+        app: the application.
+        make_connections: called on the loop that serves.
+        options: of `web.AppRunner`.
+    """
+
+    def __init__(
+        self, app: web.Application, make_connections: Callable[[], Connections], **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._make_connections = make_connections
+
+    async def _make_server(self) -> web.Server:
+        return ConnectionServer(await super()._make_server(), self._make_connections)

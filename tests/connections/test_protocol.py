@@ -1,0 +1,114 @@
+"""What the connection uses of aiohttp beyond its public names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+from aiohttp import web, web_protocol
+
+from server.connections.protocol import Connection, ServiceRunner
+from server.connections.refusals import RefusalWriter
+from server.connections.table import Connections
+from server.middleware.standard_headers import StandardHeaders
+from server.settings import Settings
+from server.telemetry.metrics import Metrics
+from tests.connections.raw import get
+from tests.test_settings import GOOD
+from tests.waiting import wait_until
+
+# Of RequestHandler.
+PRIVATE = {
+    "_current_request", "_force_close", "_manager", "_messages", "_next_keepalive_close_time", "_request_count",
+    "_request_handler", "_waiter",
+}  # fmt: skip
+
+
+def test_share_10_the_private_names_are_those_of_this_version() -> None:
+    """Aiohttp 3.14 has them all; when this fails after an update, read its web_protocol.py before this is changed."""
+    assert aiohttp.__version__.startswith("3.14.")
+    assert set() == PRIVATE - set(web.RequestHandler.__slots__)
+    assert hasattr(web_protocol, "_ErrInfo")
+    assert callable(web.AppRunner._make_server)
+    assert callable(Connection.handle_error)
+
+
+@dataclass
+class Small:
+    """An application whose one handler waits, on connections with short deadlines."""
+
+    port: int
+    table: Connections
+    entered: asyncio.Event
+    finish: asyncio.Event
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Small]:
+    """It, listening."""
+    entered, finish = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request: web.Request) -> web.Response:
+        entered.set()
+        await finish.wait()
+        return web.Response(text="done")
+
+    metrics = Metrics()
+    table = Connections(
+        RefusalWriter(StandardHeaders(Settings.from_env(GOOD)), metrics), metrics, limit=10, head_seconds=0.1
+    )
+    app = web.Application()
+    app.router.add_get("/slow", slow)
+    runner = ServiceRunner(app, lambda: table)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield Small(site.port, table, entered, finish)
+    finish.set()
+    await runner.cleanup()
+
+
+async def test_share_08_a_head_that_is_begun_behind_a_request_has_its_deadline(small: Small) -> None:
+    """What arrives while a request is handled is answered after it, with 408 if it is no whole head by then."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+    writer.write(get("/slow"))
+    await small.entered.wait()
+    writer.write(b"GET /sl")
+    await wait_until(lambda: len(small.table._heads) == 1, "the second head has begun")
+    small.finish.set()
+    received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in received
+    writer.close()
+
+
+async def test_share_08_a_request_behind_another_is_served(small: Small) -> None:
+    """A second request that arrives in two parts during the first is whole, and nothing is awaited any more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+    writer.write(get("/slow"))
+    await small.entered.wait()
+    writer.write(b"GET /sl")
+    await wait_until(lambda: len(small.table._heads) == 1, "the second head has begun")
+    writer.write(b"ow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    await wait_until(lambda: len(small.table._heads) == 0, "the second head has ended")
+    small.finish.set()
+    assert 2 == (await reader.read()).count(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_share_08_connections_leave_nothing_behind(small: Small) -> None:
+    """However they end, nothing is kept of them, and no timer runs."""
+    small.finish.set()
+    for sent in (b"", b"GET /sl", get("/slow", "Connection: close"), b"\0\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+        writer.write(sent)
+        if sent:
+            await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    await wait_until(lambda: len(small.table) == 0, "all are closed")
+    await wait_until(lambda: small.table._timer is None, "the timer has ended")
+    assert not any((small.table._heads, small.table._lingering, small.table._spare))
