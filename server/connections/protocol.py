@@ -56,7 +56,7 @@ class Connection(web.RequestHandler):
         options: of `web.RequestHandler`.
     """
 
-    __slots__ = ("_connections", "_head_bytes", "_head_started", "_requests_before_head", "is_spare")
+    __slots__ = ("_body", "_connections", "_head_bytes", "_head_started", "_requests_before_head", "is_spare")
 
     def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -65,6 +65,8 @@ class Connection(web.RequestHandler):
         self._head_started: float | None = None
         self._head_bytes = 0
         self._requests_before_head = 0
+        # Of the latest request: what arrives belongs to it until it is complete.
+        self._body: StreamReader | None = None
         # Set by `Connections`: over the bound, for health probes only.
         self.is_spare = False
 
@@ -92,7 +94,10 @@ class Connection(web.RequestHandler):
             return
         if not waiter.done():
             self._expect_head(data)
-        elif self._head_started is not None:
+            return
+        if self._messages:
+            self._body = self._messages[-1][1]
+        if self._head_started is not None:
             self._end_head()
 
     def handle_error(
@@ -216,32 +221,25 @@ class Connection(web.RequestHandler):
         """Parse what arrives while a request is handled: the rest of its body, or what comes after it."""
         if self._force_close:
             return
-        body = self._unfinished_body()
+        body = self._body
         before = self._request_count
+        is_within_body = body is not None and not body.is_eof()
         try:
             _parse(self, data)
         except Exception:  # noqa: BLE001 - see above
             self.refuse(MALFORMED)
             return
         if self._request_count == before:
-            if body is None and (self._current_request is not None or self._head_started is not None):
+            if not is_within_body:
                 self._expect_head(data)
-        elif body is not None and not body.is_eof() and isinstance(self._messages[-1][0], _ErrInfo):
+            return
+        message, self._body = self._messages[-1]
+        if body is not None and not body.is_eof() and isinstance(message, _ErrInfo):
             # The parser has given up within this body, and does not say so to those who wait for it.
             self._messages.pop()
             body.set_exception(web.RequestPayloadError("The body is malformed."))
         elif self._head_started is not None:
             self._end_head()
-
-    def _unfinished_body(self) -> StreamReader | None:
-        """The body that is being received."""
-        if self._messages:
-            body: StreamReader = self._messages[-1][1]
-        elif self._current_request is not None:
-            body = self._current_request.content
-        else:
-            return None
-        return None if body.is_eof() else body
 
 
 class ConnectionServer(web.Server):
