@@ -52,7 +52,10 @@ class Email(fields.Email):
     ) -> str:
         if isinstance(value, str) and len(value) > LONGEST_EMAIL:
             raise ValidationError(f"Longer than maximum length {LONGEST_EMAIL}.")
-        return normal_email(super()._deserialize(value, attr, data, **options))
+        text: str = super()._deserialize(value, attr, data, **options)
+        if text != text.strip():  # a login forgives blanks; an account is not made by mistake
+            raise self.make_error("invalid")
+        return normal_email(text)
 
 
 class Integer(fields.Integer):

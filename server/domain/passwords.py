@@ -8,6 +8,7 @@ import secrets
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -100,13 +101,19 @@ class Passwords:
         return self._hasher.check_needs_rehash(password_hash)
 
     def _check(self, password_hash: str | None, password: str) -> bool:
+        if password_hash is not None:
+            with suppress(ValueError):  # what is no hash takes as long as none
+                return self._is_hash_of(password, password_hash)
+        self._is_hash_of(password, self._nobodys_hash)
+        return False
+
+    def _is_hash_of(self, password: str, password_hash: str) -> bool:
         try:
-            if password_hash is not None and extract_parameters(password_hash).parallelism > 1:
+            if extract_parameters(password_hash).parallelism > 1:
                 return _matches_in_one_thread(password_hash, password)
-            self._hasher.verify(password_hash or self._nobodys_hash, password)
-        except (VerificationError, ValueError):  # not this password's hash, or no hash at all
+            return self._hasher.verify(password_hash, password)
+        except VerificationError:
             return False
-        return password_hash is not None
 
     async def _in_turn(self, work: Callable[[], Result], wanted: Wanted) -> Result:
         await self._take_turn(wanted)

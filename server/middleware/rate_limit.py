@@ -72,7 +72,7 @@ def rate_limit(
         began = perf_counter()
         try:
             # Never the client's request id: repeating it would return the first verdict without being charged.
-            decision = await limiter.decide(charges, request_id=charge_id, meanwhile=meanwhile)
+            decision = await limiter.decide(charges, request_id=charge_id, is_new=True, meanwhile=meanwhile)
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
         request_id = state.request_id

@@ -107,6 +107,7 @@ class Limiter:
         charges: Sequence[Charge],
         *,
         request_id: str | None = None,
+        is_new: bool = False,
         meanwhile: Callable[[], None] | None = None,
     ) -> Decision:
         """Make all charges of a request, or none.
@@ -116,6 +117,8 @@ class Limiter:
                 the same ones often passes them as `PreparedCharges`.
             request_id: a repetition gets the first verdict and is charged once. Never one that a client
                 chose: who repeats it pays nothing.
+            is_new: the request id was made for this decision, to refund it: there can't be a first verdict, so a
+                refusal may come from memory.
             meanwhile: called if Redis is going to be asked: what it asks Redis travels in the same write.
 
         Raises:
@@ -125,11 +128,12 @@ class Limiter:
         if not charges:
             return Decision(True, (), "redis")
         now = monotonic()
-        decision = self._decide_at_once(charges, request_id, now)
+        may_repeat = request_id is not None and not is_new
+        decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
         if decision is None:
             if meanwhile is not None:
                 meanwhile()
-            decision = await self._decide_in_turn(charges, request_id, now)
+            decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
         self._report(decision, now)
         return decision
 
@@ -194,16 +198,16 @@ class Limiter:
         """The limits have changed: ask Redis again about everyone who was refused."""
         self._denials.forget()
 
-    def _decide_at_once(
-        self, charges: PreparedCharges, request_id: str | None, now: float
-    ) -> Decision | None:
-        """The decision, if Redis need not, or must not, be asked."""
-        if request_id is None and (decision := self._denials.find(charges, now)) is not None:
+    def _decide_at_once(self, charges: PreparedCharges, now: float, *, may_repeat: bool) -> Decision | None:
+        """The decision, if Redis need not, or must not, be asked; for what may be a repetition it has to be."""
+        if not may_repeat and (decision := self._denials.find(charges, now)) is not None:
             self._generation.look_again(now)
             return decision
         return self._outage.decide(charges, now, owed=True) if self._outage.concerns(charges) else None
 
-    async def _decide_in_turn(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
+    async def _decide_in_turn(
+        self, charges: PreparedCharges, request_id: str | None, now: float, *, may_repeat: bool
+    ) -> Decision:
         client = charges.keys[0]
         decision: Decision | None = None
         if not self._crowds.enter(client):
@@ -212,7 +216,7 @@ class Limiter:
             if not is_my_turn:
                 return self._outage.decide(charges, now, owed=True)
             # Meanwhile the answer may have become known.
-            decision = self._decide_at_once(charges, request_id, now)
+            decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
         room, refused, failed = None, False, False
         try:
             if decision is None:

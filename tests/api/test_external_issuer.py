@@ -175,6 +175,22 @@ async def test_an_address_that_has_an_account_is_not_taken_over(external_api: Ap
     assert "user" == user["role"]
 
 
+async def test_share_15_other_spellings_of_an_address_are_taken_too(
+    external_api: Api, issuer: Issuer, settings: Settings
+) -> None:
+    """What NFKC makes equal is one address, also where it was stored before addresses were normalised."""
+    run_sql(
+        settings.database_url, "UPDATE users SET email = '\uff4fther@example.com' WHERE email LIKE 'other%'"
+    )
+    for person, email in (
+        ("one", "\uff21dmin@example.com"), ("two", "other@example.com"), ("three", "\uff4fther@example.com"),
+    ):  # fmt: skip
+        status, user = await me(external_api, issuer.token(person, email=email))
+        assert (200, True) == (status, user["email"].endswith("@external.invalid"))
+    _, user = await me(external_api, issuer.token("four", email=" Gr\uff41ce@Example.com "))
+    assert "grace@example.com" == user["email"]
+
+
 async def test_both_issuers_serve_at_the_same_time(external_api: Api, issuer: Issuer) -> None:
     """The service's own tokens go on working."""
     assert 200 == (await me(external_api, issuer.token()))[0]

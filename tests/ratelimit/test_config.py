@@ -8,6 +8,8 @@ import pytest
 
 from server.ratelimit.config import RateLimits, RateLimitsError, load_rate_limits, parse_rate_limits
 from server.ratelimit.policies import MAX_LIMIT, MAX_WINDOW_MS, Policy
+from server.ratelimit.presets import CHARGINGS, SubjectKind, stays_charged
+from server.routes import limit_groups
 
 PROJECT = Path(__file__).parents[2]
 ROUTE_GROUPS = (
@@ -149,6 +151,73 @@ def test_a_wrong_key_or_word_is_named_with_its_line(line: str, complaint: str) -
     (problem,) = problems_of(with_policy(line))
     assert problem.startswith("limits.toml:4: ")
     assert complaint in problem
+
+
+CHARGED = """
+[policies.guesses]
+limit = 5
+window = "15m"
+subject = "email"
+[groups.login]
+policies = ["guesses"]
+charge = {charge}
+"""
+
+
+@pytest.mark.parametrize("charge", ["all", "failures", "successes"])
+def test_share_04_a_group_says_which_requests_stay_charged(charge: str) -> None:
+    """All of them unless it says otherwise."""
+    limits = parse(CHARGED.format(charge=f'"{charge}"'))
+    assert (charge, "all") == (limits.charging_of("login"), limits.charging_of("*"))
+    assert "all" == parse(CHARGED.replace("charge = {charge}", "")).charging_of("login")
+
+
+@pytest.mark.parametrize(
+    ("charge", "complaint"),
+    [
+        ('"failure"', 'did you mean "failures"?'),
+        ("true", "there are all, failures, successes"),
+        ("[]", "there are"),
+    ],
+)
+def test_share_04_any_other_charge_is_refused_with_its_line(charge: str, complaint: str) -> None:
+    """What it is, what it could have been, and where it stands."""
+    (problem,) = problems_of(CHARGED.format(charge=charge))
+    assert problem.startswith(f"limits.toml:8: groups.login.charge: {charge} is not valid; ")
+    assert complaint in problem
+
+
+def test_share_04_a_policy_counts_what_its_requests_name() -> None:
+    """By e-mail where the body names one: anywhere else it would count nobody, and say nothing."""
+    text = CHARGED.format(charge='"failures"')
+    parse_rate_limits(text, file="limits.toml", required_groups={"login": frozenset({"email"})})
+    for kinds in (frozenset[SubjectKind](), frozenset[SubjectKind]({"token-family"})):
+        with pytest.raises(RateLimitsError) as caught:
+            parse_rate_limits(text, file="limits.toml", required_groups={"login": kinds})
+        assert (
+            'limits.toml:7: groups.login.policies: "guesses" counts by email, and these requests name none',
+        ) == caught.value.problems
+
+
+def test_share_04_the_routes_name_what_their_policies_count() -> None:
+    """The file of the service and the one for load tests fit the routes."""
+    for folder in ("config", "bench"):
+        load_rate_limits(PROJECT / folder / "ratelimits.toml", required_groups=limit_groups())
+
+
+def test_share_04_what_stays_charged() -> None:
+    """By the answer: what was not judged is neither a failure nor a success."""
+    kept = {
+        charge: [
+            status
+            for status in (200, 304, 400, 401, 413, 422, 429, 499, 500, 503)
+            if stays_charged(charge, status)
+        ]
+        for charge in CHARGINGS
+    }
+    assert [400, 401, 413, 422, 429] == kept["failures"]
+    assert [200, 304] == kept["successes"]
+    assert 10 == len(kept["all"])
 
 
 def test_every_problem_is_told_at_once_in_the_order_of_the_file() -> None:

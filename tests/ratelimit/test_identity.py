@@ -18,6 +18,7 @@ from server.ratelimit.identity import (
     subject_of_user,
     wider_subject_of_address,
 )
+from server.ratelimit.subjects import subject_of_family
 
 NOBODY = TrustedProxies.parse("")
 ONE_HOP = TrustedProxies.parse("1")
@@ -317,6 +318,9 @@ USER = "0b7d4f2e-58c5-4d38-9d5c-2f6a4a3a1c11"
         ("ip:2001:db8:1::/48", "ip:2001:db8:1::/48"),
         ("email:Ada@example.org", subject_of_email("ada@example.org")),
         (subject_of_email("ada@example.org"), subject_of_email("ada@example.org")),
+        ("email:\uff21da@example.org ", subject_of_email("ada@example.org")),
+        ("family:00000000-0000-0000-0000-000000000001", subject_of_family(UUID(int=1).bytes)),
+        (subject_of_family(b"a family"), subject_of_family(b"a family")),
     ],
 )
 def test_point_13_a_subject_is_read_as_it_is_counted(text: str, subject: str) -> None:

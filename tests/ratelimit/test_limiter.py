@@ -95,6 +95,24 @@ async def test_point_15_peek_charges_nothing(limiter: Limiter, subject: str) -> 
     assert [(9, 999)] * 3 == [tuple(one.remaining for one in look.verdicts) for look in looks]
 
 
+async def test_share_04_what_is_charged_to_be_given_back_is_refused_from_memory(
+    limiter: Limiter, link: RedisLink, subject: str
+) -> None:
+    """A request id made for the decision has no first verdict: a flood costs Redis nothing, and a refund ends it."""
+    charge = Charge(Policy("two", 2, 600_000), "g", subject)
+    for number in range(2):
+        assert (await limiter.decide([charge], request_id=f"{number}", is_new=True)).allowed
+    assert "redis" == (await limiter.decide([charge], request_id="2", is_new=True)).source
+    keys = await link.execute("DBSIZE")
+    for number in range(3, 20):
+        refused = await limiter.decide([charge], request_id=f"{number}", is_new=True)
+        assert ("local-deny", False) == (refused.source, refused.allowed)
+    assert keys == await link.execute("DBSIZE")
+    assert (await limiter.decide([charge], request_id="0")).allowed, "a repetition gets the first verdict"
+    assert [1, 0] == [await limiter.refund([charge], request_id="0") for _ in range(2)]
+    assert (await limiter.decide([charge], request_id="20", is_new=True)).allowed
+
+
 async def test_point_15_reset_gives_everything_back(limiter: Limiter, subject: str) -> None:
     """A refused client that is reset is allowed at once, although its refusal was remembered."""
     charge = Charge(Policy("one", 1, 60_000), "g", subject)
