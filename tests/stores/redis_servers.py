@@ -14,7 +14,7 @@ import pytest
 
 from server.stores.redis_link import RedisLink, RedisUnavailable
 from server.stores.scripts import Script
-from server.tools.embedded import find_redis_server
+from server.tools.embedded import bundled_servers, find_redis_server
 
 
 def script_of(source: bytes) -> Script:
@@ -26,8 +26,8 @@ ADD = script_of(b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
 
 def redis_binaries() -> list[Path]:
-    """The redis-servers to test against: the embedded one, MASTERY_TEST_REDIS, and the PATH's."""
-    found = [find_redis_server()]
+    """The servers to test against: those of packages (Valkey 9, Redis 6.2), MASTERY_TEST_REDIS, and the PATH's."""
+    found = bundled_servers() or [find_redis_server()]
     for more in (os.environ.get("MASTERY_TEST_REDIS"), shutil.which("redis-server")):
         if more and Path(more) not in found:
             found.append(Path(more))

