@@ -45,7 +45,7 @@ BODIES: list[tuple[str, dict[str, Any], dict[str, list[Any]]]] = [
         {"email": EMAIL, "password": PASSWORD, "name": "Ada"},
         {
             "email": [*NO_TEXT, "", "ada", "ada@", "@example.com", "a b@example.com", "a\0@example.com",
-                      f"{'a' * 250}@example.com", "ada\n@example.com"],
+                      f"{'a' * 250}@example.com", "ada\n@example.com", "ada@example.com\n"],
             "password": [*NO_TEXT, "", "x" * 11, "x" * 129],
             "name": [1, True, [], {}, "", "   ", "x" * 256, "a\0b"],
         },
