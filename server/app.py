@@ -188,7 +188,7 @@ def create_app(settings: Settings) -> web.Application:
         sessions=Sessions(database),
         bookmarks=Bookmarks(database),
         analytics=Analytics(database),
-        writer=Writer(database, cache),
+        writer=Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000),
     )
     rules.update(add_routes(app))
     app[RULES] = rules

@@ -64,7 +64,8 @@ async def write(request: web.Request, work: Work, *, body: bytes | None = None) 
     async def once(unit: Unit) -> Answer:
         return await work(unit) if keyed is None else await answer_once(unit, keyed, work)
 
-    return _response(await services_of(request).writer.run(once))
+    user_id = caller_of(request).user_id
+    return _response(await services_of(request).writer.run(once, user_id=user_id))
 
 
 async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedRequest | None:

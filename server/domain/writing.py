@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+from uuid import UUID
 
+from server.domain.turns import Turns
 from server.stores.cache import Cache
 from server.stores.database import Database, Transaction
 from server.stores.tombstones import Successor
@@ -33,22 +35,42 @@ class Unit:
 
 
 class Writer:
-    """Runs writes, from the first statement to the last consequence."""
+    """Runs writes, from the first statement to the last consequence.
 
-    def __init__(self, database: Database, cache: Cache) -> None:
+    Args:
+        database: where they happen.
+        cache: what they make stale.
+        wait_seconds: how long a user's write waits for the others of that user; of these, no more go on at once than
+            half of the pool's connections, and two are enough: one has the user's row, and one is on its way there.
+    """
+
+    def __init__(self, database: Database, cache: Cache, *, wait_seconds: float = 5.0) -> None:
         self._database = database
         self._cache = cache
+        self._turns = Turns(at_once=max(1, min(2, database.pool_limit // 2)), wait_seconds=wait_seconds)
 
-    async def run(self, work: Callable[[Unit], Awaitable[Result]]) -> Result:
-        """Do the work in a transaction; after the commit, and before this returns, nobody reads what it made stale.
+    async def run(self, work: Callable[[Unit], Awaitable[Result]], *, user_id: UUID | None = None) -> Result:
+        """Do the work in a transaction, when it is the user's turn; afterwards nobody reads what it made stale.
 
         Args:
             work: may run twice (after a deadlock, or a connection that was lost), each time on a unit of its own.
+            user_id: who writes; None where nobody's row is locked.
 
         Raises:
+            TooManyAtOnce: the user's other writes take too long.
             MasteryError: what the work raises; nothing has happened then.
             DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
         """
+        if user_id is None:
+            return await self._run(work)
+        await self._turns.take(user_id)
+        try:
+            return await self._run(work)
+        finally:
+            self._turns.give_back(user_id)
+
+    async def _run(self, work: Callable[[Unit], Awaitable[Result]]) -> Result:
+        """Do the work in a transaction; after the commit, and before this returns, nobody reads what it made stale."""
         unit: Unit | None = None
         is_committed = False
 

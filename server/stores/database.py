@@ -164,6 +164,11 @@ class Database:
         return self._pool.open
 
     @property
+    def pool_limit(self) -> int:
+        """How many there may be."""
+        return self._pool.size
+
+    @property
     def pool_in_use(self) -> int:
         """How many of them run something."""
         return self._pool.in_use
