@@ -166,6 +166,7 @@ class RefusalWriter:
             reason=refusal.reason,
             client_ip=peer,
             request_id=request_id,
+            trace_id=request_id,
             not_logged_before=unlogged,
             **{"http.status": refusal.status},
         )
