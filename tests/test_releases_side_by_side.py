@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import redis
 
+from server.ratelimit.keys import STATE_FORMAT
 from server.settings import ROOT
 from server.tools.counters import check_counters
 from server.tools.embedded import EmbeddedServer, free_port
@@ -132,6 +134,7 @@ def test_deploy_13_releases_side_by_side_across_every_migration(
     older_release: Path, deployment: Deployment, own_redis: EmbeddedServer, tmp_path: Path
 ) -> None:
     """Forth: the older release serves through each new migration, then beside the present one; and back, alone."""
+    is_one_format = STATE_FORMAT == _state_format(older_release)
     deployment.command(older_release, "migrate")
     deployment.command(older_release, "import", "config/sample-course")
     with deployment.running(older_release, "older") as older:
@@ -150,7 +153,7 @@ def test_deploy_13_releases_side_by_side_across_every_migration(
             for one, other in ((older, present), (present, older)):
                 _repeat_a_write(_register(one), one, other)
                 _share_a_session(_register(one), one, other)
-                _share_limits(_register(one), one, other)
+                _share_limits(_register(one), one, other, is_shared=is_one_format)
             _see_each_others_writes(_register(older), older, present)
             assert 4 == _streak(present, veteran)
         newcomer = _register(older)
@@ -159,6 +162,14 @@ def test_deploy_13_releases_side_by_side_across_every_migration(
     assert [] == check_counters(deployment.database_url).examples
     with closing(redis.Redis.from_url(own_redis.url)) as client:
         assert client.dbsize() > 0, "both have used the Redis"
+
+
+def _state_format(folder: Path) -> int:
+    """The format of what a release counts in Redis; before it had a number it was the first."""
+    found = re.search(
+        r"^STATE_FORMAT = (\d+)$", (folder / "server/ratelimit/keys.py").read_text(), re.MULTILINE
+    )
+    return int(found[1]) if found else 1
 
 
 def _register(release: Release) -> Student:
@@ -233,14 +244,15 @@ def _share_a_session(student: Student, first: Release, second: Release) -> None:
     assert 2 == ends[0][1]["session"]["cardsStudied"]
 
 
-def _share_limits(student: Student, first: Release, second: Release) -> None:
-    """What is left of a limit at one release is what the other goes on from."""
+def _share_limits(student: Student, first: Release, second: Release, *, is_shared: bool) -> None:
+    """What is left of a limit at one release is what the other goes on from; with another format each has its own."""
     left = []
     for release in (first, second, first, second):
         status, _, headers = release.ask("GET", "/api/stats", token=student.token)
         assert 200 == status
         left.append(int(headers["X-RateLimit-Remaining"]))
-    assert list(range(left[0], left[0] - 4, -1)) == left
+    expected = [0, 1, 2, 3] if is_shared else [0, left[0] - left[1], 1, left[0] - left[1] + 1]
+    assert expected == [left[0] - one for one in left]
 
 
 def _see_each_others_writes(student: Student, first: Release, second: Release) -> None:

@@ -211,6 +211,7 @@ class _Run:
         self._progress()
         tries, reason = 0, ""
         while True:
+            started = time.monotonic()
             try:
                 return work()
             except _TryAgain as error:
@@ -220,6 +221,9 @@ class _Run:
                     tries, reason = 0, str(error)
                     log.warning("migrate.waiting", reason=reason, seconds_at_most=self.wait_seconds)
                 pause = error.pause * min(2**tries, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - spreads
+                pause = max(
+                    pause, time.monotonic() - started
+                )  # whoever waited for us has half of the time, at least
                 tries += 1
             time.sleep(max(0.0, min(pause, self._deadline - time.monotonic())))
 
