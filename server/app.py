@@ -138,6 +138,7 @@ def create_app(settings: Settings) -> web.Application:
             KeySet(settings.auth_jwks_url),
             issuer=settings.auth_issuer,
             audience=settings.auth_audience,
+            authorized_parties=settings.auth_authorized_parties,
         )
     catalog = Catalog(database, cache)
 
@@ -156,7 +157,7 @@ def create_app(settings: Settings) -> web.Application:
             metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
-            authentication(callers),
+            authentication(callers, rules),
             rate_limit(limiter, rate_limits, rules, on_refusal=refusals.note),
             authorization(rules),
         ],

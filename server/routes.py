@@ -22,11 +22,15 @@ from server.api import (
     profile,
     study,
 )
+from server.domain.tokens import Role
 from server.middleware.rules import UNMATCHED_GROUP, LookUp, NameReader, Rule
 from server.ratelimit.presets import SubjectKind
 
 HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
-Audience = Literal["public", "user", "admin"]
+# A `reader` is a user; while the database is unavailable, also one whose account can't be looked at again. Whatever
+# changes something, or is an admin's, is for callers whose rights were read from the database a moment ago.
+Audience = Literal["public", "reader", "user", "admin"]
+_ROLES: dict[Audience, Role | None] = {"public": None, "reader": "user", "user": "user", "admin": "admin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +79,19 @@ ROUTES = (
         named=("token-family", auth.name_family),
     ),
     Route("POST", "/api/auth/logout", auth.logout, "public", "writes"),
-    Route("GET", "/api/auth/me", auth.get_me, "user", "reads"),
-    Route("GET", "/api/profile", profile.get_profile, "user", "reads"),
+    Route("GET", "/api/auth/me", auth.get_me, "reader", "reads"),
+    Route("GET", "/api/profile", profile.get_profile, "reader", "reads"),
     Route("PATCH", "/api/profile", profile.change_profile, "user", "writes"),
     # Reading
-    Route("GET", "/api/classes", classes.list_classes, "user", "reads"),
-    Route("GET", "/api/classes/{classId}", classes.get_class, "user", "reads", classes.look_up_class),
-    Route("GET", "/api/classes/{classId}/study", classes.study_class, "user", "reads"),
-    Route("GET", "/api/decks/{deckId}/flashcards", classes.list_flashcards, "user", "reads"),
-    Route("GET", "/api/progress/class/{classId}", study.get_class_progress, "user", "reads"),
-    Route("GET", "/api/progress/cards/{flashcardId}", study.get_card_progress, "user", "reads"),
-    Route("GET", "/api/stats", study.get_stats, "user", "reads"),
-    Route("GET", "/api/bookmarks", study.list_bookmarks, "user", "reads"),
-    Route("GET", "/api/sessions", study.list_sessions, "user", "reads"),
+    Route("GET", "/api/classes", classes.list_classes, "reader", "reads"),
+    Route("GET", "/api/classes/{classId}", classes.get_class, "reader", "reads", classes.look_up_class),
+    Route("GET", "/api/classes/{classId}/study", classes.study_class, "reader", "reads"),
+    Route("GET", "/api/decks/{deckId}/flashcards", classes.list_flashcards, "reader", "reads"),
+    Route("GET", "/api/progress/class/{classId}", study.get_class_progress, "reader", "reads"),
+    Route("GET", "/api/progress/cards/{flashcardId}", study.get_card_progress, "reader", "reads"),
+    Route("GET", "/api/stats", study.get_stats, "reader", "reads"),
+    Route("GET", "/api/bookmarks", study.list_bookmarks, "reader", "reads"),
+    Route("GET", "/api/sessions", study.list_sessions, "reader", "reads"),
     # Studying
     Route("PUT", "/api/progress/cards/{flashcardId}", study.rate_card, "user", "ratings"),
     Route("POST", "/api/progress/cards", study.rate_cards, "user", "ratings"),
@@ -150,8 +154,9 @@ def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
     rules = {}
     for route in ROUTES:
         rule = Rule(
-            role=None if route.audience == "public" else route.audience,
+            role=_ROLES[route.audience],
             limits=route.limits,
+            accepts_unchecked=route.audience == "reader",
             look_up=route.look_up,
             name=None if route.named is None else route.named[1],
         )

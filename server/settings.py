@@ -62,6 +62,7 @@ class Settings:
     auth_jwks_url: str | None = None  # AUTH_JWKS_URL
     auth_issuer: str = ""  # AUTH_ISSUER
     auth_audience: str | None = None  # AUTH_AUDIENCE
+    auth_authorized_parties: frozenset[str] = frozenset()  # AUTH_AUTHORIZED_PARTIES
     access_token_seconds: int = 3600  # ACCESS_TOKEN_SECONDS
     refresh_token_seconds: int = 30 * 24 * 3600  # REFRESH_TOKEN_SECONDS
 
@@ -227,6 +228,13 @@ def _parse_switch(text: str) -> bool:
     raise ValueError
 
 
+def _parse_names(text: str) -> frozenset[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError
+    return frozenset(names)
+
+
 def _parse_origins(text: str) -> frozenset[str]:
     return frozenset(_parse_origin(origin.strip()) for origin in text.split(",") if origin.strip())
 
@@ -317,6 +325,13 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
         _Kind(str, "the `iss` of the issuer's tokens, such as https://issuer.example.com"),
     ),
     "auth_audience": ("AUTH_AUDIENCE", _Kind(str, "the `aud` that the issuer gives to this service")),
+    "auth_authorized_parties": (
+        "AUTH_AUTHORIZED_PARTIES",
+        _Kind(
+            _parse_names,
+            "what the `azp` of the issuer's tokens may be, such as https://app.example.com, separated by commas",
+        ),
+    ),
     "access_token_seconds": ("ACCESS_TOKEN_SECONDS", _seconds),
     "refresh_token_seconds": ("REFRESH_TOKEN_SECONDS", _seconds),
     "database_pool_size": ("DATABASE_POOL_SIZE", _whole(1, 500, "connections a worker")),

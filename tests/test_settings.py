@@ -71,6 +71,14 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         ["*", "https://*.a.com", "a.com", "https://a.com/", "https://a.com/x", "https://a.com?x", "https://a.com#",
          "ftp://a.com", "https://", "https://u@a.com", "https://a.com:x", "null", "https://a.com https://b.com"],
     ),
+    "AUTH_AUTHORIZED_PARTIES": (
+        "auth_authorized_parties",
+        [
+            ("https://app.example.com", frozenset({"https://app.example.com"})),
+            ("web, mobile-client", frozenset({"web", "mobile-client"})),
+        ],
+        [",", "web,", "web,,mobile"],
+    ),
     "HSTS": ("hsts", [("on", True), ("TRUE", True), ("1", True), ("off", False), ("no", False)], ["maybe", "2"]),
     "REDIS_VERIFY_TLS": ("redis_verify_tls", [("off", False), ("yes", True)], ["none"]),
     **{

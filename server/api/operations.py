@@ -10,8 +10,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from server.api.responses import json_response
-from server.api.services import READINESS, caller_of, services_of
-from server.api.state import state_of
+from server.api.services import READINESS, caller_of, checked_caller_of, services_of
 from server.domain.values import iso_timestamp, optional_timestamp
 from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
 
@@ -136,10 +135,7 @@ def require_admin_or_metrics_token(request: web.Request) -> None:
     token = services_of(request).settings.metrics_token
     if token is not None and _carries(request, token):
         return
-    caller = state_of(request).caller
-    if caller is None:
-        raise Unauthenticated
-    if caller.role != "admin":
+    if checked_caller_of(request).role != "admin":
         raise Forbidden
 
 

@@ -20,7 +20,7 @@ from server.domain.reading import Reading
 from server.domain.sessions import Sessions
 from server.domain.tokens import Caller
 from server.domain.writing import Writer
-from server.errors import Unauthenticated
+from server.errors import ServiceUnavailable, Unauthenticated
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
@@ -86,3 +86,18 @@ def caller_of(request: web.Request) -> Caller:
     if caller is None:
         raise Unauthenticated
     return caller
+
+
+def checked_caller_of(request: web.Request) -> Caller:
+    """Who is calling, with rights that were read from the database a moment ago.
+
+    Raises:
+        Unauthenticated: there is no token, or it was refused.
+        ServiceUnavailable: the database could not be asked.
+    """
+    state = state_of(request)
+    if state.caller is None:
+        raise state.refusal or Unauthenticated()
+    if not state.caller.is_checked:
+        raise ServiceUnavailable("What this account may do can't be checked now; try again shortly.")
+    return state.caller

@@ -1,10 +1,18 @@
-"""Who is calling: the bearer of an access token, ours or an external issuer's, as the database knows them."""
+"""Who is calling: the bearer of an access token, ours or an external issuer's, with the rights that the database has.
+
+A token only names its account. What the account may do was read from the database at most `RECHECK_SECONDS` ago, or
+the caller says of itself that it was not (`Caller.is_checked`): while the database is unavailable, that is enough to
+read, as the role that was read last. What no database has ever confirmed is neither believed nor remembered.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic, time
 from typing import Any
 
@@ -22,14 +30,34 @@ log = structlog.get_logger(__name__)
 # everywhere after this long.
 RECHECK_SECONDS = 30.0
 _MOST_KNOWN = 10_000
+# After the database was unavailable, readers wait for it again after this long, and then one of them for all.
+_RETRY_SECONDS = 1.0
 _GONE = "This account no longer exists."
+
+User = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Account:
+    """What the database said of an account when it was last asked; all of its tokens share it.
+
+    Args:
+        caller: None if the account was gone or deactivated.
+        checked_at: when it was asked, by the monotonic clock.
+        believed_until: until when that need not be asked again.
+    """
+
+    caller: Caller | None
+    checked_at: float
+    believed_until: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    caller: Caller | None  # None: the account is gone or deactivated
-    expires_at: float  # of the token, seconds since 1970
-    believed_until: float  # by the monotonic clock
+    """A token that was verified; `expires_at` is in seconds since 1970."""
+
+    account: _Account
+    expires_at: float
 
 
 class Callers:
@@ -48,6 +76,8 @@ class Callers:
         self._external = external
         self._recheck_seconds = recheck_seconds
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._accounts: OrderedDict[Hashable, _Account] = OrderedDict()
+        self._retry_at = 0.0  # 0 while the database answers
 
     async def close(self) -> None:
         """End what is under way."""
@@ -57,70 +87,105 @@ class Callers:
     def recall(self, token: str) -> Caller | None:
         """The caller of a token that was verified a moment ago; None if it has to be identified."""
         known = self._known.get(token)
-        if known is None or known.believed_until <= monotonic() or known.expires_at <= time():
+        if known is None or known.account.believed_until <= monotonic() or known.expires_at <= time():
             return None
-        return known.caller
+        return known.account.caller
 
-    async def identify(self, token: str) -> Caller:
-        """Verify a token and look its account up.
+    async def identify(self, token: str, *, patient: bool = True) -> Caller:
+        """Verify a token and look its account up. While the database is unavailable: as it was looked up last.
+
+        Args:
+            token: as it came.
+            patient: False to do without the database if it was unavailable a moment ago, and has been asked before.
+
+        Returns:
+            The caller, `is_checked` unless the database did not answer.
 
         Raises:
             TokenRefused: the token is not valid, or its account is gone or deactivated.
-            ServiceUnavailable: it can't be verified now.
+            ServiceUnavailable: the token can't be verified now, or its account was never looked up.
         """
+        key: Hashable
+        find: Callable[[], Awaitable[User | None]]
         if self._external is not None and _issuer_of(token) == self._external.issuer:
             identity = await self._external.verify(token)
-            caller = await self._find_external(identity)
-            expires_at = identity.expires_at.timestamp()
+            key, expires_at = identity.subject, identity.expires_at
+            find = partial(self._find_external, identity)
         else:
             verified = self._tokens.verify(token)
-            expires_at = verified.expires_at.timestamp()
-            try:
-                caller = await self._find_own(token, verified.caller)
-            except TokenRefused:
-                self._remember(token, _Known(None, expires_at, believed_until=0))
-                raise
-        self._remember(token, _Known(caller, expires_at, monotonic() + self._recheck_seconds))
-        return caller
+            key, expires_at = verified.user_id, verified.expires_at
+            find = partial(self._database.fetch_one, "find_user", user_id=verified.user_id)
+        account = self._accounts.get(key)
+        is_checked = account is not None and account.believed_until > monotonic()
+        if account is None or (not is_checked and (patient or monotonic() >= self._retry_at)):
+            account, is_checked = await self._check(key, find)
+        if account.caller is None:
+            raise TokenRefused(_GONE)
+        if not is_checked:
+            return replace(account.caller, is_checked=False)
+        _remember(self._known, token, _Known(account, expires_at))
+        return account.caller
 
-    def _remember(self, token: str, known: _Known) -> None:
-        self._known[token] = known
-        self._known.move_to_end(token)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+    async def _check(
+        self, key: Hashable, find: Callable[[], Awaitable[User | None]]
+    ) -> tuple[_Account, bool]:
+        """Ask the database for an account; what it said last, and False, if it is unavailable.
 
-    async def _find_own(self, token: str, claimed: Caller) -> Caller:
+        Raises:
+            DatabaseUnavailable: and it has never said anything of this account.
+        """
+        # The answer is as old as the question: a database that stood still meanwhile does not make it newer.
+        asked_at = monotonic()
         try:
-            user = await self._database.fetch_one("find_user", user_id=claimed.user_id)
+            user = await self._ask(find)
         except DatabaseUnavailable:
-            # Without the database the signature has to do: what was known last, else what the token says.
-            known = self._known.get(token)
-            if known is None:
-                return claimed
-            if known.caller is None:
-                raise TokenRefused(_GONE) from None
-            return known.caller
-        return _caller(user)
+            account = self._accounts.get(key)
+            if account is None:
+                raise
+            return account, False
+        is_usable = user is not None and user["deactivated_at"] is None
+        caller = Caller(user["id"], user["role"], user["plan"]) if user is not None and is_usable else None
+        account = self._accounts.get(key)
+        if account is None:
+            account = _Account(None, -math.inf, 0.0)
+        if asked_at >= account.checked_at:  # else a question that was asked later has been answered before
+            account.caller, account.checked_at = caller, asked_at
+            # An account that is gone is asked for each time: it may be let in again.
+            account.believed_until = 0.0 if caller is None else asked_at + self._recheck_seconds
+        _remember(self._accounts, key, account)
+        return account, True
 
-    async def _find_external(self, identity: ExternalIdentity) -> Caller:
+    async def _ask(self, find: Callable[[], Awaitable[User | None]]) -> User | None:
+        retry_at = 0.0
+        if self._retry_at > 0:
+            self._retry_at = math.inf  # this question is for all of those who can do without the answer
+        try:
+            return await find()
+        except DatabaseUnavailable:
+            retry_at = monotonic() + _RETRY_SECONDS
+            raise
+        finally:
+            self._retry_at = retry_at
+
+    async def _find_external(self, identity: ExternalIdentity) -> User | None:
         user = await self._database.fetch_one(
             "find_external_user", issuer=identity.issuer, subject=identity.subject
         )
-        if user is None:
-            user = await self._create_external_user(identity)
-        return _caller(user)
+        return user if user is not None else await self._create_external_user(identity)
 
-    async def _create_external_user(self, identity: ExternalIdentity) -> dict[str, Any] | None:
+    async def _create_external_user(self, identity: ExternalIdentity) -> User | None:
         """Make an account at first sight. An address that has an account already is not taken over: see below."""
-        email = None if identity.email is None else normal_email(identity.email)
-        for address in (email, None):
+        # Another account may own the address; linking the two is not ours to decide (an issuer that does not verify
+        # addresses would open every account). Then the account gets an address of its own instead.
+        addresses = [_placeholder(identity)]
+        if identity.email is not None:
+            addresses.insert(0, normal_email(identity.email))
+        for address in addresses:
             user = await self._database.fetch_one(
                 "create_external_user",
                 issuer=identity.issuer,
                 subject=identity.subject,
-                # Another account may own the address; linking the two is not ours to decide (an issuer that does
-                # not verify addresses would open every account). The account gets a name of its own instead.
-                email=address or _placeholder(identity),
+                email=address,
                 name=identity.name,
             )
             if user is not None:
@@ -131,17 +196,19 @@ class Callers:
         )
 
 
-def _caller(user: dict[str, Any] | None) -> Caller:
-    if user is None or user["deactivated_at"] is not None:
-        raise TokenRefused(_GONE)
-    return Caller(user["id"], user["role"], user["plan"])
+def _remember(memory: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
+    """Keep a value as the newest; beyond so many, the oldest is forgotten."""
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _MOST_KNOWN:
+        memory.popitem(last=False)
 
 
 def _issuer_of(token: str) -> str | None:
     """The issuer that a token claims, unverified: it only says who is to verify it."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
-    except (jwt.InvalidTokenError, ValueError):
+    except (jwt.PyJWTError, ValueError):
         return None
     issuer = claims.get("iss")
     return issuer if isinstance(issuer, str) else None

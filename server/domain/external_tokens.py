@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import jwt
 
-from server.domain.tokens import TokenRefused
+from server.domain.tokens import SignatureRefused, TokenRefused, read_claims
 from server.errors import ServiceUnavailable
-from server.stores.key_sets import KeySet, KeysUnavailable
+from server.stores.key_sets import ALGORITHMS, KeySet, KeysUnavailable
 
-# Asymmetric only: with a public key, HS256 would let anybody sign (RFC 8725, section 2.1).
-_ALGORITHMS = ("RS256", "ES256")
-_LEEWAY_SECONDS = 30
+# OpenID Connect Core, section 2; the index of the column could not hold a much longer one either.
+_LONGEST_SUBJECT = 255
+_LONGEST_NAME = 255
+_LONGEST_EMAIL = 254
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+# What PostgreSQL can't hold (U+0000, lone surrogates), and what no name or address has.
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalIdentity:
-    """Whom an external token names."""
+    """Whom an external token names.
+
+    Args:
+        issuer: `iss`.
+        subject: `sub`, as it came: with the issuer it is the person.
+        email: a verified address that can be stored, or None.
+        name: what can be shown of the name, or None.
+        expires_at: in seconds since 1970.
+    """
 
     issuer: str
     subject: str
     email: str | None
     name: str | None
-    expires_at: datetime
+    expires_at: float
 
 
 class ExternalTokens:
-    """Verifies the tokens of one issuer, for one audience or, where the issuer names none, for any."""
+    """Verifies the tokens of one issuer."""
 
-    def __init__(self, keys: KeySet, *, issuer: str, audience: str | None) -> None:
+    def __init__(
+        self, keys: KeySet, *, issuer: str, audience: str | None, authorized_parties: Collection[str] = ()
+    ) -> None:
+        """Args: keys: the issuer's; issuer: its name, as in `iss`; audience: what `aud` must hold, None for anything.
+
+        authorized_parties: what `azp` may be; empty for anything.
+        """
         self.issuer = issuer
         self._keys = keys
         self._audience = audience
+        self._authorized_parties = frozenset(authorized_parties)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -43,42 +63,63 @@ class ExternalTokens:
     async def verify(self, token: str) -> ExternalIdentity:
         """The identity in a token.
 
+        A claim that decides (`exp`, `sub`, `aud`, `azp` …) has to be usable. One that only decorates (`email`, `name`)
+        is cleaned or left out: it never keeps its owner from coming in.
+
         Raises:
-            TokenRefused: it is malformed, expired, for another audience, or not signed by the issuer.
+            TokenRefused: it is malformed, expired, for somebody else, or not signed by the issuer.
             ServiceUnavailable: the issuer's keys are not known and can't be fetched now.
         """
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
-            key = await self._keys.find(key_id)
-        except jwt.InvalidTokenError as error:
+        except (jwt.PyJWTError, ValueError) as error:  # ValueError: characters that have no UTF-8
             raise TokenRefused from error
+        try:
+            claims = await self._read_claims(token, key_id)
         except KeysUnavailable as error:
             raise ServiceUnavailable("The identity provider does not answer.") from error
-        if key is None:
-            raise TokenRefused("The access token is signed with a key that its issuer does not know.")
+        subject = claims["sub"]
+        if not subject or len(subject) > _LONGEST_SUBJECT or _UNUSABLE.search(subject):
+            raise TokenRefused("The access token names no usable subject.")
+        party = claims.get("azp")
+        if self._authorized_parties and not (isinstance(party, str) and party in self._authorized_parties):
+            raise TokenRefused("The access token was issued to another client.")
+        return ExternalIdentity(self.issuer, subject, _email(claims), _name(claims), claims["exp"])
+
+    async def _read_claims(self, token: str, key_id: str | None) -> dict[str, Any]:
+        keys = await self._keys.find(key_id)
         try:
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=_ALGORITHMS,
-                issuer=self.issuer,
-                audience=self._audience,
-                leeway=_LEEWAY_SECONDS,
-                options={"require": ["sub", "exp", "iat"], "verify_aud": self._audience is not None},
-            )
-        except jwt.ExpiredSignatureError as error:
-            raise TokenRefused("The access token has expired.") from error
-        except (jwt.InvalidTokenError, ValueError) as error:
-            raise TokenRefused from error
-        return ExternalIdentity(
-            self.issuer,
-            claims["sub"],
-            _text(claims, "email") if claims.get("email_verified", True) is True else None,
-            _text(claims, "name"),
-            datetime.fromtimestamp(claims["exp"], UTC),
+            return self._read_claims_with(token, keys)
+        except SignatureRefused:
+            # An issuer may change a key without a new id, or give its keys none.
+            if not await self._keys.refresh():
+                raise
+        return self._read_claims_with(token, await self._keys.find(key_id))
+
+    def _read_claims_with(self, token: str, keys: list[jwt.PyJWK]) -> dict[str, Any]:
+        return read_claims(
+            token,
+            keys,
+            algorithms=ALGORITHMS,
+            issuer=self.issuer,
+            required=("sub", "iat"),
+            audience=self._audience,
+            any_audience=self._audience is None,
         )
 
 
-def _text(claims: dict[str, Any], name: str) -> str | None:
-    value = claims.get(name)
-    return value if isinstance(value, str) and value else None
+def _email(claims: dict[str, Any]) -> str | None:
+    """The address, unless the issuer says that it is not verified; some write that `true` as text."""
+    email, verified = claims.get("email"), claims.get("email_verified", True)
+    if not isinstance(email, str) or not (verified is True or verified == "true"):
+        return None
+    email = email.strip()
+    usable = len(email) <= _LONGEST_EMAIL and _EMAIL.fullmatch(email) and not _UNUSABLE.search(email)
+    return email if usable else None
+
+
+def _name(claims: dict[str, Any]) -> str | None:
+    name = claims.get("name")
+    if not isinstance(name, str):
+        return None
+    return _UNUSABLE.sub(" ", name).strip()[:_LONGEST_NAME].strip() or None

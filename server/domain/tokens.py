@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import Any, Literal
 from uuid import UUID
 
 import jwt
@@ -14,17 +15,29 @@ from server.errors import Unauthenticated
 Role = Literal["user", "admin"]
 ROLES: tuple[Role, ...] = ("user", "admin")
 
+OWN_ISSUER = "mastery"
+# How far the clock of an issuer may differ from ours. Another process of this service is an issuer too.
+CLOCK_SKEW_SECONDS = 30
+
 _ALGORITHM = "HS256"
-_ISSUER = "mastery"
+_LATEST_EXPIRY = 253_402_300_799  # the last second of the year 9999; a time in milliseconds lies beyond it
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a valid token says is calling."""
+    """Who is calling, with the rights that the database has on record.
+
+    Args:
+        user_id: the account.
+        role: its role.
+        plan: what selects its rate limits; None for everybody's.
+        is_checked: whether the rights were read a moment ago; False while the database is unavailable.
+    """
 
     user_id: UUID
     role: Role
     plan: str | None = None
+    is_checked: bool = field(default=True, compare=False)
     # The id as text, made once: it is in every log line and every key.
     user_key: str = field(init=False, repr=False, compare=False)
 
@@ -34,16 +47,25 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a valid token of ours says."""
+    """What a valid token of ours names: an account, but no rights, which may have changed since it was issued.
 
-    caller: Caller
-    expires_at: datetime
+    Args:
+        user_id: the account.
+        expires_at: in seconds since 1970.
+    """
+
+    user_id: UUID
+    expires_at: float
 
 
 class TokenRefused(Unauthenticated):
     """The access token is not valid."""
 
     code = "invalid_token"
+
+
+class SignatureRefused(TokenRefused):
+    """The access token is not signed with a key of its issuer."""
 
 
 class AccessTokens:
@@ -57,7 +79,7 @@ class AccessTokens:
         """A token that names the caller for the next `lifetime_seconds`."""
         now = datetime.now(UTC)
         claims = {
-            "iss": _ISSUER,
+            "iss": OWN_ISSUER,
             "sub": str(caller.user_id),
             "role": caller.role,
             "iat": now,
@@ -68,26 +90,76 @@ class AccessTokens:
         return jwt.encode(claims, self._secret_key, algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> VerifiedToken:
-        """The caller that a token names, and until when.
+        """The account that a token names, and until when.
 
         Raises:
             TokenRefused: it is malformed, expired, or not signed by this service.
         """
-        try:
-            claims = jwt.decode(
-                token,
-                self._secret_key,
-                algorithms=[_ALGORITHM],
-                issuer=_ISSUER,
-                options={"require": ["sub", "role", "exp", "iat"]},
-            )
-            user_id = UUID(claims["sub"])
-        except jwt.ExpiredSignatureError as error:
-            raise TokenRefused("The access token has expired.") from error
-        except (jwt.InvalidTokenError, ValueError) as error:
-            raise TokenRefused from error
+        claims = read_claims(
+            token,
+            [self._secret_key],
+            algorithms=(_ALGORITHM,),
+            issuer=OWN_ISSUER,
+            required=("sub", "role", "iat"),
+        )
         role, plan = claims["role"], claims.get("plan")
         if role not in ROLES or not (plan is None or isinstance(plan, str)):
             raise TokenRefused
-        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
-        return VerifiedToken(Caller(user_id, cast("Role", role), plan), expires_at)
+        try:
+            return VerifiedToken(UUID(claims["sub"]), claims["exp"])
+        except ValueError as error:
+            raise TokenRefused from error
+
+
+def read_claims(
+    token: str,
+    keys: Iterable[str | jwt.PyJWK],
+    *,
+    algorithms: tuple[str, ...],
+    issuer: str,
+    required: tuple[str, ...],
+    audience: str | None = None,
+    any_audience: bool = False,
+) -> dict[str, Any]:
+    """The claims of a token that one of the keys has signed; `exp` is a number of seconds since 1970.
+
+    Args:
+        token: as it came.
+        keys: to be tried in turn.
+        algorithms: those that are accepted.
+        issuer: what `iss` has to be.
+        required: claims that must be there, beside `exp`.
+        audience: what `aud` has to be or hold; None for a token that names none.
+        any_audience: accept every `aud`.
+
+    Raises:
+        SignatureRefused: none of the keys has signed it.
+        TokenRefused: it is malformed, expired, not valid yet, or for somebody else.
+    """
+    for key in keys:
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=algorithms,
+                issuer=issuer,
+                audience=audience,
+                leeway=CLOCK_SKEW_SECONDS,
+                options={
+                    "require": ["exp", *required],
+                    "verify_aud": not any_audience,
+                    "verify_jti": False,  # nothing depends on it
+                },
+            )
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+            continue  # another key may fit
+        except jwt.ExpiredSignatureError as error:
+            raise TokenRefused("The access token has expired.") from error
+        except (jwt.PyJWTError, ValueError) as error:  # ValueError: characters that have no UTF-8
+            raise TokenRefused from error
+        expires_at = claims["exp"]
+        # The library also takes text, and times that no clock can show.
+        if type(expires_at) not in (int, float) or not expires_at <= _LATEST_EXPIRY:
+            raise TokenRefused("The access token has no usable expiry time.")
+        return claims
+    raise SignatureRefused

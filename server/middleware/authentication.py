@@ -5,17 +5,18 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from server.api.services import checked_caller_of
 from server.api.state import state_of
 from server.domain.callers import Callers
-from server.errors import Forbidden, MasteryError, Unauthenticated
+from server.errors import Forbidden, MasteryError
 from server.middleware.rules import Rules, rule_of
 
 
-def authentication(callers: Callers) -> Middleware:
+def authentication(callers: Callers, rules: Rules) -> Middleware:
     """The middleware that verifies the Bearer token, if there is one.
 
-    The bearer of a token that is refused is a stranger, limited by address, and told the reason where a role is
-    required.
+    A request with a token that is refused is treated as anonymous: it is limited by address, and answered with the
+    reason only where a role is required.
     """
 
     @web.middleware
@@ -27,7 +28,9 @@ def authentication(callers: Callers) -> Middleware:
                 state = state_of(request)
                 token = token.strip()
                 try:
-                    caller = callers.recall(token) or await callers.identify(token)
+                    caller = callers.recall(token) or await callers.identify(
+                        token, patient=not rule_of(request, rules).accepts_unchecked
+                    )
                 except MasteryError as refusal:
                     state.refusal = refusal
                 else:
@@ -43,12 +46,12 @@ def authorization(rules: Rules) -> Middleware:
 
     @web.middleware
     async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-        required = rule_of(request, rules).role
+        rule = rule_of(request, rules)
+        required = rule.role
         if required is not None:
-            state = state_of(request)
-            caller = state.caller
-            if caller is None:
-                raise state.refusal or Unauthenticated()
+            caller = state_of(request).caller
+            if caller is None or not (caller.is_checked or rule.accepts_unchecked):
+                caller = checked_caller_of(request)  # raises what is missing
             if required == "admin" and caller.role != "admin":
                 raise Forbidden
         return await handler(request)

@@ -25,12 +25,14 @@ class Rule:
     Args:
         role: what the caller must be; None for everybody.
         limits: the route group in config/ratelimits.toml; None for routes that are never limited.
+        accepts_unchecked: whether the role that the caller had when the database last answered is enough.
         look_up: asks the cache for what the handler will need, so that it travels with the limiter's question.
         name: reads the subject that the body names, for policies that count by it; None where it names none.
     """
 
     role: Role | None
     limits: str | None
+    accepts_unchecked: bool = False
     look_up: LookUp | None = None
     name: NameReader | None = None
 

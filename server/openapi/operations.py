@@ -117,13 +117,13 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         ),
         operations.show_metrics_json: Operation(results=answers(state.MetricList), errors=_METRICS_TOKEN),
         operations.show_cache_metrics: Operation(
-            results=answers(state.CacheMetrics), errors=frozenset({401, 403})
+            results=answers(state.CacheMetrics), errors=frozenset({401, 403, 503})
         ),
         operations.reset_cache_metrics: Operation(results=answers(state.CacheMetricsReset)),
         dashboard.show_dashboard: Operation(
             query=DashboardQuerySchema(),
             results=answers(monitoring.Dashboard),
-            errors=frozenset({400, 401, 403}),
+            errors=frozenset({400, 401, 403, 503}),
         ),
         dashboard.show_page: Operation(results=asset("text/html")),
         dashboard.show_file: Operation(results=asset("text/css", "text/javascript", "image/svg+xml")),

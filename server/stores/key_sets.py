@@ -7,47 +7,85 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
+import orjson
 import structlog
-from jwt import PyJWK, PyJWKSet
-from jwt.exceptions import PyJWKError, PyJWKSetError
+from jwt import PyJWK, PyJWTError
 
 from server.telemetry.request_context import outgoing_headers
 
 log = structlog.get_logger(__name__)
 
-# A key that was rotated out is forgotten after this long; a fetch that fails keeps what there is.
-_FRESH_SECONDS = 600.0
-# A stranger who invents key ids must not make us ask the issuer each time.
+# The algorithm and the public members by type and curve of a key. Asymmetric only: with a public key, HS256 would let
+# anybody sign (RFC 8725, section 2.1). The key decides about the algorithm, never the token.
+_KINDS: dict[tuple[Any, Any], tuple[str, tuple[str, ...]]] = {
+    ("RSA", None): ("RS256", ("n", "e")),
+    ("EC", "P-256"): ("ES256", ("crv", "x", "y")),
+}
+ALGORITHMS = tuple(algorithm for algorithm, _ in _KINDS.values())
+_RSA_BITS = range(2048, 16_384 + 1)  # RFC 7518, section 3.3, and what OpenSSL computes with
+
+# Keys are fetched anew when they are this old. A key that was withdrawn is refused after twice that, unless the
+# issuer does not answer: then what is known goes on serving.
+_FRESH_SECONDS = 300.0
+# A stranger who invents key ids must not make us ask the issuer each time. Without any keys the wait is a tenth.
 _COOLDOWN_SECONDS = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _MOST_BYTES = 1 << 20
+_MOST_KEYS = 100  # each may be tried for a token that names none
+_BOM = b"\xef\xbb\xbf"
 
 
 class KeysUnavailable(Exception):
     """The issuer's keys can't be fetched, and none are known."""
 
 
+class _Unusable(ValueError):
+    """A key, or a whole document, that can't be used; the message says why."""
+
+
 class KeySet:
-    """The keys behind one JWKS URL."""
+    """The keys behind one JWKS URL.
+
+    Args:
+        url: it is asked directly; a redirection is not followed.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._keys: dict[str | None, PyJWK] = {}
-        self._fetched_at: float | None = None
+        self._keys: list[PyJWK] = []
+        self._skipped: frozenset[str] = frozenset()
+        self._version = 0
+        self._fetched_at = 0.0
         self._tried_at: float | None = None
+        self._is_failing = False
         self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str | None) -> PyJWK | None:
-        """The key with an id, fetched anew if it is not known or the keys are old; None if the issuer has none.
+    async def find(self, key_id: str | None) -> list[PyJWK]:
+        """The keys that may have signed a token, fetched anew if there are none or they are old.
+
+        Args:
+            key_id: the token's `kid`. Keys without one may belong to every token, and to a token without one may
+                belong every key.
 
         Raises:
             KeysUnavailable: there are no keys yet, and the issuer does not answer.
         """
-        if key_id not in self._keys or self._is_old():
-            await self._refresh()
-        if self._fetched_at is None:
+        age_seconds = monotonic() - self._fetched_at
+        if not self._matching(key_id) or (age_seconds > 2 * _FRESH_SECONDS and not self._is_failing):
+            await self.refresh()
+        elif age_seconds > _FRESH_SECONDS:
+            self._start_fetching()  # nobody waits for it
+        if not self._keys:
             raise KeysUnavailable
-        return self._keys.get(key_id)
+        return self._matching(key_id)
+
+    async def refresh(self) -> bool:
+        """Fetch the keys, unless that was tried a moment ago; whether it brought others than before."""
+        version = self._version
+        self._start_fetching()
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        return self._version != version
 
     async def close(self) -> None:
         """End a fetch that is under way."""
@@ -55,39 +93,105 @@ class KeySet:
             self._fetching.cancel()
             await asyncio.gather(self._fetching, return_exceptions=True)
 
-    def _is_old(self) -> bool:
-        return self._fetched_at is None or monotonic() - self._fetched_at > _FRESH_SECONDS
+    def _matching(self, key_id: str | None) -> list[PyJWK]:
+        named = [key for key in self._keys if key.key_id == key_id]
+        return named or [key for key in self._keys if key_id is None or key.key_id is None]
 
-    async def _refresh(self) -> None:
+    def _start_fetching(self) -> None:
         """One fetch at a time, and none within the cool-down of the one before."""
-        if self._fetching is None:
-            if self._tried_at is not None and monotonic() - self._tried_at < _COOLDOWN_SECONDS:
-                return
-            self._tried_at = monotonic()
-            self._fetching = asyncio.get_running_loop().create_task(self._fetch(), name="jwks")
-        try:
-            await asyncio.shield(self._fetching)
-        finally:
-            if self._fetching is not None and self._fetching.done():
-                self._fetching = None
+        if self._fetching is not None:
+            return
+        cooldown_seconds = _COOLDOWN_SECONDS if self._keys else _COOLDOWN_SECONDS / 10
+        if self._tried_at is not None and monotonic() - self._tried_at < cooldown_seconds:
+            return
+        self._fetching = asyncio.get_running_loop().create_task(self._fetch(), name="jwks")
+        self._fetching.add_done_callback(self._end_fetching)
+
+    def _end_fetching(self, _task: asyncio.Task[None]) -> None:
+        self._tried_at = monotonic()
+        self._fetching = None
 
     async def _fetch(self) -> None:
         try:
-            async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-                session.get(self._url, allow_redirects=False, headers=outgoing_headers()) as response,
-            ):
-                response.raise_for_status()
-                body = await response.content.read(_MOST_BYTES)
-            keys = PyJWKSet.from_json(body.decode()).keys
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, PyJWKError, PyJWKSetError) as error:
-            log.warning("jwks.fetch_failed", error=type(error).__name__, keys_known=len(self._keys))
+            keys, skipped = _read_keys(await self._download())
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            self._is_failing = True
+            reason = str(error) if isinstance(error, _Unusable) else type(error).__name__
+            log.warning("jwks.fetch_failed", error=reason, keys_known=len(self._keys))
             return
-        self._keys = {_id_of(key): key for key in keys}
+        self._is_failing = False
         self._fetched_at = monotonic()
-        log.info("jwks.fetched", keys=len(self._keys))
+        for problem in skipped - self._skipped:  # once, not with every fetch
+            log.warning("jwks.key_skipped", error=problem)
+        self._skipped = skipped
+        if [_members(key) for key in keys] != [_members(key) for key in self._keys]:
+            self._keys = keys
+            self._version += 1
+        log.info("jwks.fetched", keys=len(keys), skipped=len(skipped))
+
+    async def _download(self) -> bytes:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.get(self._url, allow_redirects=False, headers=outgoing_headers()) as response,
+        ):
+            if response.status != 200:
+                raise _Unusable(f"status {response.status}")
+            body = bytearray()
+            async for (
+                piece
+            ) in response.content.iter_any():  # read(n) would give what has arrived, not the whole
+                body += piece
+                if len(body) > _MOST_BYTES:
+                    raise _Unusable("more than 1 MiB")
+            return bytes(body)
 
 
-def _id_of(key: PyJWK) -> str | None:
-    key_id: Any = key.key_id
-    return key_id if isinstance(key_id, str) else None
+def _read_keys(document: bytes) -> tuple[list[PyJWK], frozenset[str]]:
+    """The keys of a JWKS document that can verify a token, and what is wrong with the others.
+
+    Raises:
+        _Unusable: it is no such document, or none of its keys can be used.
+    """
+    content = orjson.loads(document.removeprefix(_BOM))
+    entries = content.get("keys") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise _Unusable("no list of keys")
+    keys: list[PyJWK] = []
+    skipped = {f"more than {_MOST_KEYS} keys"} if len(entries) > _MOST_KEYS else set()
+    for entry in entries[:_MOST_KEYS]:
+        try:
+            keys.append(_read_key(entry))
+        except _Unusable as error:
+            key_id = entry.get("kid") if isinstance(entry, dict) else None
+            skipped.add(f"{str(key_id)[:100]}: {error}")
+    if not keys:
+        raise _Unusable("no usable key")
+    return keys, frozenset(skipped)
+
+
+def _read_key(entry: Any) -> PyJWK:
+    if not isinstance(entry, dict):
+        raise _Unusable("not an object")
+    names = [entry.get(name) for name in ("kty", "crv", "alg", "use", "kid")]
+    if not all(name is None or isinstance(name, str) for name in names):
+        raise _Unusable("malformed")
+    type_, curve, stated_algorithm, use, key_id = names
+    if (type_, curve) not in _KINDS:
+        raise _Unusable("neither RSA nor P-256")
+    algorithm, members = _KINDS[type_, curve]
+    if stated_algorithm not in {None, algorithm}:
+        raise _Unusable(f"not for {algorithm}")
+    operations = entry.get("key_ops", ["verify"])
+    if use not in {None, "sig"} or not isinstance(operations, list) or "verify" not in operations:
+        raise _Unusable("not for signatures")
+    try:
+        key = PyJWK({"kty": type_, "kid": key_id, **{name: entry.get(name) for name in members}}, algorithm)
+    except PyJWTError as error:
+        raise _Unusable("malformed") from error
+    if algorithm == "RS256" and key.key.key_size not in _RSA_BITS:
+        raise _Unusable(f"{key.key.key_size} bits")
+    return key
+
+
+def _members(key: PyJWK) -> tuple[str | None, Any]:
+    return key.key_id, key.key.public_numbers()

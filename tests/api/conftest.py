@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,7 @@ from server.domain.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
 from server.tools.embedded import EmbeddedServer
 from tests.api.conformance import check_answer
+from tests.api.issuer import AUDIENCE, Issuer
 
 SECRET_KEY = "a key for tests only, long enough for HS256"
 # For tests that are not about limits.
@@ -196,6 +197,35 @@ def start_api(aiohttp_client: AiohttpClient, people: dict[str, Caller]) -> Start
 async def api(settings: Settings, start_api: StartApi) -> Api:
     """The service, with limits out of the way."""
     return await start_api(settings)
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    """A running issuer of tokens."""
+    issuer = Issuer()
+    app = web.Application()
+    app.router.add_get("/jwks.json", issuer.publish)
+    issuer.server = TestServer(app)
+    await issuer.server.start_server()
+    yield issuer
+    await issuer.server.close()
+
+
+@pytest.fixture
+def external_settings(issuer: Issuer, settings: Settings) -> Settings:
+    """The settings of a service that trusts the issuer beside itself."""
+    return replace(
+        settings,
+        auth_jwks_url=f"{issuer.name}/jwks.json",
+        auth_issuer=issuer.name,
+        auth_audience=AUDIENCE,
+    )
+
+
+@pytest.fixture
+async def external_api(external_settings: Settings, start_api: StartApi) -> Api:
+    """The service, which trusts the issuer beside itself."""
+    return await start_api(external_settings)
 
 
 @pytest.fixture

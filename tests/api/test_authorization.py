@@ -139,7 +139,7 @@ def refused_tokens(api: Api) -> dict[str, str]:
 
     header, payload, signature = good.split(".")
     tokens = {
-        "expired": sign(exp=now - timedelta(seconds=1)),
+        "expired": sign(exp=now - timedelta(seconds=60)),
         "not yet": sign(iat=now + timedelta(hours=1)),
         "other key": sign("another key that is long enough for HS256"),
         "other algorithm": sign(SECRET_KEY * 2, "HS512"),

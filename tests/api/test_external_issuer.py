@@ -6,105 +6,23 @@ import asyncio
 import dataclasses
 import hashlib
 import hmac
-import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import jwt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from server.domain import callers
 from server.settings import Settings
 from server.stores import key_sets
 from tests.api.conftest import Api, StartApi
+from tests.api.issuer import AUDIENCE, Issuer, me
 from tests.conftest import run_sql
 from tests.otlp_receiver import otlp_receiver
-
-AUDIENCE = "mastery-tests"
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-class Issuer:
-    """An identity provider: signs tokens, publishes its keys, rotates them."""
-
-    def __init__(self) -> None:
-        self.keys: dict[str, PrivateKey] = {}
-        self.fetches = 0
-        self.asked_with: list[Mapping[str, str]] = []
-        self.server: TestServer | None = None
-        self.rotate("first")
-
-    def rotate(self, key_id: str, key: PrivateKey | None = None) -> None:
-        """Sign with a new key from now on, and publish only that."""
-        self.keys = {key_id: key or rsa.generate_private_key(public_exponent=65537, key_size=2048)}
-
-    @property
-    def name(self) -> str:
-        """What its tokens say as `iss`."""
-        assert self.server is not None
-        return str(self.server.make_url("/")).rstrip("/")
-
-    def token(self, subject: str = "user_1", *, algorithm: str = "RS256", **claims: Any) -> str:
-        """A token for the service under test; claims replace or add to the usual ones, None removes."""
-        now = int(time.time())
-        usual = {
-            "iss": self.name, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 600,
-            "email": f"{subject}@example.org", "name": "Grace",
-        }  # fmt: skip
-        ((key_id, key),) = self.keys.items()
-        payload = {name: value for name, value in (usual | claims).items() if value is not None}
-        return jwt.encode(payload, key, algorithm=algorithm, headers={"kid": key_id})
-
-    async def publish(self, request: web.Request) -> web.Response:
-        """The JWKS document."""
-        self.fetches += 1
-        self.asked_with.append(request.headers)
-        published = []
-        for key_id, key in self.keys.items():
-            if isinstance(key, rsa.RSAPrivateKey):
-                public = RSAAlgorithm.to_jwk(key.public_key())
-            else:
-                public = ECAlgorithm.to_jwk(key.public_key())
-            published.append({**json.loads(public), "kid": key_id, "use": "sig"})
-        return web.json_response({"keys": published})
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    """A running issuer."""
-    issuer = Issuer()
-    app = web.Application()
-    app.router.add_get("/jwks.json", issuer.publish)
-    issuer.server = TestServer(app)
-    await issuer.server.start_server()
-    yield issuer
-    await issuer.server.close()
-
-
-@pytest.fixture
-async def external_api(issuer: Issuer, settings: Settings, start_api: StartApi) -> Api:
-    """The service, which trusts the issuer beside itself."""
-    return await start_api(
-        dataclasses.replace(
-            settings,
-            auth_jwks_url=f"{issuer.name}/jwks.json",
-            auth_issuer=issuer.name,
-            auth_audience=AUDIENCE,
-        )
-    )
-
-
-async def me(api: Api, token: str) -> tuple[int, Any]:
-    """Status and user of GET /api/auth/me."""
-    response = await api.get("/api/auth/me", by=None, headers={"Authorization": f"Bearer {token}"})
-    return response.status, (await response.json()).get("user")
 
 
 async def test_a_person_has_an_account_from_the_first_request_on(external_api: Api, issuer: Issuer) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 
+import jwt
 import pytest
 
+from server.domain import callers
 from server.domain.callers import RECHECK_SECONDS, Callers
 from server.domain.tokens import AccessTokens, Caller, TokenRefused
-from server.stores.database import Database
+from server.stores.database import Database, DatabaseUnavailable
 from tests.domain.conftest import Domain
+from tests.waiting import wait_until
 
-TOKENS = AccessTokens("a key for tests only, long enough for HS256", lifetime_seconds=3600)
+KEY = "a key for tests only, long enough for HS256"
+TOKENS = AccessTokens(KEY, lifetime_seconds=3600)
 
 
 async def test_a_deactivated_account_loses_access_within_a_minute_in_every_worker(
@@ -54,3 +59,165 @@ async def test_who_was_refused_is_not_let_in_while_the_database_is_away(
     with pytest.raises(TokenRefused):
         await worker.identify(token)
     assert worker.recall(token) is None
+
+
+class Clock:
+    """A monotonic clock that stands still until it is put forward."""
+
+    def __init__(self) -> None:
+        self.seconds = monotonic()
+
+    def now(self) -> float:
+        """The time in seconds."""
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of server.domain.callers."""
+    clock = Clock()
+    monkeypatch.setattr(callers, "monotonic", clock.now)
+    return clock
+
+
+def another_token(caller: Caller) -> str:
+    """A further token of a caller, as a login on another device gives one."""
+    claims = {
+        "iss": "mastery",
+        "sub": str(caller.user_id),
+        "role": caller.role,
+        "iat": 1,
+        "exp": 4_000_000_000,
+    }
+    return jwt.encode(claims, KEY, algorithm="HS256")
+
+
+async def test_share_11_claims_alone_are_neither_believed_nor_remembered(
+    domain: Domain, people: dict[str, Caller]
+) -> None:
+    """Without the database a caller that was never looked up is nobody; afterwards it is what the database says."""
+    worker = Callers(domain.database, TOKENS, None)
+    token = TOKENS.issue(people["admin"])
+    away = Database(domain.url)
+    await away.close()
+    cut_off = Callers(away, TOKENS, None)
+    with pytest.raises(DatabaseUnavailable):
+        await cut_off.identify(token)
+    assert cut_off.recall(token) is None
+    domain.sql("UPDATE users SET role = 'user' WHERE id = %s", people["admin"].user_id)
+    assert "user" == (await worker.identify(token)).role
+
+
+async def test_share_11_a_demoted_admin_stays_demoted_without_the_database(
+    domain: Domain, people: dict[str, Caller], clock: Clock
+) -> None:
+    """Each token of the account has the role that was read last, through whichever token, and says that it is old."""
+    database = Database(domain.url, pool_size=1)
+    worker = Callers(database, TOKENS, None)
+    old, other = TOKENS.issue(people["admin"]), another_token(people["admin"])
+    assert "admin" == (await worker.identify(old)).role
+    domain.sql("UPDATE users SET role = 'user' WHERE id = %s", people["admin"].user_id)
+    clock.seconds += RECHECK_SECONDS
+    assert worker.recall(old) is None
+    seen = await worker.identify(other)
+    assert ("user", True) == (seen.role, seen.is_checked)
+    assert "user" == (await worker.identify(old)).role
+
+    clock.seconds += RECHECK_SECONDS
+    await database.close()
+    for token in (old, other):
+        assert worker.recall(token) is None
+        unchecked = await worker.identify(token)
+        assert ("user", False) == (unchecked.role, unchecked.is_checked)
+        assert worker.recall(token) is None
+
+
+async def test_share_11_an_answer_is_as_old_as_its_question(
+    domain: Domain, people: dict[str, Caller], clock: Clock
+) -> None:
+    """A database that stood still for 20 s has looked at an account 20 s ago."""
+    database = Database(domain.url, pool_size=1, acquire_timeout_ms=60_000)
+    worker = Callers(database, TOKENS, None)
+    token = TOKENS.issue(people["user"])
+    async with database.transaction():
+        asked = asyncio.create_task(worker.identify(token))
+        await wait_until(lambda: database.waiters == 1, "the question is on its way")
+        clock.seconds += 20
+    assert people["user"] == await asked == worker.recall(token)
+    clock.seconds += RECHECK_SECONDS - 20
+    assert worker.recall(token) is None
+    await database.close()
+
+
+async def test_share_11_readers_do_not_wait_for_a_database_that_is_down(
+    domain: Domain, people: dict[str, Caller], clock: Clock
+) -> None:
+    """After it was unavailable, one request at a time tries again; other readers get the caller without a pause."""
+    database = Database(domain.url, pool_size=1, acquire_timeout_ms=300)
+    worker = Callers(database, TOKENS, None)
+    token = TOKENS.issue(people["user"])
+    await worker.identify(token)
+    clock.seconds += RECHECK_SECONDS
+
+    def answers_at_once() -> bool:
+        try:
+            worker.identify(token, patient=False).send(None)
+        except StopIteration as end:
+            caller: Caller = end.value
+            return not caller.is_checked
+        return False
+
+    async with database.transaction():
+        assert not (await worker.identify(token, patient=False)).is_checked
+        assert answers_at_once()
+        clock.seconds += 2
+        probe = asyncio.create_task(worker.identify(token, patient=False))
+        await wait_until(lambda: database.waiters == 1, "one tries again")
+        assert answers_at_once()
+    assert (await probe).is_checked
+    assert people["user"] == worker.recall(token)
+    await database.close()
+
+
+async def test_share_11_a_token_is_not_recalled_past_its_end(
+    domain: Domain, people: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the instant of `exp` on a token is verified again, although its account was looked up a moment ago."""
+    worker = Callers(domain.database, TOKENS, None)
+    token = TOKENS.issue(people["user"])
+    await worker.identify(token)
+    expires_at = jwt.decode(token, options={"verify_signature": False})["exp"]
+    monkeypatch.setattr(callers, "time", lambda: expires_at - 0.001)
+    assert people["user"] == worker.recall(token)
+    monkeypatch.setattr(callers, "time", lambda: expires_at)
+    assert worker.recall(token) is None
+
+
+async def test_share_11_no_more_is_remembered_than_there_is_room_for(
+    domain: Domain, people: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound the oldest token, and the oldest account, are forgotten."""
+    monkeypatch.setattr(callers, "_MOST_KNOWN", 2)
+    worker = Callers(domain.database, TOKENS, None)
+    tokens = [TOKENS.issue(people[name]) for name in ("user", "other", "admin")]
+    for token in tokens:
+        await worker.identify(token)
+    assert [None, people["other"], people["admin"]] == [worker.recall(token) for token in tokens]
+    assert (2, 2) == (len(worker._known), len(worker._accounts))
+    again = another_token(people["other"])
+    await worker.identify(again)
+    assert [None, None, people["admin"]] == [worker.recall(token) for token in tokens]
+    assert people["other"] == worker.recall(again)
+
+
+async def test_share_11_an_account_that_is_let_in_again_comes_in_at_once(
+    domain: Domain, people: dict[str, Caller]
+) -> None:
+    """A refusal is not remembered while the database answers."""
+    worker = Callers(domain.database, TOKENS, None)
+    token = TOKENS.issue(people["user"])
+    domain.sql("UPDATE users SET deactivated_at = now() WHERE id = %s", people["user"].user_id)
+    with pytest.raises(TokenRefused):
+        await worker.identify(token)
+    domain.sql("UPDATE users SET deactivated_at = NULL WHERE id = %s", people["user"].user_id)
+    assert people["user"] == await worker.identify(token)
