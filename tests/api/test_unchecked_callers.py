@@ -144,7 +144,7 @@ async def stalled(_api: Api, wire: Wire) -> AsyncIterator[None]:
 async def exhausted(api: Api, _wire: Wire) -> AsyncIterator[None]:
     """Others hold all connections."""
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(api.services.database.pool_size):
+        for _ in range(api.services.settings.database_pool_size):
             await stack.enter_async_context(api.services.database.transaction())
         yield
 
