@@ -7,8 +7,10 @@ read, as the role that was read last. What no database has ever confirmed is nei
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
+import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
@@ -26,9 +28,11 @@ from server.stores.database import Database, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
-# How long a caller is believed before the account is looked at again: a deactivation, a new role or plan holds
+# How long a caller is believed at most before the account is looked at again: a deactivation, a new role or plan holds
 # everywhere after this long.
 RECHECK_SECONDS = 30.0
+# Each is believed for a part of that, at least this one: callers that came all at once do not come back all at once.
+_SHORTEST_PART = 0.7
 _MOST_KNOWN = 10_000
 # After the database was unavailable, readers wait for it again after this long, and then one of them for all.
 _RETRY_SECONDS = 1.0
@@ -77,10 +81,15 @@ class Callers:
         self._recheck_seconds = recheck_seconds
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._accounts: OrderedDict[Hashable, _Account] = OrderedDict()
+        self._checks: dict[Hashable, asyncio.Task[tuple[_Account, bool]]] = {}  # those under way
         self._retry_at = 0.0  # 0 while the database answers
 
     async def close(self) -> None:
         """End what is under way."""
+        checks = list(self._checks.values())
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
         if self._external is not None:
             await self._external.close()
 
@@ -118,13 +127,29 @@ class Callers:
         account = self._accounts.get(key)
         is_checked = account is not None and account.believed_until > monotonic()
         if account is None or (not is_checked and (patient or monotonic() >= self._retry_at)):
-            account, is_checked = await self._check(key, find)
+            account, is_checked = await self._share_check(key, find)
         if account.caller is None:
             raise TokenRefused(_GONE)
         if not is_checked:
             return replace(account.caller, is_checked=False)
         _remember(self._known, token, _Known(account, expires_at))
         return account.caller
+
+    async def _share_check(
+        self, key: Hashable, find: Callable[[], Awaitable[User | None]]
+    ) -> tuple[_Account, bool]:
+        """Check an account, or share the check that is under way: one connection serves all of its requests."""
+        check = self._checks.get(key)
+        if check is None:
+            check = asyncio.create_task(self._check(key, find), name="caller-check")
+            self._checks[key] = check
+            check.add_done_callback(partial(self._end_check, key))
+        return await asyncio.shield(check)  # one that leaves must not take the answer from the others
+
+    def _end_check(self, key: Hashable, check: asyncio.Task[tuple[_Account, bool]]) -> None:
+        del self._checks[key]
+        if not check.cancelled():
+            check.exception()  # seen, also where nobody waits for it any more
 
     async def _check(
         self, key: Hashable, find: Callable[[], Awaitable[User | None]]
@@ -151,7 +176,8 @@ class Callers:
         if asked_at >= account.checked_at:  # else a question that was asked later has been answered before
             account.caller, account.checked_at = caller, asked_at
             # An account that is gone is asked for each time: it may be let in again.
-            account.believed_until = 0.0 if caller is None else asked_at + self._recheck_seconds
+            part = random.uniform(_SHORTEST_PART, 1)  # noqa: S311 - spread, not secrecy
+            account.believed_until = 0.0 if caller is None else asked_at + part * self._recheck_seconds
         _remember(self._accounts, key, account)
         return account, True
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
+from itertools import pairwise
 from time import monotonic
 
 import jwt
+import psycopg2
 import pytest
 
 from server.domain import callers
@@ -221,3 +224,50 @@ async def test_share_11_an_account_that_is_let_in_again_comes_in_at_once(
         await worker.identify(token)
     domain.sql("UPDATE users SET deactivated_at = NULL WHERE id = %s", people["user"].user_id)
     assert people["user"] == await worker.identify(token)
+
+
+async def test_deploy_16_callers_of_one_moment_are_rechecked_over_time(
+    domain: Domain, people: dict[str, Caller], clock: Clock
+) -> None:
+    """Who came all at once do not come back all at once: after any second, only a part of them has to be looked up."""
+    worker = Callers(domain.database, TOKENS, None)
+    claims = {"iss": "mastery", "role": "user", "iat": 1, "exp": 4_000_000_000}
+    domain.sql(
+        "INSERT INTO users (email) SELECT 'student' || n || '@example.com' FROM generate_series(1, 300) AS n"
+    )
+    ids = [str(user_id) for (user_id,) in domain.sql("SELECT id FROM users WHERE email LIKE 'student%%'")]
+    tokens = [jwt.encode({**claims, "sub": user_id}, KEY, algorithm="HS256") for user_id in ids]
+    for token in tokens:
+        await worker.identify(token)
+    del people
+    believed = []
+    for _ in range(int(RECHECK_SECONDS) + 1):
+        believed.append(sum(worker.recall(token) is not None for token in tokens))
+        clock.seconds += 1
+    assert (300, 0) == (believed[0], believed[-1]), "all at first, and nobody beyond the limit"
+    assert max(before - after for before, after in pairwise(believed)) < 100
+
+
+async def test_deploy_16_one_recheck_of_a_caller_at_a_time(
+    domain: Domain, people: dict[str, Caller], clock: Clock
+) -> None:
+    """Fifty requests of a caller that has to be looked up again take one connection, and all get its answer."""
+    database = Database(domain.url, pool_size=4, acquire_timeout_ms=60_000)
+    worker = Callers(database, TOKENS, None)
+    tokens = [TOKENS.issue(people["user"]), another_token(people["user"])]
+    for token in tokens:
+        await worker.identify(token)
+    clock.seconds += RECHECK_SECONDS
+    with closing(psycopg2.connect(domain.url)) as holder:
+        with holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        asked = [asyncio.create_task(worker.identify(token)) for token in tokens * 25]
+        await wait_until(lambda: database.pool_in_use == 1, "one has asked")
+        asked.pop(0).cancel()  # the one that began it leaves
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (1, 0) == (database.pool_in_use, database.waiters)
+        holder.rollback()
+    assert {people["user"]} == set(await asyncio.gather(*asked))
+    assert not worker._checks
+    await database.close()
