@@ -11,6 +11,7 @@ from bench.harness_report import PAGE, chart, fill_page
 from bench.harness_results import CHART, RESULTS, check_goals, read_document, write_document
 from bench.harness_table import as_text
 from bench.instructions import measure
+from bench.logins import print_logins
 from bench.migrations import print_migrations
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.tools.failures import CommandError
@@ -64,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--reader", type=float, default=5.0, help="seconds of a reader such as pg_dump (5)"
     )
     migrating.set_defaults(run=lambda options: print_migrations(options.rows, options.reader))
+    logins = parts.add_parser("logins", help="an honest login and /livez behind a crowd of guessers")
+    logins.add_argument("--guessers", type=int, default=60, help="addresses that guess at once (60)")
+    logins.set_defaults(run=lambda options: print_logins(options.guessers))
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser
