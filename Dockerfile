@@ -5,7 +5,7 @@
 #   docker run --env-file .env mastery python -m server migrate       # what it calls release
 
 FROM python:3.13-slim-bookworm AS packages
-WORKDIR /tmp/packages
+WORKDIR /packages
 COPY requirements.txt .
 RUN python -m venv /opt/mastery \
     && /opt/mastery/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
