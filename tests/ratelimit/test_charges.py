@@ -41,9 +41,7 @@ def test_share_03_a_policy_counts_in_integers(number: Any) -> None:
         Policy("p", 1, number)
 
 
-def test_share_03_the_largest_cost_and_the_most_charges_are_decided(
-    simulated: SimulatedRedis, subject: str
-) -> None:
+def test_the_largest_cost_and_the_most_charges_are_decided(simulated: SimulatedRedis, subject: str) -> None:
     """What is just inside the bounds has its usual answer."""
     charges = [Charge(MINUTE, str(number), subject) for number in range(MAX_CHARGES - 1)]
     charges.append(Charge(MINUTE, "dear", subject, MAX_COST))
