@@ -11,6 +11,7 @@ from typing import Any, Final
 from server.ratelimit.config_check import Check
 from server.ratelimit.config_lines import KeyPath, key_lines
 from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_LIMIT, MAX_WINDOW_MS, Policy
+from server.ratelimit.prepared import MAX_CHARGES
 from server.ratelimit.presets import (
     CHARGINGS,
     NAMED_KINDS,
@@ -169,6 +170,9 @@ def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[s
         for policy in names:
             if policy in policies:
                 check.problem((*path, key), f'"{policy}" is in policies already, which count for everybody')
+    most = len(policies) + max(len(signed_in), len(anonymous))
+    if most > MAX_CHARGES:
+        check.problem(path, f"its requests have {most} policies; {MAX_CHARGES} at most")
     for policy in anonymous:
         if policy in presets and presets[policy].subject == "user":
             check.problem((*path, "anonymous"), f'"{policy}" counts users, and these requests have none')

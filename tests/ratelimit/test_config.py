@@ -220,6 +220,16 @@ def test_share_04_what_stays_charged() -> None:
     assert 10 == len(kept["all"])
 
 
+def test_share_03_a_group_has_no_more_policies_than_a_request_has_charges() -> None:
+    """What would make every request of a group fail is refused when the file is read."""
+    names = [f"p{number}" for number in range(66)]
+    policies = "".join(f'[policies.{name}]\nlimit = 60\nwindow = "1m"\n' for name in names)
+    groups = f"[groups.writes]\npolicies = {names[:2]}\nsigned_in = {names[2:]}\nanonymous = {names[2:3]}\n"
+    problem = "limits.toml:199: groups.writes: its requests have 66 policies; 64 at most"
+    assert [problem] == problems_of(policies + groups)
+    parse(policies + groups.replace(f"signed_in = {names[2:]}", f"signed_in = {names[4:]}"))
+
+
 def test_every_problem_is_told_at_once_in_the_order_of_the_file() -> None:
     """One run of the service is enough to correct the whole file."""
     found = problems_of(

@@ -326,3 +326,55 @@ class Ring:
             earliest = self.remembered.wait(now, span, limit, cost)
             latest = self.everything.wait(now, span, limit, cost) + late
             assert earliest <= answers.charges[0].wait_us <= latest
+
+
+@pytest.mark.parametrize("page_entries", [2, 16])
+@histories
+@given(
+    limit=st.integers(1, 20),
+    log_entries=st.integers(1, 6),
+    history=lists_of(
+        st.tuples(
+            st.integers(0, 20).map(lambda pause: pause * 1000),
+            st.integers(1, 3),
+            st.one_of(st.none(), st.integers(0, 4)),
+        )
+    ),
+)
+def test_point_07_a_refund_in_a_ring_is_all_or_nothing(
+    simulated: SimulatedRedis,
+    page_entries: int,
+    limit: int,
+    log_entries: int,
+    history: list[tuple[int, int, int | None]],
+) -> None:
+    """It makes no more room than there was; it is void only while nothing older by a slot is remembered."""
+    simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
+    simulated.now_us = START_US
+    policy, subject, window = Policy("ring", limit, 100), f"user:ring-{next(subjects)}", OracleWindow()
+    span, slot = 100_000, -(-100_000 // log_entries)
+    for number, (pause_us, cost, which) in enumerate(history):
+        simulated.now_us += pause_us
+        now, charges = simulated.now_us, [Charge(policy, "g", subject, cost)]
+        answers = result_of(
+            decide_charges(
+                simulated, charges=charges, log_entries=log_entries, request_id=str(number), keep_ms=60_000
+            )
+        )
+        if answers.allowed:
+            assert window.used(now, span) + cost <= limit
+            window.forget(now, span)
+            window.admissions.append(Admission(now, cost, str(number)))
+        if which is None or which >= len(window.admissions):
+            continue
+        mine = window.admissions[-1 - which]
+        charges = [Charge(policy, "g", subject, mine.units)]
+        units = result_of(refund_charges(simulated, charges=charges, request_id=str(mine.request_id)))
+        live = mine.at > now - span
+        if units == (mine.units,):
+            assert live
+            window.admissions.remove(mine)
+        else:
+            assert units in {(0,), ()}
+            older = any(one.at <= mine.at - slot for one in window.admissions)
+            assert units == () or not live or not older
