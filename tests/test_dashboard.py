@@ -18,6 +18,7 @@ from server.settings import ROOT
 from server.tools.accounts import DEMO_EMAILS, DEMO_PASSWORD
 from server.tools.embedded import EmbeddedServer, redis_server
 from tests.browser import CHROMIUM, Tab, open_tab
+from tests.conftest import run_sql
 from tests.service import Service, running_service
 
 pytestmark = pytest.mark.timeout(300)  # a browser, and a service with two workers
@@ -219,6 +220,25 @@ def test_the_terminal_prints_the_same(service: Service) -> None:
     assert 1 == run_status(service, "ftp://127.0.0.1").returncode
     elsewhere = run_status(service, "http://mastery.invalid")
     assert (1, True) == (elsewhere.returncode, "METRICS_TOKEN is not set" in elsewhere.stderr)
+
+
+@needs_chromium
+async def test_deploy_08_a_read_only_database_is_yellow(
+    service: Service, shared_postgres: EmbeddedServer, tab: Tab
+) -> None:
+    """The tile is no outage: it says what still works, and turns green again by itself."""
+    await sign_in(tab)
+    database = service.environment["DATABASE_URL"].rpartition("/")[2]
+    run_sql(shared_postgres.url, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    run_sql(
+        shared_postgres.url,
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'",  # noqa: S608
+    )
+    await tab.until("document.querySelector('[data-name=database]').dataset.state === 'warning'")
+    assert "read_only" in await tab.text("#services")
+    assert "Reading goes on" in await tab.text("#services")
+    run_sql(shared_postgres.url, f"ALTER DATABASE {database} SET default_transaction_read_only = off")
+    await tab.until("document.querySelector('[data-name=database]').dataset.state === 'good'")
 
 
 @needs_chromium

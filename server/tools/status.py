@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 from server.tools.failures import CommandError
 
 _TIMEOUT_SECONDS: Final = 10
-_COLOURS: Final = {"good": "32", "healthy": "32", "warning": "33", "critical": "31;1", "unhealthy": "31;1"}
+_COLOURS: Final = {
+    "good": "32",
+    "healthy": "32",
+    "warning": "33",
+    "degraded": "33",
+    "critical": "31;1",
+    "unhealthy": "31;1",
+}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

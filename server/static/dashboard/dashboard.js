@@ -57,15 +57,17 @@
   }
 
   function showService(name, service) {
-    const isUp = service.status === "healthy";
-    const action = name === "database"
+    const isHealthy = service.status === "healthy", isDegraded = service.status === "degraded";
+    const outage = name === "database"
       ? "Requests that need it end as 503. See “the database is away”."
       : "Slower, but right: everything is read from the database. See “Redis is away”.";
-    fill(tile(find("services"), name, `${NAMES[name] || name} (${name})`), isUp ? "good" : "critical", {
-      value: isUp ? shown(service.responseTime, "ms") : "away",
-      state: isUp ? "✓ Healthy" : `✖ ${service.error}`,
+    const action = isDegraded ? "Reading goes on, writes end as 503. See “the database takes no writes”." : outage;
+    const state = isHealthy ? "good" : isDegraded ? "warning" : "critical";
+    fill(tile(find("services"), name, `${NAMES[name] || name} (${name})`), state, {
+      value: isHealthy || isDegraded ? shown(service.responseTime, "ms") : "away",
+      state: isHealthy ? "✓ Healthy" : `${isDegraded ? "▲" : "✖"} ${service.error}`,
       basis: "",
-      action: isUp ? "" : action,
+      action: isHealthy ? "" : action,
     });
   }
 
@@ -90,12 +92,18 @@
   }
 
   function summarise(answer) {
-    const down = Object.entries(answer.services).filter(([, service]) => service.status !== "healthy");
+    const services = Object.entries(answer.services);
+    const down = services.filter(([, service]) => service.status === "unhealthy");
+    const degraded = services.filter(([, service]) => service.status === "degraded");
     const critical = answer.keyMetrics.filter((metric) => metric.state === "critical");
     const warnings = answer.keyMetrics.filter((metric) => metric.state === "warning");
     const bad = [...down.map(([name]) => `${NAMES[name] || name} is away`), ...critical.map((metric) => metric.title)];
     if (bad.length) return ["critical", `✖ ${bad.join(", ")}`];
-    if (warnings.length) return ["warning", `▲ ${warnings.map((metric) => metric.title).join(", ")}`];
+    const worrying = [
+      ...degraded.map(([name, service]) => `${NAMES[name] || name}: ${service.error}`),
+      ...warnings.map((metric) => metric.title),
+    ];
+    if (worrying.length) return ["warning", `▲ ${worrying.join(", ")}`];
     return ["good", "✓ All is well"];
   }
 
