@@ -82,14 +82,14 @@ class Wire:
 
 
 class Clock:
-    """The monotonic clock of server.domain.callers, which a test may put forward."""
+    """The monotonic clock of server.domain.callers, which stands still until a test puts it forward."""
 
     def __init__(self) -> None:
-        self.ahead_seconds = 0.0
+        self.seconds = time.monotonic()
 
     def now(self) -> float:
         """The time in seconds."""
-        return time.monotonic() + self.ahead_seconds
+        return self.seconds
 
 
 @pytest.fixture
@@ -275,14 +275,14 @@ async def test_share_11_only_checked_rights_count(
     for look in ("never", "before", "after"):
         strike(database_url, api, look)
     assert {200, 401} == await look_at("after")
-    clock.ahead_seconds += callers.RECHECK_SECONDS + 1
+    clock.seconds += callers.RECHECK_SECONDS + 1
     assert {200} == await look_at("a moment ago")
     strike(database_url, api, "a moment ago")
 
     async with OUTAGES[outage](api, wire):
         assert {} == differences(await found(api, course, looks=LOOKS, at_once=50), but_for_overlays)
 
-    clock.ahead_seconds += callers.RECHECK_SECONDS + 1
+    clock.seconds += callers.RECHECK_SECONDS + 1
     await wait_until(lambda: serves(api), "the database is found again")
     assert {} == differences(
         await found(api, course, looks=LOOKS, at_once=1), lambda fate, _: expected_afterwards(fate)

@@ -182,7 +182,7 @@ async def test_share_11_readers_do_not_wait_for_a_database_that_is_down(
     await database.close()
 
 
-async def test_share_11_a_token_is_not_recalled_past_its_end(
+async def test_a_token_is_not_recalled_past_its_end(
     domain: Domain, people: dict[str, Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the instant of `exp` on a token is verified again, although its account was looked up a moment ago."""
@@ -213,7 +213,7 @@ async def test_share_11_no_more_is_remembered_than_there_is_room_for(
     assert people["other"] == worker.recall(again)
 
 
-async def test_share_11_an_account_that_is_let_in_again_comes_in_at_once(
+async def test_an_account_that_is_let_in_again_comes_in_at_once(
     domain: Domain, people: dict[str, Caller]
 ) -> None:
     """A refusal is not remembered while the database answers."""
