@@ -167,7 +167,7 @@ async def test_share_12_keys_outlive_an_issuer_that_fails(
 async def test_share_12_many_requests_wait_for_one_fetch(external_api: Api, issuer: Issuer) -> None:
     """However many tokens need the keys while they are on their way, they are asked for once."""
     enough = asyncio.Event()
-    issuer.publish_by = when(enough)
+    issuer.publish_by = when(enough, already=100)
     asked = [asyncio.create_task(me(external_api, issuer.token(f"user_{number}"))) for number in range(10)]
     await wait_until(lambda: issuer.fetches == 1, "the keys are asked for")
     enough.set()
@@ -175,15 +175,15 @@ async def test_share_12_many_requests_wait_for_one_fetch(external_api: Api, issu
     assert 1 == issuer.fetches
 
 
-def when(event: asyncio.Event) -> Publish:
-    """Answer in two packets, the second one once something has happened."""
+def when(event: asyncio.Event, *, already: int) -> Publish:
+    """Answer in two packets: so many bytes, and the others once something has happened."""
 
     async def publish(request: web.Request, document: bytes) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        await response.write(document[:100])
+        await response.write(document[:already])
         await event.wait()
-        await response.write(document[100:])
+        await response.write(document[already:])
         return response
 
     return publish
@@ -198,7 +198,7 @@ async def test_share_12_a_known_key_waits_for_no_issuer(
     monkeypatch.setattr(key_sets, "monotonic", lambda: later)
     monkeypatch.setattr(key_sets, "_TIMEOUT", aiohttp.ClientTimeout(total=600))
     enough = asyncio.Event()
-    issuer.publish_by = when(enough)
+    issuer.publish_by = when(enough, already=0)
     async with asyncio.timeout(30):
         assert 200 == (await me(external_api, issuer.token("user_2")))[0]
     await wait_until(lambda: issuer.fetches == 2, "the keys are fetched anew")
