@@ -107,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="print how a running service is; fails if that is critical")
     status.add_argument("url", nargs="?", metavar="URL", help="where it answers (this machine, PORT)")
     status.set_defaults(command=_status)
+    shown = commands.add_parser("settings", help="print what is in force, and where each value comes from")
+    shown.set_defaults(command=_show_settings)
     token = commands.add_parser("token", help="print an access token of a demo account")
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
@@ -134,7 +136,7 @@ def _serve(_options: argparse.Namespace) -> None:
     from server.tools.web import gunicorn_command
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
-    Settings.from_env(environment)
+    check_rate_limits(Settings.from_env(environment))
     # The same process goes on as gunicorn, so that the platform's signals reach it.
     os.execve(sys.executable, gunicorn_command(ROOT), environment)  # noqa: S606 - a list, without a shell
 
@@ -259,7 +261,6 @@ def _settings(*needed: str) -> Settings:
         "DATABASE_URL": "postgresql://unused",
         "REDIS_URL": "redis://unused",
         "SECRET_KEY": "unused" * 8,
-        "MASTERY_ENV": "development",
         "LOG_LEVEL": "warning" if sys.stderr.isatty() else "info",  # a person reads the results instead
     }
     for variable in needed:
@@ -281,6 +282,30 @@ def _settings(*needed: str) -> Settings:
         descriptor=sys.stderr.fileno(),
     )
     return settings
+
+
+def check_rate_limits(settings: Settings) -> None:
+    """Make sure that the workers will find a rate limits file that they can use.
+
+    Raises:
+        SettingsError: they will not; a problem a line of the file.
+    """
+    from server.ratelimit.config import RateLimitsError, load_rate_limits
+    from server.routes import limit_groups
+
+    try:
+        load_rate_limits(settings.rate_limits_file, required_groups=limit_groups())
+    except RateLimitsError as error:
+        raise SettingsError([f"RATE_LIMITS_FILE: {problem}" for problem in error.problems]) from None
+
+
+def _show_settings(_options: argparse.Namespace) -> None:
+    from server.tools.shown_settings import shown_settings
+
+    text, problems = shown_settings(os.environ, ROOT)
+    sys.stdout.write(text)
+    if problems:
+        raise SettingsError(problems)
 
 
 def _seconds(text: str) -> int:

@@ -43,9 +43,8 @@ from server.middleware.tracing import tracing
 from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import LAST_GOOD, RateLimitsFile
-from server.ratelimit.proxies import TrustedProxies
 from server.routes import add_routes, limit_groups
-from server.settings import Settings
+from server.settings import Settings, ignored_options
 from server.stores.cache import Cache
 from server.stores.database import Database
 from server.stores.history_keeper import HistoryKeeper
@@ -104,11 +103,19 @@ def create_app(settings: Settings) -> web.Application:
         stale_seconds=settings.cache_stale_seconds,
         deadline_ms=settings.cache_deadline_ms,
     )
+    limiter_redis = redis
+    if settings.limiter_redis_url != settings.redis_url:
+        limiter_redis = RedisLink(
+            settings.limiter_redis_url,
+            deadline_ms=settings.rate_limit_deadline_ms,
+            connect_timeout_ms=settings.redis_connect_timeout_ms,
+            verify_tls=settings.redis_verify_tls,
+        )
     limiter = Limiter(
-        redis,
+        limiter_redis,
         deadline_ms=settings.rate_limit_deadline_ms,
         workers=lambda: settings.web_concurrency,
-        one_subject_a_call="+cluster" in settings.redis_url.partition(":")[0],
+        one_subject_a_call=limiter_redis.is_cluster,
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
         on_near_limit=lambda policy: near_limits(policy).inc(),
         on_failure=lambda reason: failures(reason).inc(),
@@ -143,7 +150,6 @@ def create_app(settings: Settings) -> web.Application:
     catalog = Catalog(database, cache)
 
     callers = Callers(database, tokens, external)
-    trusted = TrustedProxies.parse(settings.trusted_proxies)
     spans = _span_export(settings)
     rules: dict[web.AbstractRoute, Rule] = {}
     app = web.Application(
@@ -151,7 +157,7 @@ def create_app(settings: Settings) -> web.Application:
         middlewares=[
             tracing(
                 headers=StandardHeaders(settings),
-                trusted=trusted,
+                trusted=settings.trusted_proxies,
                 spans=spans,
             ),
             metrics_middleware(metrics, with_exemplars=spans is not None),
@@ -170,6 +176,7 @@ def create_app(settings: Settings) -> web.Application:
         database=database,
         schema=SchemaWatch(database),
         redis=redis,
+        limiter_redis=limiter_redis,
         cache=cache,
         metrics=metrics,
         health=health,
@@ -224,6 +231,8 @@ async def application() -> web.AppRunner:
         env=settings.environment,
         version=__version__,
     )
+    for variable, option in ignored_options(os.environ):
+        log.warning("settings.option_ignored", variable=variable, option=option)
     app = create_app(settings)
     app.on_startup.append(_settle)
     asyncio.get_running_loop().set_exception_handler(handle_loop_exception)
@@ -251,7 +260,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     services = app[SERVICES]
     lag = EventLoopLag(services.metrics, probes=[lambda: _sample(services)])
     watch = HealthWatch(services.health, services.metrics)
-    await asyncio.gather(services.database.start(), services.redis.start())
+    await asyncio.gather(services.database.start(), services.redis.start(), services.limiter_redis.start())
     await services.schema.start()
     await services.database.warn_of_limits(services.settings.web_concurrency)
     await services.limiter.start()
@@ -270,6 +279,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.health.close()
     await services.callers.close()
     await services.cache.close()
+    await services.limiter_redis.close()
     await services.redis.close()
     await services.schema.close()
     await services.database.close()

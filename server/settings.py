@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 import resource
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from server.net.proxies import ACCEPTED as PROXIES_ACCEPTED
+from server.net.proxies import TrustedProxies
+
 ROOT = Path(__file__).resolve().parents[1]
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash
 POSTGRES_SCHEMES = ("postgres", "postgresql")
 REDIS_SCHEMES = (
-    "redis",
-    "rediss",
+    *(
+        f"{name}{kind}"
+        for name in ("redis", "rediss", "valkey", "valkeys")
+        for kind in ("", "+sentinel", "+cluster")
+    ),
     "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
 )
 
 
@@ -29,6 +30,9 @@ REDIS_SCHEMES = (
 _OTHER_FILES = 64
 _ARRIVING_AT_ONCE = 128
 _MOST_CONNECTIONS = 4096
+
+
+_NOBODY = TrustedProxies()
 
 
 class SettingsError(Exception):
@@ -46,6 +50,7 @@ class Settings:
     database_url: str  # DATABASE_URL
     migration_database_url: str | None = None  # MIGRATION_DATABASE_URL
     redis_url: str  # REDIS_URL
+    rate_limit_redis_url: str | None = None  # RATE_LIMIT_REDIS_URL; None for REDIS_URL
     secret_key: str  # SECRET_KEY
     host: str = "127.0.0.1"  # HOST
     port: int = 8000  # PORT
@@ -53,7 +58,7 @@ class Settings:
     log_level: str = "info"  # LOG_LEVEL
     log_format: Literal["json", "console", "ecs", "gcp"] = "json"  # LOG_FORMAT
     environment: str = "production"  # MASTERY_ENV
-    trusted_proxies: str = ""  # TRUSTED_PROXIES
+    trusted_proxies: TrustedProxies = _NOBODY  # TRUSTED_PROXIES
     rate_limits_file: Path = ROOT / "config" / "ratelimits.toml"  # RATE_LIMITS_FILE
     metrics_token: str | None = None  # METRICS_TOKEN
     cors_origins: frozenset[str] = frozenset()  # CORS_ORIGINS
@@ -111,6 +116,11 @@ class Settings:
             return self.max_connections
         return max(1, min(_MOST_CONNECTIONS, connection_room(self.database_pool_size)))
 
+    @property
+    def limiter_redis_url(self) -> str:
+        """The Redis that counts: a limiter must not be evicted, a cache may."""
+        return self.rate_limit_redis_url or self.redis_url
+
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Settings:
         """The settings that environment variables describe; an empty variable counts as not set.
@@ -163,6 +173,10 @@ class _Kind:
     accepts: str
 
 
+class UnusableOption(Exception):
+    """A part of a value is not accepted; the message says which, and what it takes instead."""
+
+
 class _Reader:
     """Reads variables one by one and keeps what is wrong with them."""
 
@@ -178,6 +192,9 @@ class _Reader:
             return None
         try:
             return kind.parse(text)
+        except UnusableOption as error:
+            self.problems.append(f"{variable}: {error}; it takes {kind.accepts}")
+            return None
         except (ValueError, OSError, RuntimeError):  # the last: ~ of nobody
             shown = "its value" if variable in _SECRET else repr(text)
             self.problems.append(f"{variable}: {shown} is not accepted: it takes {kind.accepts}")
@@ -212,6 +229,49 @@ def _url(schemes: tuple[str, ...], example: str) -> _Kind:
         return text
 
     return _Kind(parse, f"a URL such as {example} (schemes: {', '.join(schemes)})")
+
+
+def _checked(kind: _Kind, check: Callable[[str], Any]) -> _Kind:
+    """The kind, with what a parser of the whole URL has to say about its options."""
+
+    def parse(text: str) -> Any:
+        kind.parse(text)
+        try:
+            return check(text)
+        except ValueError as error:
+            raise UnusableOption(error) from None
+
+    return _Kind(parse, kind.accepts)
+
+
+def _check_redis(text: str) -> str:
+    from server.stores.redis_address import parse_redis_url  # noqa: PLC0415 - redis-py: only where it is needed
+
+    parse_redis_url(text)
+    return text
+
+
+def _check_database(text: str) -> str:
+    from server.stores.database_address import parse_database_url  # noqa: PLC0415 - psycopg2, likewise
+
+    return parse_database_url(text).url
+
+
+def ignored_options(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Options of the URLs that mean nothing here, each with its variable; of settings that were accepted."""
+    from server.stores.database_address import parse_database_url  # noqa: PLC0415 - see above
+    from server.stores.redis_address import parse_redis_url  # noqa: PLC0415
+
+    found: list[tuple[str, str]] = []
+    for variable, parse in (
+        ("DATABASE_URL", parse_database_url),
+        ("MIGRATION_DATABASE_URL", parse_database_url),
+        ("REDIS_URL", parse_redis_url),
+        ("RATE_LIMIT_REDIS_URL", parse_redis_url),
+    ):
+        if text := environment.get(variable, "").strip():
+            found += [(variable, option) for option in parse(text).ignored]
+    return found
 
 
 def _parse_secret(text: str) -> str:
@@ -251,16 +311,6 @@ def _parse_origin(text: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
-def _parse_proxies(text: str) -> str:
-    if text.isascii() and text.isdigit():
-        if int(text[:4]) > _MOST_HOPS:
-            raise ValueError
-        return text
-    for part in text.split(","):
-        ipaddress.ip_network(part.strip())
-    return text
-
-
 def _parse_file(text: str) -> Path:
     path = Path(text).expanduser()
     with path.open("rb"):
@@ -278,18 +328,23 @@ _NO_EXPORTER = (
     "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, which need the extra `otel`: "
     "`pip install -r requirements-otel.txt` has it in the place of requirements.txt"
 )
-_MOST_HOPS = 32
 _WEB_PORTS = {"http": 80, "https": 443}
-_SECRET = frozenset({"SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL"})
+_SECRET = frozenset(
+    {
+        "SECRET_KEY", "METRICS_TOKEN", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "RATE_LIMIT_REDIS_URL",
+    }
+)  # fmt: skip
 _REQUIRED = frozenset({"database_url", "redis_url", "secret_key"})
 _milliseconds = _whole(1, 600_000, "milliseconds")
 _seconds = _whole(1, 10**9, "seconds")
-_database = _url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name")
+_database = _checked(_url(POSTGRES_SCHEMES, "postgresql://user:password@host:5432/name"), _check_database)
+_redis = _checked(_url(REDIS_SCHEMES, "redis://host:6379/0"), _check_redis)
 _collector = _url(("http", "https"), "http://localhost:4318")
 _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "database_url": ("DATABASE_URL", _database),
     "migration_database_url": ("MIGRATION_DATABASE_URL", _database),
-    "redis_url": ("REDIS_URL", _url(REDIS_SCHEMES, "redis://host:6379/0")),
+    "redis_url": ("REDIS_URL", _redis),
+    "rate_limit_redis_url": ("RATE_LIMIT_REDIS_URL", _redis),
     "secret_key": (
         "SECRET_KEY",
         _Kind(
@@ -304,10 +359,7 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "environment": ("MASTERY_ENV", _Kind(str, "any text")),
     "trusted_proxies": (
         "TRUSTED_PROXIES",
-        _Kind(
-            _parse_proxies,
-            "networks such as 10.0.0.0/8,fd00::/8, separated by commas, or the number of proxies in front",
-        ),
+        _checked(_Kind(str, PROXIES_ACCEPTED), TrustedProxies.parse),
     ),
     "rate_limits_file": ("RATE_LIMITS_FILE", _Kind(_parse_file, "the path of a readable file")),
     "metrics_token": ("METRICS_TOKEN", _Kind(str, "any text")),
@@ -357,3 +409,10 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "health_timeout_ms": ("HEALTH_TIMEOUT_MS", _whole(1, 1000, "milliseconds")),
     "shutdown_seconds": ("SHUTDOWN_SECONDS", _whole(1, 10, "seconds")),
 }
+
+
+def variables() -> Iterator[tuple[str, str, Any, bool]]:
+    """Every variable: its name, its field, what holds where it is not set, and whether its value is a secret."""
+    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(Settings)}
+    for name, (variable, _) in _VARIABLES.items():
+        yield variable, name, defaults[name], variable in _SECRET

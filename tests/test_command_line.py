@@ -162,3 +162,21 @@ def test_nobody_reads_the_answer(checkout: Checkout) -> None:
     done = checkout.run("sh", "-c", command, SECRET_KEY="s" * 32)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_deploy_04_a_bad_rate_limits_file_is_refused_before_anything_starts(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    """`serve` names the line, exit code 2, and no worker was started to find out."""
+    file = tmp_path / "limits.toml"
+    file.write_text('[policies.one]\nlimit = "many"\n')
+    done = checkout.server("serve", **COMPLETE, RATE_LIMITS_FILE=str(file))
+    assert_refused(done, 2, "RATE_LIMITS_FILE", "limits.toml:2")
+    assert "gunicorn" not in done.stderr
+
+
+def test_deploy_04_a_command_beside_production_logs_its_env(checkout: Checkout) -> None:
+    """The `env` of its lines is the service's."""
+    lines = checkout.server("limits", "show", "ip:192.0.2.1", **COMPLETE).stderr.splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {"production"} == {line["env"] for line in logged}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from server.settings import ROOT, Settings, SettingsError
+from server.net.proxies import TrustedProxies
+from server.settings import ROOT, Settings, SettingsError, ignored_options, variables
 
 GOOD = {
     "DATABASE_URL": "postgresql://mastery:hunter2@db.example.com/mastery",
@@ -27,8 +28,14 @@ NO_NUMBERS = ["x", "-1", "1.0", "1e3", "0x10", "1_000", "٣", "+5", "9" * 30, "5
 VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
     "DATABASE_URL": (
         "database_url",
-        [(url, url) for url in ("postgres://u:p@h:5432/d", "postgresql://h/d?sslmode=require", "postgresql:///d?host=/run")],
-        ["mysql://h/d", "h/d", "postgres://", "postgresql://h:port/d", "postgresql://[::1/d", "postgresql://h:99999/d"],
+        [
+            *((url, url) for url in ("postgres://u:p@h:5432/d", "postgresql://h/d?sslmode=require", "postgresql:///d?host=/run")),
+            ("postgresql://h/d?schema=public&sslmode=require&pgbouncer=true", "postgresql://h/d?sslmode=require"),
+            ("postgresql://h/d?connection_limit=5", "postgresql://h/d"),
+        ],
+        ["postgresql://h/d?schema=other", "postgresql://h/d?no_such=1", "postgresql://h/d?sslmode=x",
+         "postgresql://h/d?connect_timeout=x",
+         "mysql://h/d", "h/d", "postgres://", "postgresql://h:port/d", "postgresql://[::1/d", "postgresql://h:99999/d"],
     ),
     "MIGRATION_DATABASE_URL": (
         "migration_database_url",
@@ -39,9 +46,17 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         "redis_url",
         [(url, url) for url in (
             "redis://h", "rediss://:p@h:6379/0", "unix:///run/redis.sock", "redis+cluster://a:1,b:2",
-            "redis+sentinel://a:1,b:2/master", "rediss+sentinel://a/m", "rediss+cluster://a",
+            "redis+sentinel://a:1,b:2/master", "rediss+sentinel://a/m", "rediss+cluster://a", "valkey://h/0", "valkeys://h",
+            "valkey+cluster://a:1", "valkeys+sentinel://a/m", "redis://h?family=0", "rediss://h?ssl_cert_reqs=none",
         )],
-        ["http://h", "h:6379", "redis://", "redis://h:x"],
+        ["http://h", "h:6379", "redis://", "redis://h:x", "redis://h/abc", "redis://h?db=x", "redis://h?no_such=1",
+         "redis://h?ssl_cert_reqs=none", "rediss://h?ssl_cert_reqs=x", "redis+cluster://h/1", "redis+sentinel://h",
+         "redis+sentinel://h/m/x", "valkey+x://h"],
+    ),
+    "RATE_LIMIT_REDIS_URL": (
+        "rate_limit_redis_url",
+        [("valkeys://:p@h:6379/1", "valkeys://:p@h:6379/1")],
+        ["http://h", "redis://h?no_such=1"],
     ),
     "SECRET_KEY": ("secret_key", [("k" * 32, "k" * 32), ("é" * 16, "é" * 16)], ["k" * 31, "x", "\udcff" * 40]),
     "HOST": ("host", [("0.0.0.0", "0.0.0.0"), ("::", "::")], []),
@@ -52,8 +67,12 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
     "MASTERY_ENV": ("environment", [("staging", "staging")], []),
     "TRUSTED_PROXIES": (
         "trusted_proxies",
-        [(text, text) for text in ("0", "1", "32", "10.0.0.0/8", "10.0.0.0/8, fd00::/8", "192.0.2.1")],
-        ["33", "-1", "10.0.0.1/8", "10.0.0.0/33", "x", "10.0.0.0/8,,", "\u0661"],
+        [(text, TrustedProxies.parse(text)) for text in (
+            "0", "1", "32", "10.0.0.0/8", "10.0.0.0/8, fd00::/8", "192.0.2.1", "10.0.0.0/8, x-forwarded-for",
+            "1,forwarded",
+        )],
+        ["33", "-1", "10.0.0.1/8", "10.0.0.0/33", "x", "1,2", "\u0661", "0.0.0.0/0", "::/0",
+         "forwarded,x-forwarded-for"],
     ),
     "RATE_LIMITS_FILE": (
         "rate_limits_file",
@@ -202,3 +221,36 @@ def test_settings_do_not_change() -> None:
 def test_traces_go_where_opentelemetry_says(variables: dict[str, str], expected: str | None) -> None:
     """The general endpoint gets the signal's path; the one for traces is taken as it is."""
     assert expected == Settings.from_env({**GOOD, **variables}).traces_url
+
+
+def test_deploy_04_options_of_urls_are_judged_by_name() -> None:
+    """An option that nobody knows is named, without the password beside it; what other tools write is ignored."""
+    bad = {
+        "DATABASE_URL": "postgresql://u:hunter2@h/d?no_such=1",
+        "REDIS_URL": "redis://:hunter2@h/abc",
+        "RATE_LIMIT_REDIS_URL": "redis://:hunter2@h?another=1",
+        "TRUSTED_PROXIES": "0.0.0.0/0",
+    }
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**GOOD, **bad})
+    problems = dict(problem.split(": ", 1) for problem in caught.value.problems)
+    assert bad.keys() == problems.keys()
+    assert "no_such" in problems["DATABASE_URL"]
+    assert "the number of a database" in problems["REDIS_URL"]
+    assert "another" in problems["RATE_LIMIT_REDIS_URL"]
+    assert "choose their own address" in problems["TRUSTED_PROXIES"]
+    assert "hunter2" not in str(caught.value)
+    environment = {"DATABASE_URL": "postgresql://h/d?schema=public", "REDIS_URL": "redis://h?family=0"}
+    assert [("DATABASE_URL", "schema"), ("REDIS_URL", "family")] == ignored_options(environment)
+
+
+def test_deploy_04_the_readme_lists_every_variable() -> None:
+    """A setting that is not in the README's table is not there for anybody, and the other way round."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## Settings") : readme.index("## Commands")]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
+    # OpenTelemetry's own variables stand in docs/tracing.md.
+    assert {name for name, *_ in variables() if not name.startswith("OTEL_")} == {
+        name for name in named if not name.startswith("OTEL_")
+    }

@@ -42,6 +42,7 @@ class Services:
     database: Database
     schema: SchemaWatch
     redis: RedisLink
+    limiter_redis: RedisLink  # the same, unless RATE_LIMIT_REDIS_URL names another
     cache: Cache
     metrics: Metrics
     health: Health

@@ -16,7 +16,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from server.api.responses import problem_response
 from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.ratelimit.subjects import subject_of_address, without_mapping
+from server.net.addresses import without_mapping
+from server.ratelimit.subjects import subject_of_address
 from server.telemetry.metrics import Metrics
 from server.telemetry.timings import Elapsed
 

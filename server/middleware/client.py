@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from server.net.proxies import TrustedProxies
 from server.ratelimit.identity import Address, client_address
-from server.ratelimit.proxies import TrustedProxies
 
 _MOST_KNOWN = 8192
 # What is longer was not written by a chain of proxies, and must not fill the memory.

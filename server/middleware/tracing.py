@@ -12,7 +12,7 @@ from multidict import istr
 from server.api.state import STATE, RequestState
 from server.middleware.client import Clients
 from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.ratelimit.proxies import TrustedProxies
+from server.net.proxies import TrustedProxies
 from server.telemetry.access_log import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Elapsed, Timings, current_timings

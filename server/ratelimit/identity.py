@@ -13,15 +13,14 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
-from server.ratelimit.proxies import TrustedProxies
+from server.net.addresses import Address, without_mapping
+from server.net.proxies import TrustedProxies
 from server.ratelimit.subjects import (
-    Address,
     parse_subject,
     subject_of_address,
     subject_of_email,
     subject_of_user,
     wider_subject_of_address,
-    without_mapping,
     without_nat64,
 )
 

@@ -8,11 +8,11 @@ from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
+from server.net.addresses import Address
 from server.ratelimit.policies import Charge, Policy
 from server.ratelimit.prepared import PreparedCharges
 from server.ratelimit.subjects import (
     SITE_PREFIX_BITS,
-    Address,
     subject_of_address,
     subject_of_user,
     wider_subject_of_address,

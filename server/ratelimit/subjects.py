@@ -10,13 +10,11 @@ from typing import Final
 from uuid import UUID
 
 from server.email_addresses import normal_email
-
-Address = IPv4Address | IPv6Address
+from server.net.addresses import Address, without_mapping
 
 CLIENT_PREFIX_BITS: Final = 64  # What a provider gives to one customer at the least (RFC 6177 section 2).
 SITE_PREFIX_BITS: Final = 48  # What one customer may well have at the most.
 
-_MAPPED_PREFIX: Final = int(IPv6Address("::ffff:0:0")) >> 32
 _NAT64_PREFIX: Final = int(IPv6Address("64:ff9b::")) >> 32
 
 _CACHED_SUBJECTS: Final = 8192
@@ -25,14 +23,6 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 _FORMS: Final = (
     "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48>, email:<address> or family:<uuid of a login>"
 )
-
-
-def without_mapping(address: Address) -> Address:
-    """The IPv4 address inside ::ffff:0:0/96 (RFC 4291 section 2.5.5.2), which a dual-stack socket shows."""
-    if isinstance(address, IPv4Address):
-        return address
-    bits = int(address)
-    return IPv4Address(bits & 0xFFFF_FFFF) if bits >> 32 == _MAPPED_PREFIX else address
 
 
 def without_nat64(address: Address) -> Address:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio.connection import parse_url
 
@@ -13,19 +13,23 @@ Kind = Literal["single", "sentinel", "cluster"]
 Node = tuple[str, int]
 
 _DEFAULT_PORTS: Mapping[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
-_SCHEMES = {
-    ("unix", ""),
-    *((base, kind) for base in ("redis", "rediss") for kind in ("", "sentinel", "cluster")),
-}
-# Options of redis-py's pools and of its clients, not of a connection: a link has neither.
-_NOT_OURS = (
-    "max_connections",
-    "timeout",
-    "retry_on_timeout",
-    "health_check_interval",
-    "protocol",
-    "legacy_responses",
-)
+# Valkey speaks the same protocol, and platforms name its URLs after it.
+_BASES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
+_OPTIONS = frozenset({"db", "username", "password", "client_name", "sentinel_username", "sentinel_password"})
+_TLS_OPTIONS = frozenset(
+    {
+        "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_password",
+        "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
+    }
+)  # fmt: skip
+_CERT_REQS = ("none", "optional", "required")
+# Options of redis-py's pools and of its clients, not of a connection: a link has neither. And what other tools write.
+_NOT_OURS = frozenset(
+    {
+        "max_connections", "timeout", "retry_on_timeout", "health_check_interval", "protocol", "legacy_responses",
+        "decode_responses", "encoding", "encoding_errors", "family",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class RedisAddress:
         tls: whether connections are encrypted.
         options: how redis-py connects to a server: username, password, db, path, TLS files.
         sentinel_options: how it connects to the Sentinels, which have passwords of their own.
+        ignored: options of the URL that mean nothing here.
     """
 
     kind: Kind
@@ -47,6 +52,7 @@ class RedisAddress:
     tls: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ignored: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = ",".join(f"{host}:{port}" for host, port in self.nodes) or str(self.options.get("path", ""))
@@ -60,34 +66,68 @@ def parse_redis_url(url: str, *, verify_tls: bool = True) -> RedisAddress:
         url: `redis://` or `rediss://` `[user:password@]host[:port][/db]`, `unix://[:password@]/path[?db=]`,
             `redis+sentinel://[user:password@]host[:port],…/service[/db][?sentinel_password=]` (and
             `sentinel_username`), or `redis+cluster://[user:password@]host[:port],…`; the last two with
-            `rediss+` for TLS. Options of redis-py's connections may follow, such as `?ssl_ca_certs=`.
+            `rediss+` for TLS. `valkey` and `valkeys` mean `redis` and `rediss`. Options of redis-py's connections may
+            follow, such as `?ssl_ca_certs=`.
         verify_tls: check the server's certificate and its name.
 
     Raises:
-        ValueError: it is none of these; the message does not repeat the URL, which may hold a password.
+        ValueError: it is none of these, or has an option or a value of one that nobody understands; the message does
+            not repeat the URL, which may hold a password.
     """
     scheme, found, rest = url.partition("://")
-    base, _, suffix = scheme.partition("+")
-    if not found or (base, suffix) not in _SCHEMES:
+    name, plus, suffix = scheme.partition("+")
+    if (
+        not found
+        or name not in _BASES
+        or (plus and (name == "unix" or suffix not in {"sentinel", "cluster"}))
+    ):
         raise ValueError(
-            "a Redis URL starts with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+            "a Redis URL starts with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; "
+            "valkey stands for redis, too"
         )
+    base = _BASES[name]
+    rest, ignored = _without_foreign_options(base, rest)
     if suffix == "sentinel":
         address = _sentinel(base, rest)
     elif suffix == "cluster":
         address = _cluster(base, rest)
     else:
-        address = _single(url)
+        address = _single(f"{base}://{rest}")
+    options = dict(address.options)
     if address.tls and not verify_tls:
-        unverified = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-        options = {**address.options, **unverified}
-        return RedisAddress(
-            address.kind, address.nodes, address.service, address.tls, options, address.sentinel_options
-        )
-    return address
+        options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    return replace(address, options=options, ignored=ignored)
+
+
+def _without_foreign_options(base: str, rest: str) -> tuple[str, tuple[str, ...]]:
+    """What follows the scheme of a URL without the options that mean nothing here, and the names of these."""
+    before, mark, query = rest.partition("?")
+    kept, ignored = [], []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in _NOT_OURS or name.startswith("socket_"):
+            ignored.append(name)
+            continue
+        if name in _TLS_OPTIONS and base != "rediss":
+            raise ValueError(f"the option {name} needs TLS: rediss:// or valkeys://")
+        if name not in _OPTIONS | _TLS_OPTIONS:
+            raise ValueError(
+                f"there is no option {name}: it takes {', '.join(sorted(_OPTIONS | _TLS_OPTIONS))}"
+            )
+        if name == "ssl_cert_reqs" and value not in _CERT_REQS:
+            raise ValueError(f"the option ssl_cert_reqs takes one of {', '.join(_CERT_REQS)}")
+        kept.append((name, value))
+    return before + mark + urlencode(kept), tuple(ignored)
+
+
+def _check_database(path: str) -> None:
+    """redis-py reads a path that is no number as database 0."""
+    if path.strip("/") and not path.strip("/").isdecimal():
+        raise ValueError("the path of a Redis URL is the number of a database, such as /0")
 
 
 def _single(url: str) -> RedisAddress:
+    if not url.startswith("unix:"):
+        _check_database(urlsplit(url).path)
     options = _options(url)
     if "path" in options:
         return RedisAddress("single", (), options=options)
@@ -103,6 +143,7 @@ def _sentinel(base: str, rest: str) -> RedisAddress:
     service, _, database = path.strip("/").partition("/")
     if not service:
         raise ValueError("a redis+sentinel:// URL names the service: redis+sentinel://host:port/service")
+    _check_database(database)
     options = _options(f"{base}://{_credentials(authority)}localhost/{database}?{query}")
     options.pop("host")
     own = {"sentinel_username": "username", "sentinel_password": "password"}
@@ -148,11 +189,7 @@ def _nodes(hosts: str, default_port: int) -> tuple[Node, ...]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What redis-py reads in a URL, less what is ours to decide."""
+    """What redis-py reads in a URL."""
     parsed: dict[str, Any] = dict(parse_url(url))
     parsed.pop("connection_class", None)
-    return {
-        name: value
-        for name, value in parsed.items()
-        if name not in _NOT_OURS and not name.startswith("socket_")
-    }
+    return parsed

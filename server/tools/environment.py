@@ -33,6 +33,7 @@ def beside_development(environment: Mapping[str, str], state: StateFolder) -> di
         "DATABASE_URL": running.database_url,
         "REDIS_URL": running.redis_url,
         "SECRET_KEY": running.secret_key,
+        "MASTERY_ENV": "development",
     }
     return completed(environment, found)
 

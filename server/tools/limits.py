@@ -52,13 +52,13 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
     except RateLimitsError as error:
         raise CommandError(str(error)) from error
     link = RedisLink(
-        settings.redis_url,
+        settings.limiter_redis_url,
         deadline_ms=_DEADLINE_MS,
         connect_timeout_ms=_DEADLINE_MS,
         verify_tls=settings.redis_verify_tls,
     )
     await link.start()
-    limiter = Limiter(link, deadline_ms=_DEADLINE_MS)
+    limiter = Limiter(link, deadline_ms=_DEADLINE_MS, one_subject_a_call=link.is_cluster)
     try:
         yield _Tools(limiter, limits)
     except RedisUnavailable as error:

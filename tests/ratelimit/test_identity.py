@@ -19,6 +19,7 @@ from server.ratelimit.identity import (
     wider_subject_of_address,
 )
 from server.ratelimit.subjects import subject_of_family
+from server.settings import Settings, SettingsError
 
 NOBODY = TrustedProxies.parse("")
 ONE_HOP = TrustedProxies.parse("1")
@@ -270,8 +271,14 @@ def test_point_13_trusted_proxies_are_networks_or_a_number(text: str, hops: int,
 )
 def test_point_13_a_wrong_setting_says_what_is_accepted(text: str, complaint: str) -> None:
     """The message names what is wrong, and both forms that are right."""
-    with pytest.raises(ValueError, match="number of hops") as caught:
-        TrustedProxies.parse(text)
+    environment = {
+        "DATABASE_URL": "postgresql://h/d",
+        "REDIS_URL": "redis://h",
+        "SECRET_KEY": "k" * 32,
+        "TRUSTED_PROXIES": text,
+    }
+    with pytest.raises(SettingsError, match="number of hops") as caught:
+        Settings.from_env(environment)
     assert complaint in str(caught.value)
 
 

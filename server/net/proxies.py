@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final, Literal
 
-from server.ratelimit.subjects import without_mapping
+from server.net.addresses import without_mapping
 
 Header = Literal["forwarded", "x-forwarded-for"]
 
@@ -14,8 +14,8 @@ MOST_HOPS: Final = 32
 
 _HEADERS: Final[dict[str, Header]] = {"forwarded": "forwarded", "x-forwarded-for": "x-forwarded-for"}
 
-_ACCEPTED: Final = (
-    "it accepts networks separated by commas (10.0.0.0/8, 2001:db8::/32, 192.0.2.7) or one number of hops "
+ACCEPTED: Final = (
+    "networks separated by commas (10.0.0.0/8, 2001:db8::/32, 192.0.2.7) or one number of hops "
     f"(0 to {MOST_HOPS}), and beside them forwarded or x-forwarded-for: the one header your proxies write"
 )
 
@@ -61,11 +61,11 @@ class TrustedProxies:
             else:
                 networks.append(_network(entry))
         if len(headers) > 1:
-            raise ValueError(f"{text!r} names two headers; {_ACCEPTED}")
+            raise ValueError(f"{text!r} names two headers")
         if len(numbers) > 1 or (numbers and networks):
-            raise ValueError(f"{text!r} mixes a number of hops with other entries; {_ACCEPTED}")
+            raise ValueError(f"{text!r} mixes a number of hops with other entries")
         if numbers and numbers[0] > MOST_HOPS:
-            raise ValueError(f"{numbers[0]} hops are too many; {_ACCEPTED}")
+            raise ValueError(f"{numbers[0]} hops are too many")
         return cls(tuple(networks), sum(numbers), headers[0] if headers else None)
 
 
@@ -73,9 +73,9 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(entry)
     except ValueError as error:
-        raise ValueError(f"{error}; {_ACCEPTED}") from None
+        raise ValueError(f"{error}") from None
     if network.prefixlen == 0:
-        raise ValueError(f"{entry} would let everybody choose their own address; {_ACCEPTED}")
+        raise ValueError(f"{entry} would let everybody choose their own address")
     if isinstance(network.network_address, IPv6Address) and network.prefixlen >= 96:
         # Peers are unwrapped before they are compared, so the networks have to be, too.
         inner = without_mapping(network.network_address)
