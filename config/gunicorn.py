@@ -13,7 +13,14 @@ from typing import Any
 
 from server import __version__
 from server.telemetry.log import configure_logging
-from server.telemetry.multiprocess import forget_worker, memory_directory, prepare_directory, remove_directory
+from server.telemetry.multiprocess import (
+    forget_worker,
+    memory_directory,
+    pass_on_directory,
+    prepare_directory,
+    remove_directory,
+)
+from server.tools.master import Master, repeat_command
 
 
 def _setting(variable: str, default: str) -> str:
@@ -51,19 +58,28 @@ configure_logging(
 )
 
 
-def on_starting(_server: Any) -> None:
+def on_starting(server: Any) -> None:
     """Before the first worker: the directory in which they share their metrics, emptied of another run's."""
     if "prometheus_client" in sys.modules:
         raise RuntimeError(
             "the application must not be preloaded: metrics of several workers would not add up"
         )
-    upgrading = (
-        "GUNICORN_PID" in os.environ
-    )  # the old master still runs, and uses the directory that is named
-    prepare_directory(fresh=upgrading)
+    Master.adopt(server)
+    prepare_directory(fresh="GUNICORN_PID" in os.environ)  # the old master's, if that one passes it on
     atexit.register(remove_directory)
 
 
-def child_exit(_server: Any, worker: Any) -> None:
+def post_worker_init(worker: Any) -> None:
+    """Before a worker serves: its listeners as plain sockets. The event loop closes gunicorn's a second time."""
+    worker.sockets = [listener.sock for listener in worker.sockets]
+
+
+def child_exit(server: Any, worker: Any) -> None:
     """After a worker's end: what only a living process has is dropped, what it counted stays."""
-    forget_worker(worker.pid)
+    forget_worker(worker.pid, retire_files=not server.master_pid)  # until then it is the old master's task
+
+
+def pre_exec(server: Any) -> None:
+    """On SIGUSR2, in the process that becomes the new master."""
+    repeat_command(server)
+    pass_on_directory(server.cfg.env_orig)

@@ -298,6 +298,7 @@ async def _stop_being_ready(app: web.Application) -> None:
 def _sample(services: Services) -> None:
     """The gauges that nobody pushes."""
     metrics, database = services.metrics, services.database
+    metrics.repair_files()
     metrics.cache_connection_status.set(1 if services.redis.status.connected else 0)
     metrics.database_pool_size.set(database.pool_size)
     metrics.database_pool_in_use.set(database.pool_in_use)

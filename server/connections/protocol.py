@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 PROBES = frozenset({"/livez", "/readyz", "/api/health"})
 # How long the rest of a body is read and dropped after its answer, so that the client gets to read that.
 _LINGER_SECONDS = 5.0
+# How long a worker that stops waits for one more request on each connection; then it closes those that are idle.
+_DRAIN_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
 # Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
 KEEPALIVE_SECONDS = 95
 
@@ -168,6 +171,19 @@ class Connection(web.RequestHandler):
         if self._manager is not None:
             self._request_handler = self._manager.request_handler
 
+    def close_after_next(self) -> None:
+        """Have the next answer that is begun be the last one, which it says in its `Connection: close`."""
+        self._request_factory = self._make_last_request
+        request = self._current_request
+        if request is not None:
+            request._message = request._message._replace(should_close=True)  # noqa: SLF001 - see the module
+
+    def _make_last_request(self, message: Any, *parts: Any) -> web.BaseRequest:
+        manager = self._manager
+        if manager is None:
+            raise ConnectionError("The connection is closed.")
+        return manager.request_factory(message._replace(should_close=True), *parts)
+
     @property
     def peer(self) -> str | None:
         """The address of the other end."""
@@ -257,9 +273,30 @@ class ConnectionServer(web.Server):
             handler_cancellation=False,  # a client that hangs up does not undo half a write
         )
         self._table = make_connections()
+        self._is_draining = False
+
+    async def drain(self) -> None:
+        """Answer what still comes on the open connections, once each, for a short while or until all are closed.
+
+        A connection that is closed in the moment in which its client sends a request loses that request: only an answer
+        can say that no other will follow.
+        """
+        self._is_draining = True
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.close_after_next()
+        until = self._loop.time() + _DRAIN_SECONDS
+        while self.connections and self._loop.time() < until:  # noqa: ASYNC110 - aiohttp says no other way
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def __call__(self) -> Connection:
         """A connection that is not made yet."""
+        connection = self._make_connection()
+        if self._is_draining:
+            connection.close_after_next()
+        return connection
+
+    def _make_connection(self) -> Connection:
         return Connection(
             self,
             self._table,
@@ -283,10 +320,22 @@ class ServiceRunner(web.AppRunner):
     """
 
     def __init__(
-        self, app: web.Application, make_connections: Callable[[], Connections], **options: Any
+        self,
+        app: web.Application,
+        make_connections: Callable[[], Connections],
+        **options: Any,
     ) -> None:
         super().__init__(app, **options)
         self._make_connections = make_connections
+
+    async def cleanup(self) -> None:
+        """Accept no more connections, answer what comes on those that are open, then stop."""
+        for site in self.sites:
+            await site.stop()
+        await self.shutdown()  # aiohttp does it again, after the last answers
+        if isinstance(self.server, ConnectionServer):
+            await self.server.drain()
+        await super().cleanup()
 
     async def _make_server(self) -> web.Server:
         return ConnectionServer(await super()._make_server(), self._make_connections)

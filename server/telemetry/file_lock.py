@@ -30,13 +30,10 @@ def exclusive_lock(file: Path, *, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def shared_lock(file: Path, *, seconds: float) -> Iterator[None]:
-    """Nobody takes the file's lock for himself during the block.
-
-    That is worth so many seconds of waiting and no more; and without its folder there is nothing to lock.
-    """
+    """Hold a shared lock. Gives up after `seconds`, or where there can be no lock file, and proceeds without."""
     try:
         descriptor = _open(file)
-    except FileNotFoundError:
+    except OSError:  # the folder is missing, or the disk is full
         yield
         return
     try:
@@ -47,12 +44,15 @@ def shared_lock(file: Path, *, seconds: float) -> Iterator[None]:
 
 
 def hold_lock(file: Path) -> int:
-    """Take the file's lock until this process and those that it forks have ended, and give the open descriptor.
+    """Take the lock of a file or a folder until this process and those that it forks have ended.
+
+    Returns:
+        The open descriptor; the lock is given back with the last copy of it.
 
     Raises:
         BlockingIOError: somebody else has it.
     """
-    descriptor = _open(file)
+    descriptor = os.open(file, os.O_RDONLY) if file.is_dir() else _open(file)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

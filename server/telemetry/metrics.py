@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from server.telemetry import value_files
 from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
 from server.telemetry.children import Children
@@ -48,8 +49,10 @@ class Metrics:
         self._files = None if self._directory is None else WorkerFiles(self._directory)
         self._buffer = Buffer()
         if self._directory is not None:
+            value_files.install()
             install(self._buffer)
         self._cache_reset = ResetPoint(self._directory)
+        self._started = time.time()
         counter: Callable[..., Counter] = partial(Counter, registry=self.registry)
         gauge: Callable[..., Gauge] = partial(Gauge, registry=self.registry)
         histogram: Callable[..., Histogram] = partial(Histogram, registry=self.registry)
@@ -170,7 +173,7 @@ class Metrics:
             "When the longest-running worker process started, in seconds since 1970.",
             multiprocess_mode="livemin",
         )
-        self.process_start_time_seconds.set(time.time())
+        self.process_start_time_seconds.set(self._started)
         memory = partial(gauge, multiprocess_mode="liveall")  # by worker process: a leak is one's own
         self.process_memory_rss_bytes = memory("process_memory_rss_bytes", "Resident memory.")
         self.process_memory_heap_used_bytes = memory(
@@ -191,6 +194,16 @@ class Metrics:
         )
         self.process_memory_limit_bytes.set(read_memory_limit())
         self.sample_memory()
+
+    @property
+    def sharing_fault(self) -> str | None:
+        """Why the other workers can't read this one's metrics: `full`, `missing`, `denied`, `failed`; else None."""
+        return value_files.sharing_fault()
+
+    def repair_files(self) -> None:
+        """Put the files that the workers share back where they are missing."""
+        if self._directory is not None:
+            value_files.repair_files()
 
     def count_error(self, code: str) -> None:
         """Count an error that a client is told, by its stable code."""
@@ -264,8 +277,14 @@ class Metrics:
         self.sample_memory()
         families = collect_families(self.registry, self._files)
         counts = _cache_counts(families)
-        ((_, started),) = next(
-            family.samples for family in families if family.name == "process_start_time_seconds"
+        started = next(
+            (
+                value
+                for family in families
+                if family.name == "process_start_time_seconds"
+                for _, value in family.samples
+            ),
+            self._started,
         )
         return [
             *families,

@@ -6,6 +6,7 @@ all workers that have ended before. Readers see either, never both, which would 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from server.telemetry.file_lock import exclusive_lock
 from server.telemetry.multiprocess import LOCK
+from server.telemetry.value_files import ValueFile
 
 _KEPT: Final = ("counter", "histogram")
 _RETIRED: Final = "retired"
@@ -23,21 +25,25 @@ _LOCK_SECONDS: Final = 1.0
 
 
 def retire(directory: Path, pid: int) -> None:
-    """Add the files of a worker that has ended to those of the others. A file that can't be read stays as it is."""
+    """Add the files of a worker that has ended to those of the others. A file that can't be read stays as it is.
+
+    Called by one master at a time.
+
+    Raises:
+        OSError: there is no room to put them together; the worker's files stay, and count, as they are.
+    """
     for kind in _KEPT:
         worker, retired = directory / f"{kind}_{pid}.db", directory / f"{kind}_{_RETIRED}.db"
         try:
             values = list(_read(worker))
-        except FileNotFoundError:
-            continue
-        except (RuntimeError, struct.error, UnicodeDecodeError):
+        except (FileNotFoundError, RuntimeError, struct.error, UnicodeDecodeError):
             continue
         merged = retired.with_suffix(".tmp")
-        merged.unlink(missing_ok=True)
-        if retired.exists():
-            shutil.copyfile(retired, merged)
-        _add(merged, values)
         try:
+            merged.unlink(missing_ok=True)
+            if retired.exists():
+                shutil.copyfile(retired, merged)
+            _add(merged, values)
             with exclusive_lock(directory / LOCK, seconds=_LOCK_SECONDS):
                 merged.replace(retired)
                 worker.unlink()
@@ -45,6 +51,10 @@ def retire(directory: Path, pid: int) -> None:
             TimeoutError
         ):  # a reader was stopped while it read; the master has more to do than to wait for it
             merged.unlink()
+        except OSError:
+            with contextlib.suppress(OSError):
+                merged.unlink(missing_ok=True)
+            raise
 
 
 def _read(file: Path) -> Iterator[tuple[str, float]]:
@@ -58,8 +68,10 @@ def _read(file: Path) -> Iterator[tuple[str, float]]:
 
 
 def _add(file: Path, values: Iterable[tuple[str, float]]) -> None:
-    sums = MmapedDict(str(file))  # type: ignore[no-untyped-call]
-    for key, value in values:
-        former, _ = sums.read_value(key)  # type: ignore[no-untyped-call]
-        sums.write_value(key, former + value, 0.0)  # type: ignore[no-untyped-call]
-    sums.close()  # type: ignore[no-untyped-call]
+    sums = ValueFile(str(file), must_share=True)
+    try:
+        for key, value in values:
+            former, _ = sums.read_value(key)  # type: ignore[no-untyped-call]
+            sums.write_value(key, former + value, 0.0)  # type: ignore[no-untyped-call]
+    finally:
+        sums.close()

@@ -18,6 +18,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from server.telemetry.file_lock import shared_lock
 from server.telemetry.multiprocess import LOCK
 from server.telemetry.series import Series, cumulative
+from server.telemetry.value_files import unshared_files
 
 _HEADER_BYTES = (
     8  # A worker that has just made its file has not written this much yet; one killed then never does.
@@ -56,6 +57,8 @@ class WorkerFiles:
     def values(self, kind: str = "*") -> dict[str, list[tuple[Series, float]]]:
         """By the name of their metric: sums over all workers, of gauges what their mode says.
 
+        What this process can't write to its files is read from its memory.
+
         Args:
             kind: `counter`, `gauge` or `histogram` to read only those.
 
@@ -66,7 +69,12 @@ class WorkerFiles:
         families: dict[str, list[Series]] = {}
         histograms = set()
         with shared_lock(self._directory / LOCK, seconds=_LOCK_SECONDS):
-            read = [(path, self._read(path)) for path in sorted(self._directory.glob(f"{kind}_*.db"))]
+            paths = set(self._directory.glob(f"{kind}_*.db"))
+            own = {file.path: file for file in unshared_files() if file.path.match(f"{kind}_*.db")}
+            read = [
+                (path, own[path].items() if path in own else self._read(path))
+                for path in sorted(paths | own.keys())
+            ]
         for path, written in read:
             kind_of_file, *mode, pid = path.stem.split("_")
             own_pid = pid if mode == ["liveall"] else None

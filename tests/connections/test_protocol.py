@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 # Of RequestHandler.
 PRIVATE = {
     "_current_request", "_force_close", "_manager", "_messages", "_next_keepalive_close_time", "_request_count",
-    "_request_handler", "_waiter",
+    "_request_factory", "_request_handler", "_waiter",
 }  # fmt: skip
 
 

@@ -19,7 +19,10 @@ log = structlog.get_logger("tests.gunicorn_app")
 
 
 async def application() -> web.AppRunner:
-    """What gunicorn serves."""
+    """What gunicorn serves, unless the file is there that TEST_BROKEN names."""
+    broken = os.environ.get("TEST_BROKEN")
+    if broken and os.access(broken, os.F_OK):
+        raise RuntimeError("The application is broken.")
     metrics = Metrics()
     app = web.Application(middlewares=[metrics_middleware(metrics)])
     app[METRICS] = metrics

@@ -165,6 +165,7 @@ def test_a_private_directory(environment: pytest.MonkeyPatch) -> None:
     """Where none is named a private one is made and named, and only its maker removes it."""
     assert multiprocess_directory() is None
     directory = prepare_directory()
+    assert directory is not None
     assert directory == multiprocess_directory()
     assert 0o700 == directory.stat().st_mode & 0o777
     with environment.context() as other_process:
