@@ -133,10 +133,13 @@ def _dev(options: argparse.Namespace) -> None:
 
 def _serve(_options: argparse.Namespace) -> None:
     from server.tools.environment import completed
-    from server.tools.web import gunicorn_command
+    from server.tools.web import check_port, gunicorn_command, has_sockets
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
-    check_rate_limits(Settings.from_env(environment))
+    settings = Settings.from_env(environment)
+    check_rate_limits(settings)
+    if not has_sockets(environment):
+        check_port(settings.host, settings.port, command="python -m server serve")
     # The same process goes on as gunicorn, so that the platform's signals reach it.
     os.execve(sys.executable, gunicorn_command(ROOT), environment)  # noqa: S606 - a list, without a shell
 

@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 _PARTS = (
-    ".ci", ".python-version", "Makefile", "Procfile", "app.json", "config", "lua", "pyproject.toml",
+    ".ci", ".python-version", "Makefile", "Procfile", "Procfile.dev", "app.json", "config", "lua", "pyproject.toml",
     "requirements.txt", "requirements-dev.txt", "requirements-embedded.txt", "server", "sql",
 )  # fmt: skip
 _COMMAND_SECONDS = 100

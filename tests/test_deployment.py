@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -209,6 +210,42 @@ def test_web_log_is_json(web: tuple[Service, int]) -> None:
     assert "Starting gunicorn" in records[0]["message"]
     assert "Shutting down: Master" == records[-1]["message"]
     assert all({"timestamp", "level", "message", "service"} <= record.keys() for record in records)
+
+
+def test_deploy_09_a_procfile_for_honcho(platform: Platform) -> None:
+    """`honcho start -f Procfile.dev` migrates and goes on serving; Ctrl-C ends it."""
+    port = free_port()
+    service = platform.honcho("-f", str(platform.checkout.folder / "Procfile.dev"), port=port)
+    try:
+        eventually(lambda: is_ready(HOST, port) or service.process.poll() is not None, "readiness")
+        assert service.process.poll() is None, service.output
+        assert "nothing to do" in service.output
+    finally:
+        service.process.send_signal(signal.SIGINT)
+        service.process.wait(60)
+    eventually(lambda: not platform.checkout.processes(), "the end of every process")
+
+
+def test_deploy_09_a_taken_port_is_one_line(platform: Platform) -> None:
+    """`serve` says which port is in use and what to do, at once, and ends with 1."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = platform.checkout.server("serve", **platform.variables, PORT=str(port))
+    assert 1 == result.returncode
+    assert 1 == len((result.stdout + result.stderr).splitlines())
+    assert f"PORT: {port} of {HOST} is in use" in result.stderr
+    assert "python -m server serve" in result.stderr
+
+
+def test_deploy_09_a_stop_leaves_no_complaint(web: tuple[Service, int]) -> None:
+    """The workers' listeners are closed once: the log of a stop has nothing about bad descriptors."""
+    service, _ = web
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(60)
+    assert "service.stopped" in service.output
+    assert "Error while closing socket" not in service.output
 
 
 def test_app_json_asks_for_what_the_service_needs() -> None:

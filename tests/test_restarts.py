@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -82,9 +83,16 @@ class Group:
 
 
 @contextlib.contextmanager
-def running(folder: Path, command: list[str] | None = None, **variables: str) -> Iterator[Group]:
+def running(
+    folder: Path,
+    command: list[str] | None = None,
+    *,
+    port: int | None = None,
+    inherited: int | None = None,
+    **variables: str,
+) -> Iterator[Group]:
     """Start it, and stop every process of it."""
-    port, output = free_port(), folder / "output"
+    port, output = port or free_port(), folder / "output"
     configuration, broken = folder / "configuration.py", folder / "broken"
     configuration.write_text((ROOT / "config" / "gunicorn.py").read_text())
     environment = {
@@ -107,6 +115,7 @@ def running(folder: Path, command: list[str] | None = None, **variables: str) ->
         process = subprocess.Popen(
             [*(command or [sys.executable, "-m", "gunicorn"]), *arguments],
             env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, cwd=ROOT,
+            pass_fds=() if inherited is None else (inherited,),
         )  # fmt: skip
     group = Group(process, port, output, broken, configuration)
     try:
@@ -293,6 +302,20 @@ def test_deploy_06_a_new_master_takes_over_and_counts_on(tmp_path: Path, command
         eventually(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE, "its end, too")
         eventually(lambda: group.are_two() and not group.workers() & between, "new workers again")
         assert 6.0 == group.hits()
+
+
+def test_deploy_06_a_new_master_gets_the_sockets_of_systemd(tmp_path: Path) -> None:
+    """A service that systemd started with a listening socket can be replaced like any other."""
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        # systemd names the process that the sockets are for; they are its descriptors from 3 on.
+        program = f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "{sys.executable}" -m gunicorn "$@"'
+        command = ["bash", "-c", program, "bash"]
+        with running(tmp_path, command, inherited=listener.fileno(), port=port) as group:
+            before = group.workers()
+            group.process.send_signal(signal.SIGUSR2)
+            assert 0 == group.process.wait(WAIT_SECONDS)
+            eventually(lambda: group.are_two() and not group.workers() & before, "new workers")
 
 
 def test_deploy_06_a_new_master_that_does_not_come_up_leaves_the_old_one(group: Group) -> None:

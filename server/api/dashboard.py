@@ -78,6 +78,7 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "keyMetrics": key_metrics(fleet.window),
             "services": health["services"],
             "uptime": health["uptime"],
+            "metricsFault": services.metrics.sharing_fault,
             "history": _columns(fleet.points, after),
             "slowestRoutes": _slowest_routes(fleet.routes),
             "refusedClients": [{"client": client, "refusals": count} for client, count in refused],

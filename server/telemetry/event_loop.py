@@ -12,14 +12,14 @@ from server.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-_MEMORY_EVERY_TICKS = 10
+_PROCESS_EVERY_TICKS = 10
 
 
 class EventLoopLag:
     """A task that measures how late timers run, and refreshes the gauges that nobody pushes.
 
     Args:
-        metrics: takes the lag and the memory.
+        metrics: takes the lag, and what the process uses.
         interval_seconds: how often it looks.
         probes: called every time, on the loop; each sets gauges from what it knows, such as a pool's size.
     """
@@ -50,8 +50,8 @@ class EventLoopLag:
         while True:
             for probe in self._probes:
                 self._call(probe)
-            if ticks % _MEMORY_EVERY_TICKS == 0:
-                self._call(self._metrics.sample_memory)
+            if ticks % _PROCESS_EVERY_TICKS == 0:
+                self._call(self._metrics.sample_process)
             ticks += 1
             due = loop.time() + self._interval_seconds
             await asyncio.sleep(self._interval_seconds)

@@ -1,9 +1,9 @@
 """Request metrics: aiohttp-prometheus-exporter behind a thin wrapper that keeps its labels bounded.
 
 It declares, and counts in, `http_requests_total`, `http_responses_total` and `http_exceptions_total`, labelled by
-method, route template and status. Used as it is, it would also label by the caller's address and by any invented
-method, erase the cause of exceptions, count every error of the domain as a 500, and not count abandoned requests
-at all. Two of its metrics are ours instead, under the names that one expects: as its gauge has no multiprocess
+method, route template and status. Used as it is, it would also label by scheme, by the caller's address and by any
+invented method, erase the cause of exceptions, count every error of the domain as a 500, and not count abandoned
+requests at all. Two of its metrics are ours instead, under the names that one expects: as its gauge has no multiprocess
 mode, the requests of a killed worker would stay in progress forever; and its histogram reads the event loop's
 clock, which stands still while a handler computes, so that under uvloop a second of computing takes no time.
 """
@@ -30,6 +30,8 @@ from server.telemetry.metrics import Metrics
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it: the client went away, or the server is stopping
 _NOT_MATCHED = "__not_matched__"  # as the exporter calls it
+# A proxy ends TLS, and the caller's address is without bound: the exporter's labels that say nothing here.
+_DROPPED_LABELS = frozenset({"scheme", "remote"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -50,18 +52,17 @@ def metrics_middleware(metrics: Metrics, *, with_exemplars: bool = False) -> Mid
     )
     durations = Children(metrics.http_request_duration_seconds, metrics.tally)
     in_flight = metrics.tally(metrics.http_requests_in_flight)
-    known: dict[tuple[str, str, web.AbstractRoute, int], tuple[Any, Any, Any]] = {}
+    known: dict[tuple[str, web.AbstractRoute, int], tuple[Any, Any, Any]] = {}
 
     def find(request: web.Request, status: int) -> tuple[Any, Any, Any]:
         """What to count an answer in; the same few are asked for with every request."""
-        place = (request.method, request.scheme, request.match_info.route, status)
+        place = (request.method, request.match_info.route, status)
         found = known.get(place)
         if found is None:
             view = _View(request)
-            labels = (view.method, view.scheme, view.remote, view.path_template)
             found = (
-                requests(*labels),
-                responses(*labels, status),
+                requests(view.method, view.path_template),
+                responses(view.method, view.path_template, status),
                 durations(view.method, view.path_template, status),
             )
             if request.method in _METHODS and view.path_template != _NOT_MATCHED:
@@ -119,7 +120,10 @@ class _View:
 
 
 class _CountersOnly(CollectorRegistry):
-    """A registry that passes on the counters that are declared, and nothing else."""
+    """A registry that declares counters in another one, without the labels that are the same everywhere.
+
+    Nothing but counters is declared.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -129,11 +133,27 @@ class _CountersOnly(CollectorRegistry):
     def register(self, collector: Collector) -> None:
         """Declare a metric of the exporter's."""
         if isinstance(collector, Counter):
-            self._registry.register(collector)
             (family,) = collector.describe()
-            self.declared[family.name] = collector
+            names = [name for name in collector._labelnames if name not in _DROPPED_LABELS]  # noqa: SLF001 - only there
+            counter = Counter(
+                family.name,
+                family.documentation.replace(", scheme, remote", ""),
+                names,
+                registry=self._registry,
+            )
+            self.declared[family.name] = counter
+            collector.labels = _without_dropped(counter)  # type: ignore[method-assign]
         elif isinstance(collector, MetricWrapperBase):
             collector.labels = _nothing  # type: ignore[method-assign, assignment]
+
+
+def _without_dropped(counter: Counter) -> Callable[..., Counter]:
+    def labels(**labels: object) -> Counter:
+        return counter.labels(
+            **{name: value for name, value in labels.items() if name not in _DROPPED_LABELS}
+        )
+
+    return labels
 
 
 class _Nothing:

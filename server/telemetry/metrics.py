@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from server import __version__
 from server.telemetry import value_files
 from server.telemetry.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.cache_totals import CacheTotals, ResetPoint
@@ -20,6 +22,7 @@ from server.telemetry.instants import now_text
 from server.telemetry.memory import read_memory
 from server.telemetry.memory_limit import read_memory_limit
 from server.telemetry.multiprocess import has_other_workers, multiprocess_directory
+from server.telemetry.process import count_open_files, most_open_files, python_labels
 from server.telemetry.series import Family
 from server.telemetry.tallies import tally_of
 from server.telemetry.worker_files import WorkerFiles
@@ -168,6 +171,10 @@ class Metrics:
             "How late the event loop ran a timer that was due.",
             buckets=_LAG_SECONDS,
         )
+        self._declare_process(counter, gauge)
+
+    def _declare_process(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        """The worker processes themselves."""
         self.process_start_time_seconds = gauge(
             "process_start_time_seconds",
             "When the longest-running worker process started, in seconds since 1970.",
@@ -193,7 +200,37 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self.process_memory_limit_bytes.set(read_memory_limit())
-        self.sample_memory()
+        self.process_cpu_seconds = counter(
+            "process_cpu_seconds_total", "Processor time of all workers, in user and system mode."
+        )
+        self.process_open_fds = gauge(
+            "process_open_fds",
+            "Open file descriptors, connections among them.",
+            multiprocess_mode="liveall",
+        )
+        self.process_max_fds = gauge(
+            "process_max_fds",
+            "How many file descriptors each worker process may have open.",
+            multiprocess_mode="livemin",
+        )
+        self.process_max_fds.set(most_open_files())
+        # While a new release takes over, both are here.
+        about = python_labels()
+        gauge(
+            "python_info",
+            "The Python that runs the service; always 1.",
+            [*about],
+            multiprocess_mode="livemax",
+        ).labels(**about).set(1)
+        gauge(
+            "mastery_build_info",
+            "The version of the service; always 1.",
+            ["version"],
+            multiprocess_mode="livemax",
+        ).labels(__version__).set(1)
+        self._cpu_seconds = 0.0
+        self._sampling = threading.Lock()
+        self.sample_process()
 
     @property
     def sharing_fault(self) -> str | None:
@@ -208,6 +245,15 @@ class Metrics:
     def count_error(self, code: str) -> None:
         """Count an error that a client is told, by its stable code."""
         self._errors(code).inc()
+
+    def sample_process(self) -> None:
+        """Refresh what this process uses: memory, processor time, open files. From any thread."""
+        self.sample_memory()
+        self.process_open_fds.set(count_open_files())
+        with self._sampling:
+            now = time.process_time()
+            self.process_cpu_seconds.inc(now - self._cpu_seconds)
+            self._cpu_seconds = now
 
     def sample_memory(self) -> None:
         """Refresh this process's memory gauges."""
@@ -274,7 +320,7 @@ class Metrics:
     def _families(self) -> list[Family]:
         """All metrics of all workers, and those that are computed from them."""
         self.flush()
-        self.sample_memory()
+        self.sample_process()
         families = collect_families(self.registry, self._files)
         counts = _cache_counts(families)
         started = next(

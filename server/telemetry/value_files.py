@@ -35,6 +35,7 @@ _REASONS = {
     errno.EPERM: "denied",
     errno.EROFS: "denied",
 }
+FAULTS = ("full", "missing", "denied", "failed")
 _open_files: dict[str, ValueFile] = {}
 _reported: list[str | None] = [None]  # the fault that the log speaks of
 

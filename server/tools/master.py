@@ -229,9 +229,11 @@ class Master(Arbiter):  # type: ignore[misc]
 
 
 def repeat_command(arbiter: Arbiter) -> None:
-    """Make SIGUSR2 run the command that this process was started with. For the hook `pre_exec`.
+    """Make SIGUSR2 run the command that this process was started with, on its sockets. For the hook `pre_exec`.
 
     gunicorn runs `sys.argv` again. Of `python -m gunicorn` that is the path of a file in gunicorn's own folder, which
-    then comes first in the search for modules, where its `http` package hides the standard one.
+    then comes first in the search for modules, where its `http` package hides the standard one. And it tells the new
+    master to look for systemd's sockets at the numbers that they had at the start, which they have no more.
     """
     arbiter.START_CTX["args"] = [sys.executable, *sys.orig_argv[1:]]
+    arbiter.systemd = False  # in this process, which names the sockets by their present numbers now

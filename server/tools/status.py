@@ -97,6 +97,11 @@ def render_status(dashboard: Mapping[str, Any], *, colours: bool = False) -> Sta
         lines.append(f"{name:<24}{service['responseTime']:>7.2f} ms  {state}{error}".rstrip())
         if service["status"] != "healthy":
             critical.append(name)
+    if dashboard.get("metricsFault"):
+        lines += [
+            "",
+            f"The metrics of the worker that answers are not shared with the others: {dashboard['metricsFault']}",
+        ]
     return Status("\n".join(lines), tuple(critical))
 
 

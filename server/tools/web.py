@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from server.tools.failures import CommandError
@@ -21,8 +23,18 @@ def gunicorn_command(root: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def check_port(host: str, port: int) -> None:
+def has_sockets(environment: Mapping[str, str]) -> bool:
+    """Whether this process was started with listening sockets (systemd's socket activation)."""
+    return environment.get("LISTEN_PID") == str(os.getpid()) and environment.get("LISTEN_FDS", "0") != "0"
+
+
+def check_port(host: str, port: int, *, command: str = "make run") -> None:
     """Make sure that we can listen there, before anything is started for nothing.
+
+    Args:
+        host: the address to listen on.
+        port: the port.
+        command: what to run with another port.
 
     Raises:
         CommandError: we can't; the message names the variable to change.
@@ -36,7 +48,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            reason = f"PORT: {port} of {host} is in use; take another: PORT={_another(port)} make run"
+            reason = f"PORT: {port} of {host} is in use; take another: PORT={_another(port)} {command}"
         elif error.errno == errno.EACCES:
             reason = f"PORT: {port} is for privileged users only; take one from 1024 to 65535"
         else:

@@ -23,13 +23,14 @@ NAMES = {
     "rate_limit_worker_alone",
     "database_query_duration_seconds", "database_pool_size", "database_pool_in_use", "database_pool_waiters",
     "redis_round_trip_seconds", "event_loop_lag_seconds", "errors_total", "service_up",
-    "process_memory_limit_bytes",
+    "process_memory_limit_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds", "python_info",
+    "mastery_build_info",
 }  # fmt: skip
 
 # Each of their values is a name in the code, or one of a few: nothing that a caller could invent.
 BOUNDED_LABELS = {
-    "method", "scheme", "remote", "path_template", "status_code", "exception_type", "policy", "outcome", "source",
-    "query", "code", "service", "le",
+    "method", "path_template", "status_code", "exception_type", "policy", "outcome", "source",
+    "query", "code", "service", "le", "version", "implementation", "major", "minor", "patchlevel",
 }  # fmt: skip
 
 
@@ -72,7 +73,8 @@ def test_names_follow_the_conventions(metrics: Metrics) -> None:
         if family.type == "counter":
             assert all(name.endswith("_total") for name in names)
         else:
-            assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
+            assert not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+            assert {1.0} == {sample.value for sample in family.samples} or not family.name.endswith("_info")
         assert not re.search(r"_(ms|milliseconds|kb|minutes|counter|gauge|histogram)(_|$)", family.name)
 
 

@@ -6,6 +6,7 @@ from marshmallow import fields, validate
 
 from server.api.answers.kinds import Answer, count, milliseconds
 from server.api.answers.operations import ServicesHealth
+from server.telemetry.value_files import FAULTS
 
 
 class KeyMetric(Answer):
@@ -68,3 +69,10 @@ class Dashboard(Answer):
     slowest_routes = fields.List(fields.Nested(SlowRoute))
     refused_clients = fields.List(fields.Nested(RefusedClient))
     workers = fields.List(fields.Nested(Worker))
+    metrics_fault = fields.String(
+        allow_none=True,
+        validate=validate.OneOf((*FAULTS, None)),
+        metadata={
+            "description": "why the other workers can't read the metrics of the one that answers; null if they can"
+        },
+    )

@@ -102,6 +102,7 @@
     const worrying = [
       ...degraded.map(([name, service]) => `${NAMES[name] || name}: ${service.error}`),
       ...warnings.map((metric) => metric.title),
+      ...(answer.metricsFault ? [`Metrics are not shared: ${answer.metricsFault}`] : []),
     ];
     if (worrying.length) return ["warning", `▲ ${worrying.join(", ")}`];
     return ["good", "✓ All is well"];
