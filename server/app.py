@@ -18,6 +18,7 @@ from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Service
 from server.connections.protocol import ServiceRunner
 from server.connections.refusals import RefusalWriter
 from server.connections.table import Connections
+from server.connections.unread import UnreadResponses
 from server.domain.accounts import Accounts
 from server.domain.analytics import Analytics
 from server.domain.bookmarks import Bookmarks
@@ -248,6 +249,11 @@ def service_runner(app: web.Application) -> web.AppRunner:
         return Connections(
             RefusalWriter(StandardHeaders(settings), metrics),
             metrics,
+            UnreadResponses(
+                metrics,
+                still_seconds=settings.response_timeout_ms / 1000.0,
+                limit_bytes=settings.response_buffer_mb << 20,
+            ),
             limit=settings.connection_limit,
             head_seconds=settings.request_head_timeout_ms / 1000.0,
         )

@@ -87,6 +87,8 @@ class Settings:
 
     request_head_timeout_ms: int = 10_000  # REQUEST_HEAD_TIMEOUT_MS
     request_body_timeout_ms: int = 30_000  # REQUEST_BODY_TIMEOUT_MS
+    response_timeout_ms: int = 30_000  # RESPONSE_TIMEOUT_MS
+    response_buffer_mb: int = 64  # RESPONSE_BUFFER_MB
     max_connections: int | None = None  # MAX_CONNECTIONS; None for what the limit of open files allows
 
     otlp_endpoint: str | None = None  # OTEL_EXPORTER_OTLP_ENDPOINT
@@ -400,6 +402,8 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "rate_limit_deadline_ms": ("RATE_LIMIT_DEADLINE_MS", _milliseconds),
     "request_head_timeout_ms": ("REQUEST_HEAD_TIMEOUT_MS", _milliseconds),
     "request_body_timeout_ms": ("REQUEST_BODY_TIMEOUT_MS", _milliseconds),
+    "response_timeout_ms": ("RESPONSE_TIMEOUT_MS", _milliseconds),
+    "response_buffer_mb": ("RESPONSE_BUFFER_MB", _whole(1, 65_536, "megabytes a worker")),
     "max_connections": ("MAX_CONNECTIONS", _whole(1, 1_000_000, "connections a worker")),
     "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT", _collector),
     "otlp_traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _collector),

@@ -107,9 +107,11 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
             "DATABASE_QUERY_TIMEOUT_MS", "DATABASE_IDLE_SECONDS", "IMPORT_TIMEOUT_MS", "SLOW_QUERY_MS",
             "REDIS_CONNECT_TIMEOUT_MS", "CACHE_DEADLINE_MS", "CACHE_TTL_SECONDS", "RATE_LIMIT_DEADLINE_MS",
             "HEALTH_TIMEOUT_MS", "REQUEST_HEAD_TIMEOUT_MS", "REQUEST_BODY_TIMEOUT_MS",
+            "RESPONSE_TIMEOUT_MS",
         )
     },
     "DATABASE_POOL_SIZE": ("database_pool_size", [("1", 1), ("500", 500)], ["0", "501", *NO_NUMBERS]),
+    "RESPONSE_BUFFER_MB": ("response_buffer_mb", [("1", 1), ("65536", 65536)], ["0", "65537", *NO_NUMBERS]),
     "MAX_CONNECTIONS": ("max_connections", [("1", 1), ("7", 7)], ["0", "1000001", *NO_NUMBERS]),
     "SHUTDOWN_SECONDS": ("shutdown_seconds", [("1", 1), ("10", 10)], ["0", "61", *NO_NUMBERS]),
     "CACHE_STALE_SECONDS": ("cache_stale_seconds", [("0", 0), ("3600", 3600)], ["-1", "604801", "x"]),

@@ -34,6 +34,7 @@ from server.connections.refusals import (
 )
 from server.connections.table import Connections
 from server.middleware.tracing import request_id_of
+from server.telemetry.request_context import current_request
 
 log = structlog.get_logger(__name__)
 
@@ -76,13 +77,34 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head, of which the connection itself counts as the first byte."""
         super().connection_made(transport)
+        # Pause as soon as anything is left to send. Then a response has ended when all of it is sent, and no idle or
+        # closing connection holds the rest of one.
+        assert self.transport is not None  # noqa: S101 - it was made just now
+        self.transport.set_write_buffer_limits(0)
         self._head_started = perf_counter()
         self._connections.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
         self._connections.closed(self)
+        self._connections.unread.ended(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered: it has to go on reading."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._connections.unread.began(self, self.transport)
+
+    def resume_writing(self) -> None:
+        """The client has been sent everything."""
+        super().resume_writing()
+        self._connections.unread.ended(self)
+
+    async def _drain_helper(self) -> None:
+        # Called by the request's own task and only after a pause; uvloop calls `pause_writing` in another context.
+        self._connections.unread.identify(self, current_request.get())
+        await super()._drain_helper()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived. The way of a whole request, which is nearly every one, is the first half."""

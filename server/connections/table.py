@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from server.connections.refusals import RefusalWriter
+from server.connections.unread import UnreadResponses
 from server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ _YOUNG_SECONDS = 1.0
 # What is left of a head comes at once from an honest client: older ones make room where there is no other.
 _SLOW_HEAD_SECONDS = 2.0
 _LINGER_SECONDS = 2.0
+# An honest client reads on within that time.
+_STILL_SECONDS = 2.0
 _SCAN_SECONDS = 0.1
 # Deadlines that are so close together are one turn of the loop.
 _TURN_SECONDS = 0.02
@@ -29,18 +32,28 @@ class Connections:
     """Keeps the bound and the deadlines of a worker's connections.
 
     At the bound, a new connection takes the place of the one that has been idle for longest, else of the one whose head
-    is the slowest. Where all are at work, it gets one of a few spare places: there, health probes are answered, and
-    everything else is refused.
+    is the slowest, else of the one whose client has not read on for longest. Where all are at work, it gets one of a
+    few spare places: there, health probes are answered, and everything else is refused.
 
     Args:
         refusals: writes the answers.
         metrics: counts what was closed to make room.
+        unread: the responses that clients do not read.
         limit: how many connections there may be, beside the spare ones.
         head_seconds: how long a head may take, from its first byte to its last; a new connection's, from its start.
     """
 
-    def __init__(self, refusals: RefusalWriter, metrics: Metrics, *, limit: int, head_seconds: float) -> None:
+    def __init__(
+        self,
+        refusals: RefusalWriter,
+        metrics: Metrics,
+        unread: UnreadResponses,
+        *,
+        limit: int,
+        head_seconds: float,
+    ) -> None:
         self.refusals = refusals
+        self.unread = unread
         self._limit = limit
         self._head_seconds = head_seconds
         self._count = metrics.tally(metrics.http_connections)
@@ -120,7 +133,11 @@ class Connections:
             if not connection.is_busy:
                 self._drop(connection)
                 return True
-        return False
+        still = self.unread.stillest(_STILL_SECONDS)
+        if still is not None:
+            self.closed(still)
+            self.unread.cut(still, "connections")
+        return still is not None
 
     def _longest_idle(self, now: float) -> Connection | None:
         """Looks at all of them, but seldom: what it finds serves for many."""
@@ -154,7 +171,11 @@ class Connections:
         self._timer = None
         now = self._loop.time()
         for connection in _overdue(self._lingering, now - _LINGER_SECONDS):
-            self._drop(connection)
+            if connection in self.unread:  # it stays open until that is read or cut
+                del self._lingering[connection]
+                connection.force_close()
+            else:
+                self._drop(connection)
         for connection in _overdue(self._heads, now - self._head_seconds):
             del self._heads[connection]
             if connection.is_busy:  # with the request before this one

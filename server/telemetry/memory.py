@@ -73,6 +73,26 @@ def _mallinfo2() -> Callable[[], _Mallinfo2] | None:
     return function
 
 
+def return_free_memory() -> None:
+    """Give memory that malloc keeps for later back to the system, where the C library can (glibc).
+
+    It does so by itself only from the top of its heap: one small object behind large ones keeps all of them.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        function = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # another C library
+        return None
+    function.argtypes = (ctypes.c_size_t,)
+    return function
+
+
 def _allocated_by_c() -> int:
     mallinfo2 = _mallinfo2()
     if mallinfo2 is None:

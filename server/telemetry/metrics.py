@@ -151,6 +151,11 @@ class Metrics:
             "http_idle_connections_closed_total",
             "Idle connections closed early, to make room for new ones.",
         )
+        self.http_unread_responses_cut = counter(
+            "http_unread_responses_cut_total",
+            "Connections cut because their client did not read a response, by reason.",
+            ["reason"],
+        )
         self.http_refusals = counter(
             "http_refusals_total",
             "Requests and connections refused before the application, by reason.",
