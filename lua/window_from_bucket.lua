@@ -10,7 +10,8 @@
 local function window_from_bucket(value, key, now, limit, span, wide, writes)
   local tag, level, at = struct.unpack('>BdI7', value)
   at = math.min(at, now)
-  local units, state = math.min(math.ceil(level - (now - at) * limit / span), 2 * limit), nil
+  -- As a bucket is read: at most twice the limit, then drained.
+  local units, state = math.ceil(math.min(level, 2 * limit) - (now - at) * limit / span), nil
   if units > 0 and now - at < span then
     tag = (tag - 2 + 4) % 256
     if wide then

@@ -180,6 +180,17 @@ async def test_share_02_a_reload_of_the_algorithm_through_the_limiter(limiter: L
     assert (await limiter.peek([charge_of(subject, WINDOW, 1000)])).verdicts[0].remaining == 1000
 
 
+def test_share_02_a_lower_limit_and_another_algorithm_at_once(
+    simulated_pages: SimulatedRedis, subject: str
+) -> None:
+    """A level above twice the new limit is first cut to that, then drained, as by a bucket of the new limit."""
+    for _ in range(5):
+        decide(simulated_pages, charge_of(subject, BUCKET, 1000))
+    simulated_pages.now_us += HOUR_MS * 750
+    assert decide(simulated_pages, charge_of(subject, WINDOW, 2)).state is ChargeState.DENIED
+    assert remaining(simulated_pages, charge_of(subject, WINDOW, 4)) == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Reload:
     """Another rule for the same policy."""
