@@ -13,6 +13,7 @@ from bench.harness_table import as_text
 from bench.instructions import measure
 from bench.logins import print_logins
 from bench.migrations import print_migrations
+from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.tools.failures import CommandError
 from server.tools.signals import StopRequested, stop_signals
@@ -68,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     logins = parts.add_parser("logins", help="an honest login and /livez behind a crowd of guessers")
     logins.add_argument("--guessers", type=int, default=60, help="addresses that guess at once (60)")
     logins.set_defaults(run=lambda options: print_logins(options.guessers))
+    restarting = parts.add_parser("restarts", help="what clients notice of SIGHUP and SIGUSR2")
+    restarting.set_defaults(run=lambda _options: print_restarts())
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser

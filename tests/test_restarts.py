@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import gunicorn  # type: ignore[import-untyped]
@@ -23,6 +20,7 @@ import psutil
 import pytest
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
+from bench.restarts import SteadyLoad
 from server.settings import ROOT
 from server.tools.embedded import EmbeddedServer, free_port
 from server.tools.master import Master
@@ -30,8 +28,6 @@ from tests.service import running_service
 from tests.waiting import WAIT_SECONDS, eventually
 
 HOST = "127.0.0.1"
-# Seconds between two requests of each client: hard workers, and some that think between two clicks.
-PAUSES = (0.0, 0.0, 0.02, 0.1, 0.5, 1.2)
 
 
 @dataclass
@@ -58,8 +54,12 @@ class Group:
 
     def are_two(self) -> bool:
         """Whether two workers answer."""
+        return self.are(2)
+
+    def are(self, number: int) -> bool:
+        """Whether so many workers answer."""
         with contextlib.suppress(OSError):
-            return len(self.workers()) == 2
+            return len(self.workers()) == number
         return False
 
     def messages(self) -> str:
@@ -119,7 +119,8 @@ def running(
         )  # fmt: skip
     group = Group(process, port, output, broken, configuration)
     try:
-        eventually(lambda: process.poll() is not None or group.are_two(), "two workers answer")
+        number = int(environment["WEB_CONCURRENCY"])
+        eventually(lambda: process.poll() is not None or group.are(number), "its workers answer")
         yield group
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -133,50 +134,6 @@ def group(tmp_path: Path) -> Iterator[Group]:
     """A service of one's own."""
     with running(tmp_path) as group:
         yield group
-
-
-@dataclass
-class Load:
-    """Clients that ask again and again, most on connections that are kept; what they don't get is written down."""
-
-    port: int
-    failures: list[str] = field(default_factory=list)
-    answers: list[float] = field(default_factory=list)
-    _stopped: threading.Event = field(default_factory=threading.Event)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """All clients for the length of the block."""
-        clients = [threading.Thread(target=self._ask, args=(pause, pause == 0.02)) for pause in PAUSES]
-        for client in clients:
-            client.start()
-        try:
-            yield
-        finally:
-            self._stopped.set()
-            for client in clients:
-                client.join(WAIT_SECONDS)
-
-    def _ask(self, pause: float, once: bool) -> None:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=WAIT_SECONDS)
-        while not self._stopped.is_set():
-            try:
-                connection.request("GET", "/livez", headers={"Connection": "close"} if once else {})
-                response = connection.getresponse()
-                response.read()
-                if response.status != 200:
-                    self.failures.append(str(response.status))
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            self.answers.append(time.monotonic())
-            self._stopped.wait(pause)
-        connection.close()
-
-    def longest_gap(self) -> float:
-        """The longest time in which nobody got an answer, in seconds."""
-        times = sorted(self.answers)
-        return max(after - before for before, after in itertools.pairwise(times))
 
 
 def messages_of(path: Path) -> list[str]:
@@ -203,7 +160,7 @@ def test_deploy_06_a_restart_under_load_loses_no_request(
         eventually(lambda: 2 == messages_of(log).count("service.started"), "both workers")
         master = psutil.Process(service.process.pid)
         old = [child.pid for child in master.children()]
-        load = Load(service.port)
+        load = SteadyLoad(service.port)
         with load.running():
             eventually(lambda: len(load.answers) > 100, "some load")
             master.send_signal(how)
@@ -254,6 +211,31 @@ def test_deploy_06_a_successor_that_does_not_come_up_leaves_the_old_workers(grou
         group.configuration.write_text(text)
     group.process.send_signal(signal.SIGHUP)
     eventually(lambda: group.are_two() and not group.workers() & before, "new workers")
+
+
+def test_deploy_06_a_second_signal_begins_anew(
+    shared_postgres: EmbeddedServer, own_redis: EmbeddedServer, database_template: str, tmp_path: Path
+) -> None:
+    """With one worker too: another SIGHUP comes while its successor starts, and somebody serves all the time."""
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        running_service(
+            shared_postgres, own_redis, database_template, output=output, WEB_CONCURRENCY="1"
+        ) as service,
+    ):
+        load = SteadyLoad(service.port)
+        with load.running():
+            for number in range(1, 4):
+                service.process.send_signal(signal.SIGHUP)
+                eventually(lambda: log.read_text().count("Booting worker") > number, "a successor")  # noqa: B023
+            eventually(lambda: "All workers are replaced" in messages_of(log), "the end of the replacement")
+            answered = len(load.answers)
+            eventually(lambda: len(load.answers) > answered + 100, "more load")
+        assert [] == load.failures
+    messages = messages_of(log)
+    assert any("was sent SIGKILL" in message for message in messages)  # the successor that did not serve yet
+    assert 2 <= messages[: messages.index("service.stopped")].count("service.started")
 
 
 def test_deploy_06_a_worker_that_can_not_be_replaced_is_no_reason_to_end_the_others(group: Group) -> None:

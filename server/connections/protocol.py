@@ -197,14 +197,16 @@ class Connection(web.RequestHandler):
         """Have the next answer that is begun be the last one, which it says in its `Connection: close`."""
         self._request_factory = self._make_last_request
         request = self._current_request
-        if request is not None:
+        if request is not None and not self._messages:
             request._message = request._message._replace(should_close=True)  # noqa: SLF001 - see the module
 
     def _make_last_request(self, message: Any, *parts: Any) -> web.BaseRequest:
         manager = self._manager
         if manager is None:
             raise ConnectionError("The connection is closed.")
-        return manager.request_factory(message._replace(should_close=True), *parts)
+        if not self._messages:  # of requests that were sent at once, the last one
+            message = message._replace(should_close=True)
+        return manager.request_factory(message, *parts)
 
     @property
     def peer(self) -> str | None:

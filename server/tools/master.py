@@ -10,6 +10,7 @@ master one of ours in its first hook. `tests/tools/test_master.py` names the ver
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -123,9 +124,10 @@ class Master(Arbiter):  # type: ignore[misc]
         if len(self.WORKERS) <= self.num_workers:
             self.spawn_worker()
             return
-        oldest = min(self.predecessors, key=lambda pid: self.WORKERS[pid].age)
-        self.predecessors.remove(oldest)
-        self._leave(oldest, signal.SIGTERM)
+        # After a second SIGHUP, first those of the first one that do not serve yet.
+        first = min(self.predecessors, key=lambda pid: (pid not in self._starting, self.WORKERS[pid].age))
+        self.predecessors.remove(first)
+        self._leave(first, signal.SIGKILL if first in self._starting else signal.SIGTERM)
         if not self.predecessors:
             self.log.info("All workers are replaced")
 
@@ -204,6 +206,13 @@ class Master(Arbiter):  # type: ignore[misc]
 
     # SIGUSR2
 
+    def reexec(self) -> None:
+        """Start a new master, unless the end of this one would end the container with all that is in it."""
+        if self.pid == 1:
+            self.log.error("SIGUSR2 is for a master that is not process 1; SIGHUP replaces the workers")
+            return
+        super().reexec()
+
     def _take_over(self) -> None:
         """After SIGUSR2, as the new master: ask the old one to stop when all workers serve.
 
@@ -216,7 +225,8 @@ class Master(Arbiter):  # type: ignore[misc]
             self._has_asked = True
             if self.master_pid == os.getppid():
                 self.log.info("All workers serve; the old master (pid: %s) is asked to stop", self.master_pid)
-                os.kill(self.master_pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.master_pid, signal.SIGTERM)
         elif time.monotonic() - self._started > BOOT_SECONDS:
             raise HaltServer("The workers do not serve; the old master goes on.", self.WORKER_BOOT_ERROR)
 

@@ -45,6 +45,7 @@ class Small:
     table: Connections
     entered: asyncio.Event
     finish: asyncio.Event
+    runner: web.AppRunner
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ async def small() -> AsyncIterator[Small]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield Small(site.port, table, entered, finish)
+    yield Small(site.port, table, entered, finish, runner)
     finish.set()
     await runner.cleanup()
 
@@ -117,3 +118,19 @@ async def test_share_08_connections_leave_nothing_behind(small: Small) -> None:
     await wait_until(lambda: len(small.table) == 0, "all are closed")
     await wait_until(lambda: small.table._timer is None, "the timer has ended")
     assert not any((small.table._heads, small.table._lingering, small.table._spare))
+
+
+async def test_deploy_06_the_last_of_pipelined_requests_says_that_it_is_the_last(small: Small) -> None:
+    """A worker that stops answers what was sent at once; only the last answer says `Connection: close`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
+    writer.write(get("/slow") * 3)
+    await small.entered.wait()
+    stopping = asyncio.create_task(small.runner.cleanup())
+    await wait_until(lambda: not small.runner.sites, "no more connections are accepted")
+    small.finish.set()
+    received = await reader.read()
+    await stopping
+    assert 3 == received.count(b"HTTP/1.1 200 ")
+    assert 1 == received.count(b"Connection: close")
+    assert b"Connection: close" in received.rpartition(b"HTTP/1.1 200 ")[2]
+    writer.close()
