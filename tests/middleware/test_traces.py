@@ -188,7 +188,7 @@ async def test_an_error_of_ours_is_an_error(
     run_sql(database_url, "ALTER TABLE decks RENAME TO gone")
     await api.get(f"/api/decks/{course.decks['Analysis']}/flashcards", documented=False)
     (request,) = await collector.wait_for(1)
-    assert (True, 500, "internal") == (
+    assert (True, 503, "schema") == (
         request.is_error, request.attributes["http.response.status_code"], request.attributes["error.type"],
     )  # fmt: skip
     failed = [span for span in collector.children_of(request) if span.is_error]

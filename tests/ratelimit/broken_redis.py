@@ -31,6 +31,7 @@ FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 LOADED_KEYS = 1500
 LOAD_DELAY_US = 1000
+FILL = "for n = 1, ARGV[1] do redis.call('SET', 'filler:' .. n, string.rep('x', 20000)) end"
 
 
 @dataclass
@@ -187,7 +188,7 @@ class BreakableRedis:
                 await self.admin("CONFIG", "SET", "maxmemory", "0")
             case "loading":
                 await self.admin("CONFIG", "SET", "rdbcompression", "no")
-                await self.admin("DEBUG", "POPULATE", str(LOADED_KEYS), "filler", "20000")
+                await self.admin("EVAL", FILL, "0", str(LOADED_KEYS))  # newer versions refuse DEBUG POPULATE
                 await self.admin("SAVE")
                 self.kill()
                 starting = asyncio.create_task(self.start_again(f"key-load-delay {LOAD_DELAY_US}"))
