@@ -15,6 +15,7 @@ from argon2 import PasswordHasher
 
 from server.api.services import SERVICES
 from server.domain.passwords import Passwords
+from server.net.proxies import TrustedProxies
 from server.settings import Settings
 from server.tools.embedded import EmbeddedServer
 from tests.api.conftest import Api, StartApi
@@ -152,7 +153,7 @@ async def test_share_04_guesses_at_once_never_exceed_the_limit(strict: Api) -> N
 
 async def test_share_04_an_address_that_guesses_at_many_is_stopped(start_strict: StartStrict) -> None:
     """The twenty-first failure of an address is refused for every account; another address goes on."""
-    strict = await start_strict(trusted_proxies="1")
+    strict = await start_strict(trusted_proxies=TrustedProxies.parse("1"))
     await register(strict, ADA)
     first, second = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
     for number in range(20):

@@ -43,7 +43,12 @@ def test_a_running_service_fills_the_rest(tmp_path: Path) -> None:
                 pid=1, address="a", database_url="postgresql://d", redis_url="redis://r", secret_key="key"
             )
         )
-        expected = {"DATABASE_URL": "postgresql://mine", "REDIS_URL": "redis://r", "SECRET_KEY": "key"}
+        expected = {
+            "DATABASE_URL": "postgresql://mine",
+            "REDIS_URL": "redis://r",
+            "SECRET_KEY": "key",
+            "MASTERY_ENV": "development",
+        }
         assert expected == beside_development(environment, state)
 
 
