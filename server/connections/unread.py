@@ -39,8 +39,8 @@ class _Unread:
 
     Attributes:
         transport: where it is written; the connection forgets its own when it is closed.
-        held_bytes: what was not sent when it began to stand still. It holds more of this process's memory: uvloop frees a
-            buffer when all of it is sent, and what the kernel has taken is not counted.
+        held_bytes: what was not sent when it began to stand still. It holds more of this process's memory:
+            uvloop frees a buffer when all of it is sent, and what the kernel has taken is not counted.
         left_bytes: what was not sent at the last look.
         since: when it moved last, in the seconds of the loop's clock.
         request: what it answers; None until that is known.
