@@ -91,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     counters.add_argument("--repair", action="store_true", help="set right what differs")
     counters.set_defaults(command=_check_counters)
 
+    _add_users(
+        commands.add_parser("users", help="make, list and change accounts; the first admin is made here")
+    )
+
     limits = commands.add_parser("limits", help="see and change what a client has used of its rate limits")
     actions = limits.add_subparsers(required=True, metavar="ACTION")
     for name, help_ in (
@@ -113,6 +117,37 @@ def build_parser() -> argparse.ArgumentParser:
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
     return parser
+
+
+def _add_users(users: argparse.ArgumentParser) -> None:
+    actions = users.add_subparsers(required=True, metavar="ACTION")
+
+    def add(
+        name: str, help_: str, *, who: str | None = "an e-mail address, or an id"
+    ) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=help_)
+        if who is not None:
+            action.add_argument("who", metavar="EMAIL", help=who)
+        action.set_defaults(command=_users, action=name)
+        return action
+
+    create = add("create", "make an account; asks for its password", who="its e-mail address")
+    create.add_argument("--role", choices=("user", "admin"), default="user", help="what it may do (user)")
+    create.add_argument("--name", help="how its owner is called")
+    create.add_argument(
+        "--password-stdin", action="store_true", help="the password is the first line of stdin"
+    )
+    listing = add("list", "print the accounts, newest first", who=None)
+    listing.add_argument("--role", choices=("user", "admin"), help="only those with this role")
+    listing.add_argument("--search", metavar="TEXT", help="only those with this in their address or name")
+    add("set-role", "change what an account may do").add_argument("role", choices=("user", "admin"))
+    plan = add("set-plan", "change which of the [plans] of the rate limits file an account has")
+    plan.add_argument("plan", metavar="PLAN", help="its name; none for everybody's limits")
+    add("deactivate", "sign an account out everywhere, and let it in no more")
+    add("reactivate", "let an account in again")
+    add("reset-password", "print a one-time token for POST /api/auth/reset")
+    delete = add("delete", "delete an account with all that is its own; asks first")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _dev(options: argparse.Namespace) -> None:
@@ -208,6 +243,71 @@ def _check_counters(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{found}{', set right' if report.differences else ''}\n")
 
 
+def _users(options: argparse.Namespace) -> None:
+    from server.tools import users
+
+    # Audit events are the purpose of these lines: they are written on a terminal, too.
+    settings = _settings("DATABASE_URL", log_level="info")
+    if options.action == "list":
+        users.list_all_users(
+            settings,
+            role=options.role,
+            text=options.search,
+            write=lambda line: sys.stdout.write(f"{line}\n"),
+        )
+    elif options.action == "create":
+        password = _new_password(from_stdin=options.password_stdin)
+        made = users.create_user(
+            settings, options.who, password=password, name=options.name, role=options.role
+        )
+        sys.stdout.write(f"{made}\n")
+    elif options.action == "reset-password":
+        token, expires_at = users.reset_password(settings, options.who)
+        sys.stdout.write(f"POST /api/auth/reset takes this token once, until {expires_at}:\n{token}\n")
+    elif options.action == "delete":
+        if not options.yes:
+            _confirm(f"Delete {options.who} and all that is its own?")
+        if not users.delete_account(settings, options.who):
+            _complain("Redis does not answer: what it holds of the account ends with its time to live")
+        sys.stdout.write(f"{options.who}: deleted\n")
+    else:
+        sys.stdout.write(f"{_change_user(options, settings)}\n")
+
+
+def _change_user(options: argparse.Namespace, settings: Settings) -> str:
+    from server.tools import users
+
+    if options.action == "set-role":
+        return users.change_user(settings, options.who, role=options.role)
+    if options.action == "set-plan":
+        plan = None if options.plan == "none" else options.plan
+        changed = users.change_user(settings, options.who, plan=plan)
+        if plan is not None and not users.knows_plan(settings, plan):
+            _complain(f"{settings.rate_limits_file} has no limits for the plan {plan}: everybody's hold")
+        return changed
+    return users.change_user(settings, options.who, is_deactivated=options.action == "deactivate")
+
+
+def _new_password(*, from_stdin: bool) -> str:
+    import getpass
+
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise SettingsError(["a password is asked for on a terminal; elsewhere --password-stdin reads it"])
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("The same again: ") != password:
+        raise CommandError("the passwords differ; nothing was made")
+    return password
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError(["a deletion is confirmed on a terminal; elsewhere --yes does it"])
+    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise CommandError("nothing was deleted")
+
+
 def _limits(options: argparse.Namespace) -> None:
     from server.tools.limits import block_subject, reset_limits, show_limits
 
@@ -241,8 +341,17 @@ def _status(options: argparse.Namespace) -> None:
 
 def _token(options: argparse.Namespace) -> None:
     from server.tools.accounts import demo_token
+    from server.tools.environment import is_development
+    from server.tools.state import StateFolder
 
-    token = demo_token(_settings("SECRET_KEY"), options.role)
+    settings = _settings("SECRET_KEY")
+    if not is_development(_environment(), StateFolder(ROOT / ".state")):
+        raise CommandError(
+            "token is for development: the demo accounts exist only where `make run` has made them (MASTERY_ENV="
+            "development says that this is such a place). `users create EMAIL --role admin` makes an account, and "
+            "POST /api/auth/login gives its tokens"
+        )
+    token = demo_token(settings, options.role)
     sys.stdout.write(f"{token}\n")
 
 
@@ -254,8 +363,11 @@ def _environment() -> dict[str, str]:
     return beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
 
 
-def _settings(*needed: str) -> Settings:
-    """The settings of a command beside the service; what it does not need may be missing. Logs go to stderr."""
+def _settings(*needed: str, log_level: str | None = None) -> Settings:
+    """The settings of a command beside the service; what it does not need may be missing. Logs go to stderr.
+
+    On a terminal only warnings are logged, as a person reads the results instead, unless `log_level` says otherwise.
+    """
     from server.telemetry.log import configure_logging
     from server.tools.environment import completed
 
@@ -264,7 +376,7 @@ def _settings(*needed: str) -> Settings:
         "DATABASE_URL": "postgresql://unused",
         "REDIS_URL": "redis://unused",
         "SECRET_KEY": "unused" * 8,
-        "LOG_LEVEL": "warning" if sys.stderr.isatty() else "info",  # a person reads the results instead
+        "LOG_LEVEL": log_level or ("warning" if sys.stderr.isatty() else "info"),
     }
     for variable in needed:
         unused.pop(variable)

@@ -40,7 +40,17 @@ def test_help_names_every_command(checkout: Checkout) -> None:
     """--help is the list of what one can do."""
     done = checkout.server("--help")
     assert 0 == done.returncode
-    for command in ("dev", "serve", "migrate", "import", "token", "limits", "generate", "check-counters"):
+    for command in (
+        "dev",
+        "serve",
+        "migrate",
+        "import",
+        "token",
+        "limits",
+        "users",
+        "generate",
+        "check-counters",
+    ):
         assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE), command
 
 

@@ -16,6 +16,7 @@ from server.api.fields import (
 )
 from server.api.pagination import PageSchema
 from server.domain.analytics import USER_ORDERS
+from server.domain.passwords import LONGEST, SHORTEST
 from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 from server.domain.study_order import STUDY_MODES
 
@@ -30,7 +31,7 @@ class RegisterSchema(Schema):
     """POST /api/auth/register."""
 
     email = Email(required=True)
-    password = fields.String(required=True, validate=validate.Length(min=12, max=128))
+    password = fields.String(required=True, validate=validate.Length(min=SHORTEST, max=LONGEST))
     name = Text(load_default=None, allow_none=True, validate=validate.Length(min=1, max=255))
 
 

@@ -63,13 +63,7 @@ class Accounts:
         """
         password_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
-            user = await transaction.fetch_one(
-                "create_user", email=normal_email(email), password_hash=password_hash, name=name
-            )
-            if user is None or user["id"] is None:
-                if user is not None and not user["is_storable"]:
-                    raise InvalidInput(errors={"email": "Not a valid email address."})
-                raise EmailTaken
+            user = await add_account(transaction, email=email, password_hash=password_hash, name=name)
             return await self._sign_in(transaction, user, family_id=uuid4())
 
     async def log_in(self, *, email: str, password: str, wanted: Wanted = always) -> dict[str, Any]:
@@ -163,6 +157,25 @@ class Accounts:
             "expiresIn": self._tokens.lifetime_seconds,
             "refreshToken": refresh_token,
         }
+
+
+async def add_account(
+    transaction: Transaction, *, email: str, password_hash: str, name: str | None
+) -> dict[str, Any]:
+    """Make an account; email: in any spelling. Returns its row.
+
+    Raises:
+        EmailTaken: the address has an account.
+        InvalidInput: the address can not be stored.
+    """
+    user = await transaction.fetch_one(
+        "create_user", email=normal_email(email), password_hash=password_hash, name=name
+    )
+    if user is None or user["id"] is None:
+        if user is not None and not user["is_storable"]:
+            raise InvalidInput(errors={"email": "Not a valid email address."})
+        raise EmailTaken
+    return user
 
 
 def describe_user(user: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,10 @@ AT_ONCE: Final = 2
 MOST_WAITING: Final = 64
 PATIENCE_SECONDS: Final = 5.0
 
+# In characters.
+SHORTEST: Final = 12
+LONGEST: Final = 128
+
 Wanted = Callable[[], bool]
 
 

@@ -20,9 +20,14 @@ def new_refresh_token(family_id: UUID) -> str:
     return urlsafe_b64encode(family_id.bytes + secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def hash_of(refresh_token: str) -> bytes:
-    """What the database knows a token by (SHA-256): a stolen table opens no session."""
-    return hashlib.sha256(refresh_token.encode()).digest()
+def new_secret() -> str:
+    """A token of no family that nobody can guess: 256 random bits."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def hash_of(token: str) -> bytes:
+    """What the database knows a token by (SHA-256): a stolen table opens nothing."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def family_of(refresh_token: str) -> bytes:

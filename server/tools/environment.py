@@ -38,6 +38,13 @@ def beside_development(environment: Mapping[str, str], state: StateFolder) -> di
     return completed(environment, found)
 
 
+def is_development(environment: Mapping[str, str], state: StateFolder) -> bool:
+    """Whether an environment is that of this checkout's running `make run`, or says that it is a development one."""
+    running = state.find_running()
+    is_that_of_the_running = running is not None and environment.get("SECRET_KEY") == running.secret_key
+    return is_that_of_the_running or environment.get("MASTERY_ENV", "").strip() == "development"
+
+
 def completed(environment: Mapping[str, str], fallback: Mapping[str, str]) -> dict[str, str]:
     """The environment, with other values for what it does not set; an empty variable counts as not set."""
     missing = {name: value for name, value in fallback.items() if not environment.get(name, "").strip()}

@@ -129,6 +129,17 @@ def test_an_audit_event_names_the_admin(validator: jsonschema_rs.Draft202012Vali
     assert not validator.is_valid(event)
 
 
+def test_deploy_05_an_audit_event_of_an_account_needs_no_admin(
+    validator: jsonschema_rs.Draft202012Validator,
+) -> None:
+    """A command has no admin and no request, but says what it changed; without either the line is not valid."""
+    event = {name: LINE[name] for name in SCHEMA["required"]} | {
+        "logger": "server.tools.users", "message": "audit.user_created", "source": "command line",
+    }  # fmt: skip
+    assert validator.is_valid(event | {"account_id": "00000000-0000-4000-8000-000000000002"})
+    assert not validator.is_valid(event)
+
+
 def test_the_schema_takes_any_event(validator: jsonschema_rs.Draft202012Validator) -> None:
     """An event's own values are free, also those that are named like ours or had to be cut."""
     render = JsonLines("json", service="mastery", env="test", version="1")

@@ -9,12 +9,15 @@ import sys
 from server.settings import ROOT
 
 
-def run_command(*arguments: str, database_url: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m server …` on a database to its end."""
+def run_command(
+    *arguments: str, database_url: str, stdin: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m server …` on a database to its end, with this text on its standard input."""
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
         cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": database_url},
+        env=os.environ | {"DATABASE_URL": database_url} | variables,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

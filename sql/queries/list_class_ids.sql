@@ -1,0 +1,2 @@
+-- Every class, drafts included.
+SELECT id FROM classes
