@@ -151,8 +151,10 @@ def _implied_errors(route: Route, operation: Operation) -> set[int]:
 
 
 def is_idempotent(route: Route) -> bool:
-    """Whether a route takes an Idempotency-Key: what a signed-in caller writes."""
-    return route.method != hdrs.METH_GET and route.audience != "public" and route.limits is not None
+    """Whether a route takes an Idempotency-Key: what a signed-in caller writes, and whose answer may lie in a table."""
+    is_secret = route.path.startswith("/api/auth/") or route.path.endswith("/password-reset")
+    is_write = route.method != hdrs.METH_GET and route.audience != "public" and route.limits is not None
+    return is_write and not is_secret
 
 
 def _response(result: Result, headers: Iterable[str] = ()) -> dict[str, Any]:

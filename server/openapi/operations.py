@@ -11,6 +11,7 @@ from server.api import (
     admin_decks,
     admin_flashcards,
     admin_import,
+    admin_users,
     auth,
     classes,
     dashboard,
@@ -19,6 +20,7 @@ from server.api import (
     profile,
     study,
 )
+from server.api.account_schemas import AccountChangesSchema, AccountsQuerySchema
 from server.api.answers import administration, identity, reading, studying
 from server.api.answers import dashboard as monitoring
 from server.api.answers import operations as state
@@ -212,6 +214,18 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(FlashcardSchema(partial=True)), results=answers(administration.EditableFlashcard)
         ),
         admin_flashcards.delete_flashcard: Operation(results=done()),
+        admin_users.list_accounts: Operation(
+            query=AccountsQuerySchema(), results=tagged(administration.AccountList)
+        ),
+        admin_users.get_account: Operation(results=tagged(administration.Account)),
+        admin_users.update_account: Operation(
+            bodies=json(AccountChangesSchema()),
+            results=answers(administration.Account),
+            errors=frozenset({409}),
+        ),
+        admin_users.reset_password: Operation(
+            results=answers(administration.PasswordReset, status=201), errors=frozenset({409})
+        ),
         admin.list_users: Operation(query=UsersQuerySchema(), results=answers(administration.UserList)),
         admin.get_user: Operation(results=answers(administration.UserFigures)),
         admin.show_rate_limits: Operation(

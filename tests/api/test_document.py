@@ -178,6 +178,11 @@ async def _administrate(send: Any, api: Api, course: Course) -> None:
     ):
         await send("GET", path, "admin")
     await send("DELETE", f"/api/admin/rate-limits/{subject}", "admin")
+    account = f"/api/admin/users/{api.people['other'].user_id}"
+    await send("GET", "/api/admin/users?limit=1", "admin")
+    await send("GET", account, "admin")
+    await send("PATCH", account, "admin", json={"plan": "team"})
+    await send("POST", f"{account}/password-reset", "admin")
     for media_type, text in DECK_FILES.items():
         path = f"/api/admin/decks/{course.decks['Law']}/import"
         await send("POST", path, "admin", data=text, headers={"Content-Type": media_type})

@@ -38,6 +38,8 @@ READS: dict[str, set[str]] = {
     "/api/admin/decks/{deck}": {"get_deck"},
     "/api/admin/flashcards": {"list_flashcards"},
     "/api/admin/flashcards/{card}": {"get_flashcard"},
+    "/api/admin/users": {"list_accounts"},
+    "/api/admin/users/{user}": {"get_account"},
     "/api/admin/analytics/users?sort=recent": {"list_users_by_recent"},
     "/api/admin/analytics/users?sort=studied": {"list_users_by_studied"},
     "/api/admin/analytics/users?sort=streak": {"list_users_by_streak"},

@@ -86,6 +86,33 @@ class Imported(Answer):
     unchanged = count()
 
 
+class Account(User):
+    """An account, and what it may do."""
+
+    plan = maybe_text()
+    has_password = fields.Boolean()
+    issuer = fields.String(
+        allow_none=True, metadata={"description": "of the tokens that it signs in with; null for our own"}
+    )
+    deactivated = fields.Boolean()
+    deactivated_at = fields.DateTime(allow_none=True)
+    updated_at = fields.DateTime()
+
+
+class AccountList(Answer):
+    """A page of accounts, newest first."""
+
+    users = fields.List(fields.Nested(Account))
+    next_cursor = next_cursor()
+
+
+class PasswordReset(Answer):
+    """A one-time token for POST /api/auth/reset."""
+
+    token = fields.String()
+    expires_at = fields.DateTime()
+
+
 class MasteryBreakdown(Answer):
     """How many cards a student has in each state."""
 
