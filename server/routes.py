@@ -80,6 +80,18 @@ ROUTES = (
         named=("token-family", auth.name_family),
     ),
     Route("POST", "/api/auth/logout", auth.logout, "public", "writes"),
+    # A wrong current password, or one-time token, is a failed login.
+    Route(
+        "POST",
+        "/api/auth/password",
+        auth.change_password,
+        "user",
+        "login",
+        named=("email", auth.name_own_email),
+    ),
+    Route(
+        "POST", "/api/auth/reset", auth.reset_password, "public", "login", named=("email", auth.name_nobody)
+    ),
     Route("GET", "/api/auth/me", auth.get_me, "reader", "reads"),
     Route("GET", "/api/profile", profile.get_profile, "reader", "reads"),
     Route("PATCH", "/api/profile", profile.change_profile, "user", "writes"),

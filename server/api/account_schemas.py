@@ -6,6 +6,7 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, Text
 from server.api.pagination import PageSchema
+from server.domain.passwords import LONGEST, SHORTEST
 from server.domain.tokens import ROLES
 from server.domain.users import PLAN_FORM
 
@@ -31,3 +32,23 @@ class AccountChangesSchema(Schema):
         ),
     )
     is_deactivated = Flag(data_key="deactivated")
+
+
+def _password(name: str) -> fields.String:
+    return fields.String(required=True, data_key=name, validate=validate.Length(SHORTEST, LONGEST))
+
+
+class PasswordSchema(Schema):
+    """POST /api/auth/password."""
+
+    current_password = fields.String(
+        required=True, data_key="currentPassword", validate=validate.Length(1, LONGEST)
+    )
+    new_password = _password("newPassword")
+
+
+class ResetSchema(Schema):
+    """POST /api/auth/reset."""
+
+    token = fields.String(required=True, validate=validate.Length(1, 512))
+    new_password = _password("newPassword")

@@ -1,24 +1,31 @@
-"""/api/auth: registration, login, refresh and logout."""
+"""/api/auth: registration, login, refresh and logout; another password."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from aiohttp import web
+import structlog
+from aiohttp import hdrs, web
 from marshmallow import Schema
 
+from server.api.account_schemas import PasswordSchema, ResetSchema
 from server.api.requests import read_json, refuse_query
 from server.api.responses import json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
+from server.api.state import state_of
 from server.domain.refresh_tokens import family_of
 from server.errors import MasteryError
 from server.ratelimit.subjects import subject_of_email, subject_of_family
 
+log = structlog.get_logger(__name__)
+
 _REGISTER = RegisterSchema()
 _LOGIN = LoginSchema()
 _REFRESH = RefreshSchema()
+_PASSWORD = PasswordSchema()
+_RESET = ResetSchema()
 
 # What the rate limit has read from the body, for the handler; or why it could not.
 _READ = web.RequestKey("auth_body", object)
@@ -64,7 +71,52 @@ async def logout(request: web.Request) -> web.Response:
     """End a refresh token and all that descend from the same login."""
     body = await read_json(request, _REFRESH)
     await services_of(request).accounts.log_out(body["refresh_token"])
-    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+    return _done()
+
+
+async def change_password(request: web.Request) -> web.Response:
+    """Choose another password.
+
+    The sign-in that the access token comes from goes on; all others of the account end.
+    """
+    body = await read_json(request, _PASSWORD)
+    caller = caller_of(request)
+    await services_of(request).accounts.change_password(
+        caller.user_id,
+        body["current_password"],
+        body["new_password"],
+        access_token=request.headers[hdrs.AUTHORIZATION].partition(" ")[2].strip(),
+        wanted=partial(_is_there, request),
+    )
+    log.info("audit.password_changed", account_id=caller.user_key)
+    return _done()
+
+
+async def reset_password(request: web.Request) -> web.Response:
+    """Choose another password by a one-time token, as an administrator makes it; every sign-in of the account ends."""
+    body = await read_json(request, _RESET)
+    user_id = await services_of(request).accounts.reset_password(
+        body["token"], body["new_password"], wanted=partial(_is_there, request)
+    )
+    log.info("audit.password_reset", account_id=str(user_id))
+    return _done()
+
+
+async def name_own_email(request: web.Request) -> str | None:
+    """The caller's own address as a subject: a wrong current password is a failed login; None for strangers."""
+    caller = state_of(request).caller
+    if caller is None:
+        return None
+    try:
+        user = await services_of(request).accounts.find_user(caller.user_id)
+    except MasteryError:
+        return None
+    return subject_of_email(user["email"])
+
+
+async def name_nobody(_request: web.Request) -> str | None:
+    """None: a one-time token names no address before it is known to be one."""
+    return None
 
 
 async def get_me(request: web.Request) -> web.Response:
@@ -86,6 +138,10 @@ async def _read_once(request: web.Request, schema: Schema) -> dict[str, Any]:
     if isinstance(read, MasteryError):
         raise read
     return read
+
+
+def _done() -> web.Response:
+    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
 
 
 def _is_there(request: web.Request) -> bool:

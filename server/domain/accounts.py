@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from server.domain.passwords import ClientGone, PasswordQueueFull, Passwords, Wanted, always
 from server.domain.refresh_tokens import hash_of, new_refresh_token
-from server.domain.tokens import AccessTokens, Caller
+from server.domain.tokens import AccessTokens, Caller, TokenRefused
 from server.domain.values import iso_timestamp
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, Conflict, InvalidInput, Unauthenticated
@@ -31,6 +31,18 @@ class RefreshTokenRefused(Unauthenticated):
     """The refresh token is not valid (any more); log in again."""
 
     code = "invalid_refresh_token"
+
+
+class NoPassword(Conflict):
+    """This account has no password: it signs in with an external issuer."""
+
+    code = "no_password"
+
+
+class ResetRefused(InvalidInput):
+    """The token for a new password is not valid (any more); an administrator makes another."""
+
+    code = "invalid_reset_token"
 
 
 class Accounts:
@@ -91,6 +103,10 @@ class Accounts:
             with suppress(PasswordQueueFull, ClientGone):  # next time
                 new_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
+            # A change of the password ends every sign-in that it can see; this one waits for it, or is seen.
+            user = await transaction.fetch_one("lock_user", user_id=user["id"])
+            if user is None or user["password_hash"] != known_hash or user["deactivated_at"] is not None:
+                raise WrongCredentials
             if new_hash is not None:
                 await transaction.execute(
                     "renew_password_hash", user_id=user["id"], known_hash=known_hash, password_hash=new_hash
@@ -128,6 +144,107 @@ class Accounts:
             if token is not None:
                 await transaction.execute("revoke_token_family", family_id=token["family_id"])
 
+    async def change_password(
+        self, user_id: UUID, current: str, new: str, *, access_token: str, wanted: Wanted = always
+    ) -> None:
+        """Give an account another password, and end all of its sign-ins but the caller's own.
+
+        Args:
+            user_id: the account.
+            current: what is claimed to be its password.
+            new: of the right length.
+            access_token: that the caller came with; it names the sign-in that goes on.
+            wanted: whether the client still waits for the answer.
+
+        Raises:
+            AccountGone: the account no longer exists.
+            NoPassword: it has none.
+            WrongCredentials: it has another one.
+            PasswordQueueFull: too many passwords are being checked.
+            ClientGone: nobody waits for the answer.
+        """
+        known_hash = await self.check_password(user_id, current, wanted=wanted)
+        if known_hash is None:
+            raise NoPassword
+        new_hash = await self._passwords.hash(new, wanted=wanted)
+        kept_family_id = None
+        with suppress(TokenRefused):  # it may have expired a moment ago
+            kept_family_id = self._tokens.verify(access_token).family_id
+
+        async def work(transaction: Transaction) -> None:
+            user = await transaction.fetch_one("lock_user", user_id=user_id)
+            if user is None or user["password_hash"] != known_hash:
+                raise WrongCredentials("The current password is wrong.")
+            await transaction.execute("set_password", user_id=user_id, password_hash=new_hash)
+            await transaction.execute("end_sign_ins", user_id=user_id, kept_family_id=kept_family_id)
+
+        await self._database.run_transaction(work)
+
+    async def reset_password(self, token: str, new: str, *, wanted: Wanted = always) -> UUID:
+        """Give an account another password by its one-time token, and end all of its sign-ins.
+
+        Args:
+            token: as `users.issue_reset` made it.
+            new: of the right length.
+            wanted: whether the client still waits for the answer.
+
+        Returns:
+            The account.
+
+        Raises:
+            ResetRefused: the token is unknown, spent, replaced or expired.
+            PasswordQueueFull: too many passwords are being hashed.
+            ClientGone: nobody waits for the answer.
+        """
+        token_hash = hash_of(token)
+        row = await self._database.fetch_one("find_password_reset", token_hash=token_hash)
+        if row is None:
+            raise ResetRefused  # before a hash is made for it
+        user_id: UUID = row["user_id"]
+        new_hash = await self._passwords.hash(new, wanted=wanted)
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch_one("lock_user", user_id=user_id)
+            if not await transaction.execute("spend_password_reset", user_id=user_id, token_hash=token_hash):
+                raise ResetRefused
+            await transaction.execute("set_password", user_id=user_id, password_hash=new_hash)
+            await transaction.execute("end_sign_ins", user_id=user_id, kept_family_id=None)
+
+        await self._database.run_transaction(work)
+        return user_id
+
+    async def check_password(
+        self, user_id: UUID, password: str | None, *, wanted: Wanted = always
+    ) -> str | None:
+        """See that a password is an account's own.
+
+        Args:
+            user_id: the account.
+            password: what is claimed to be its password; None for none.
+            wanted: whether the client still waits for the answer.
+
+        Returns:
+            The hash that it was checked against; None for an account without a password, where none is asked for.
+
+        Raises:
+            AccountGone: the account no longer exists.
+            InvalidInput: it has a password, and none was given.
+            WrongCredentials: it has another one.
+            PasswordQueueFull: too many passwords are being checked.
+            ClientGone: nobody waits for the answer.
+        """
+        user = await self._database.fetch_one("find_user", user_id=user_id)
+        if user is None or user["deactivated_at"] is not None:
+            raise AccountGone
+        known_hash: str | None = user["password_hash"]
+        if known_hash is None:
+            return None
+        if password is None:
+            raise InvalidInput(errors={"password": "Missing data for required field."})
+        if not await self._passwords.matches(known_hash, password, wanted=wanted):
+            raise WrongCredentials("The current password is wrong.")
+        return known_hash
+
     async def find_user(self, user_id: UUID) -> dict[str, Any]:
         """The account of a caller.
 
@@ -152,7 +269,9 @@ class Accounts:
         )
         return {
             "user": describe_user(user),
-            "accessToken": self._tokens.issue(Caller(user["id"], user["role"], user["plan"])),
+            "accessToken": self._tokens.issue(
+                Caller(user["id"], user["role"], user["plan"]), family_id=family_id
+            ),
             "tokenType": "Bearer",
             "expiresIn": self._tokens.lifetime_seconds,
             "refreshToken": refresh_token,

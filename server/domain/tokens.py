@@ -52,10 +52,12 @@ class VerifiedToken:
     Args:
         user_id: the account.
         expires_at: in seconds since 1970.
+        family_id: of the refresh tokens of the same login; None for tokens of earlier releases.
     """
 
     user_id: UUID
     expires_at: float
+    family_id: UUID | None = None
 
 
 class TokenRefused(Unauthenticated):
@@ -75,8 +77,8 @@ class AccessTokens:
         self._secret_key = secret_key
         self.lifetime_seconds = lifetime_seconds
 
-    def issue(self, caller: Caller) -> str:
-        """A token that names the caller for the next `lifetime_seconds`."""
+    def issue(self, caller: Caller, *, family_id: UUID | None = None) -> str:
+        """A token that names the caller, and the login it comes from, for the next `lifetime_seconds`."""
         now = datetime.now(UTC)
         claims = {
             "iss": OWN_ISSUER,
@@ -87,6 +89,8 @@ class AccessTokens:
         }
         if caller.plan is not None:
             claims["plan"] = caller.plan
+        if family_id is not None:
+            claims["sid"] = str(family_id)
         return jwt.encode(claims, self._secret_key, algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> VerifiedToken:
@@ -106,8 +110,11 @@ class AccessTokens:
         if role not in ROLES or not (plan is None or isinstance(plan, str)):
             raise TokenRefused
         try:
-            return VerifiedToken(UUID(claims["sub"]), claims["exp"])
-        except ValueError as error:
+            family_id = claims.get("sid")
+            return VerifiedToken(
+                UUID(claims["sub"]), claims["exp"], None if family_id is None else UUID(family_id)
+            )
+        except (ValueError, TypeError, AttributeError) as error:
             raise TokenRefused from error
 
 

@@ -20,7 +20,7 @@ from server.api import (
     profile,
     study,
 )
-from server.api.account_schemas import AccountChangesSchema, AccountsQuerySchema
+from server.api.account_schemas import AccountChangesSchema, AccountsQuerySchema, PasswordSchema, ResetSchema
 from server.api.answers import administration, identity, reading, studying
 from server.api.answers import dashboard as monitoring
 from server.api.answers import operations as state
@@ -144,6 +144,10 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(RefreshSchema()), results=answers(identity.SignedIn), errors=frozenset({401})
         ),
         auth.logout: Operation(bodies=json(RefreshSchema()), results=done()),
+        auth.change_password: Operation(
+            bodies=json(PasswordSchema()), results=done(), errors=frozenset({409})
+        ),
+        auth.reset_password: Operation(bodies=json(ResetSchema()), results=done()),
         auth.get_me: Operation(results=tagged(identity.Me)),
         profile.get_profile: Operation(results=tagged(identity.Profile)),
         profile.change_profile: Operation(

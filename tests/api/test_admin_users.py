@@ -106,6 +106,9 @@ async def test_deploy_05_two_admins_who_demote_each_other_leave_one(api: Api, da
     other = api.people["other"]
     await change(api, other.user_id, role="admin")
     api.people["second"] = Caller(other.user_id, "admin")
+    assert (
+        200 == (await api.get("/api/admin/users", by="second")).status
+    )  # from now on the role is remembered
     statuses = await asyncio.gather(
         change(api, other.user_id, role="user"),
         change(api, api.people["admin"].user_id, by="second", role="user"),

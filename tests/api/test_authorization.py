@@ -33,6 +33,8 @@ AUDIENCES: dict[str, Audience] = {
     "POST /api/auth/login": "public",
     "POST /api/auth/refresh": "public",
     "POST /api/auth/logout": "public",
+    "POST /api/auth/password": "user",
+    "POST /api/auth/reset": "public",
     "GET /api/auth/me": "user",
     "GET /api/profile": "user",
     "PATCH /api/profile": "user",

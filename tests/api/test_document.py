@@ -182,7 +182,10 @@ async def _administrate(send: Any, api: Api, course: Course) -> None:
     await send("GET", "/api/admin/users?limit=1", "admin")
     await send("GET", account, "admin")
     await send("PATCH", account, "admin", json={"plan": "team"})
-    await send("POST", f"{account}/password-reset", "admin")
+    reset = await send("POST", f"{account}/password-reset", "admin")
+    await send("POST", "/api/auth/reset", None, json={"token": reset["token"], "newPassword": PASSWORD})
+    passwords = {"currentPassword": PASSWORD, "newPassword": f"another {PASSWORD}"}
+    await send("POST", "/api/auth/password", "other", json=passwords)
     for media_type, text in DECK_FILES.items():
         path = f"/api/admin/decks/{course.decks['Law']}/import"
         await send("POST", path, "admin", data=text, headers={"Content-Type": media_type})

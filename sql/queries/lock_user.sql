@@ -1,0 +1,5 @@
+-- An account, locked until the transaction ends: its password does not change meanwhile. Parameters: user_id.
+SELECT id, email, password_hash, name, role, plan, time_zone, deactivated_at, created_at
+  FROM users
+ WHERE id = %(user_id)s
+   FOR NO KEY UPDATE
