@@ -93,6 +93,9 @@ ROUTES = (
         "POST", "/api/auth/reset", auth.reset_password, "public", "login", named=("email", auth.name_nobody)
     ),
     Route("GET", "/api/auth/me", auth.get_me, "reader", "reads"),
+    # Costs as much as all that is kept: not one of the reads.
+    Route("GET", "/api/auth/me/export", auth.export_me, "user", "writes"),
+    Route("DELETE", "/api/auth/me", auth.delete_me, "user", "login", named=("email", auth.name_own_email)),
     Route("GET", "/api/profile", profile.get_profile, "reader", "reads"),
     Route("PATCH", "/api/profile", profile.change_profile, "user", "writes"),
     # Reading

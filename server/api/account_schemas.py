@@ -52,3 +52,9 @@ class ResetSchema(Schema):
 
     token = fields.String(required=True, validate=validate.Length(1, 512))
     new_password = _password("newPassword")
+
+
+class DeletionSchema(Schema):
+    """DELETE /api/auth/me; `password` of an account that has one."""
+
+    password = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, LONGEST))

@@ -1,4 +1,4 @@
-"""/api/auth: registration, login, refresh and logout; another password."""
+"""/api/auth: registration, login, refresh and logout; another password; what is kept of an account, and its end."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import structlog
 from aiohttp import hdrs, web
 from marshmallow import Schema
 
-from server.api.account_schemas import PasswordSchema, ResetSchema
+from server.api.account_schemas import DeletionSchema, PasswordSchema, ResetSchema
 from server.api.requests import read_json, refuse_query
-from server.api.responses import json_response, tagged_response
+from server.api.responses import JSON, json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
 from server.api.state import state_of
 from server.domain.refresh_tokens import family_of
+from server.domain.users import delete_user
+from server.domain.writing import Unit
 from server.errors import MasteryError
 from server.ratelimit.subjects import subject_of_email, subject_of_family
 
@@ -26,6 +28,7 @@ _LOGIN = LoginSchema()
 _REFRESH = RefreshSchema()
 _PASSWORD = PasswordSchema()
 _RESET = ResetSchema()
+_DELETION = DeletionSchema()
 
 # What the rate limit has read from the body, for the handler; or why it could not.
 _READ = web.RequestKey("auth_body", object)
@@ -138,6 +141,35 @@ async def _read_once(request: web.Request, schema: Schema) -> dict[str, Any]:
     if isinstance(read, MasteryError):
         raise read
     return read
+
+
+async def export_me(request: web.Request) -> web.Response:
+    """Everything that is kept about the caller; of secrets only that they are there."""
+    refuse_query(request)
+    caller = caller_of(request)
+    document = await services_of(request).accounts.export_user(caller.user_id)
+    log.info("audit.account_exported", account_id=caller.user_key)
+    return web.Response(text=document, content_type=JSON, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+
+async def delete_me(request: web.Request) -> web.Response:
+    """Delete the caller's account, with all that is its own.
+
+    The password is required of an account that has one. The last admin can't go.
+    """
+    body = await read_json(request, _DELETION)
+    caller = caller_of(request)
+    services = services_of(request)
+    await services.accounts.check_password(
+        caller.user_id, body["password"], wanted=partial(_is_there, request)
+    )
+
+    async def work(unit: Unit) -> None:
+        unit.stale.update(await delete_user(unit.transaction, caller.user_id))
+
+    await services.writer.run(work, user_id=caller.user_id)
+    log.info("audit.account_deleted", account_id=caller.user_key)
+    return _done()
 
 
 def _done() -> web.Response:

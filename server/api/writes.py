@@ -8,8 +8,8 @@
 
         return await write(request, work)
 
-Every write understands `Idempotency-Key`. Those of /api/auth do not go through here: their answers hold tokens, which
-must not lie in a table.
+Every write understands `Idempotency-Key`. Those of /api/auth and tokens for new passwords do not go through here: their
+answers hold secrets, which must not lie in a table.
 """
 
 from __future__ import annotations

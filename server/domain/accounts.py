@@ -256,6 +256,18 @@ class Accounts:
             raise AccountGone
         return describe_user(user)
 
+    async def export_user(self, user_id: UUID) -> str:
+        """Everything that is kept of an account, as JSON.
+
+        Raises:
+            AccountGone: it no longer exists.
+        """
+        row = await self._database.fetch_one("export_user", user_id=user_id)
+        if row is None:
+            raise AccountGone
+        document: str = row["document"]
+        return document
+
     async def _sign_in(
         self, transaction: Transaction, user: dict[str, Any], *, family_id: UUID
     ) -> dict[str, Any]:

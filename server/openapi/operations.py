@@ -20,8 +20,14 @@ from server.api import (
     profile,
     study,
 )
-from server.api.account_schemas import AccountChangesSchema, AccountsQuerySchema, PasswordSchema, ResetSchema
-from server.api.answers import administration, identity, reading, studying
+from server.api.account_schemas import (
+    AccountChangesSchema,
+    AccountsQuerySchema,
+    DeletionSchema,
+    PasswordSchema,
+    ResetSchema,
+)
+from server.api.answers import administration, export, identity, reading, studying
 from server.api.answers import dashboard as monitoring
 from server.api.answers import operations as state
 from server.api.catalog_schemas import (
@@ -148,6 +154,8 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(PasswordSchema()), results=done(), errors=frozenset({409})
         ),
         auth.reset_password: Operation(bodies=json(ResetSchema()), results=done()),
+        auth.export_me: Operation(results=answers(export.Export)),
+        auth.delete_me: Operation(bodies=json(DeletionSchema()), results=done(), errors=frozenset({409})),
         auth.get_me: Operation(results=tagged(identity.Me)),
         profile.get_profile: Operation(results=tagged(identity.Profile)),
         profile.change_profile: Operation(

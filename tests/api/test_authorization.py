@@ -36,6 +36,8 @@ AUDIENCES: dict[str, Audience] = {
     "POST /api/auth/password": "user",
     "POST /api/auth/reset": "public",
     "GET /api/auth/me": "user",
+    "GET /api/auth/me/export": "user",
+    "DELETE /api/auth/me": "user",
     "GET /api/profile": "user",
     "PATCH /api/profile": "user",
     "GET /api/classes": "user",

@@ -186,6 +186,8 @@ async def _administrate(send: Any, api: Api, course: Course) -> None:
     await send("POST", "/api/auth/reset", None, json={"token": reset["token"], "newPassword": PASSWORD})
     passwords = {"currentPassword": PASSWORD, "newPassword": f"another {PASSWORD}"}
     await send("POST", "/api/auth/password", "other", json=passwords)
+    await send("GET", "/api/auth/me/export", "other")
+    await send("DELETE", "/api/auth/me", "other", json={"password": passwords["newPassword"]})
     for media_type, text in DECK_FILES.items():
         path = f"/api/admin/decks/{course.decks['Law']}/import"
         await send("POST", path, "admin", data=text, headers={"Content-Type": media_type})

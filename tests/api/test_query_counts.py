@@ -19,6 +19,7 @@ from tests.conftest import run_sql
 # Each read with an empty cache: its queries, each once. {name} is an id of `ids`.
 READS: dict[str, set[str]] = {
     "/api/auth/me": {"find_user"},
+    "/api/auth/me/export": {"export_user"},
     "/api/classes": {"list_published_classes"},
     "/api/classes/{class}": {"get_published_class", "list_class_decks", "list_class_mastery"},
     "/api/classes/{class}/study?mode=all": {
