@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from server.tools.accounts import ensure_demo_accounts
 from server.tools.embedded import free_port, postgres_server, redis_server
 from server.tools.web import is_ready
 from tests.checkout import ROOT, Checkout, Service
@@ -29,6 +28,7 @@ from tests.waiting import eventually
 
 HOST = "127.0.0.1"
 PASSWORD = "correct horse battery"
+ADMIN = "first-admin@example.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         assert "0001_tables.sql: applied" in release.output
         imported = platform.checkout.server("import", "config/sample-course", **variables)
         assert 0 == imported.returncode, imported.stderr
-        ensure_demo_accounts(postgres.url)  # for its admin: nobody becomes one by registering
+        create = 'echo "$1" | "$0" -m server users create "$2" --role admin --password-stdin'
+        made = platform.checkout.run(
+            "sh", "-c", create, platform.checkout.python, PASSWORD, ADMIN, **variables
+        )
+        assert 0 == made.returncode, made.stderr  # nobody becomes an admin by registering
         yield platform
 
 
@@ -128,7 +132,7 @@ class Client:
         return answer
 
 
-def test_the_main_job(platform: Platform, web: tuple[Service, int]) -> None:
+def test_the_main_job(web: tuple[Service, int]) -> None:
     """Register, choose a class, study, rate, see the progress; the admin sees it too, whichever worker answers."""
     _, port = web
     student = Client(port)
@@ -145,8 +149,10 @@ def test_the_main_job(platform: Platform, web: tuple[Service, int]) -> None:
         progress = Client(port, student.token).get(f"/api/progress/class/{chosen['id']}")
         assert (1, 1) == (progress["studiedCards"], progress["masteredCards"])
 
-    token = platform.checkout.server("token", "--role", "admin", **platform.variables).stdout.strip()
-    users = Client(port, token).get("/api/admin/analytics/users?sort=studied")["users"]
+    admin = Client(port)
+    with contextlib.closing(admin.connection):
+        answer = admin.ask("POST", "/api/auth/login", {"email": ADMIN, "password": PASSWORD})
+    users = Client(port, answer["accessToken"]).get("/api/admin/analytics/users?sort=studied")["users"]
     found = next(row for row in users if row["id"] == user["id"])
     assert (1, 1) == (found["totalCardsStudied"], found["masteryBreakdown"]["mastered"])
 
