@@ -4,16 +4,17 @@
   Part of: charge_arrears, decide_charges, peek_charges, refund_charges
   Gives: weigh_bucket(value, now, limit, span, cost, key, pages_key, writes)
 
-  The state: 2 + 4 * edition (1 byte, as the kind and edition of a sliding window's log), level (8 bytes, a double: the units in use when it was written), at (7 bytes, microseconds since 1970: when
-  that was), born (7 bytes: when the bucket was last empty). The level drains by limit / span; a cost fits
-  while level + cost <= limit. Being in units, it means the same under another limit or window. What a sliding window has
+  The state: 2 + 4 * edition (1 byte, as the kind and edition of a sliding window's log), level (8 bytes, a double: the
+  units in use when it was written), at (7 bytes, microseconds since 1970: when that was), born (7 bytes: when the
+  bucket was last empty). The level drains by limit / span; a cost fits while level + cost <= limit. Being in units, it means the same under another limit or window. What a sliding window has
   left there before a reload is carried over.
 ]]
 
 -- What a state says at `now`, microseconds as `span` is, about a charge of `cost` units. Returns
 --   the units in use, the microseconds until more whole units are free (0: all are), and until the cost fits;
 --   the charge to write, whether it fits or not: the new state, the release after it, what a refund needs (kind and
---   edition, born, at), and the state's life in milliseconds: until it is empty, and a second more, as Redis has a coarser clock, too.
+--   edition, born, at), and the state's life in milliseconds: until it is empty, and a second more, as Redis has a
+--   coarser clock, too.
 local function weigh_bucket(value, now, limit, span, cost, key, pages_key, writes)
   local tag, level, at, born = 2, 0, now, now
   if value then

@@ -64,7 +64,7 @@ class RequestTimeout(MasteryError):
 
 
 class ClientDisconnected(MasteryError):
-    """The client hung up before its request was complete."""
+    """The client hung up before its request was complete, or before it was answered."""
 
     status = 499  # as nginx calls it; nobody gets this answer, but the log line and the metrics say it
     code = "client_disconnected"

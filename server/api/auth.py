@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from marshmallow import Schema
 
 from server.api.account_schemas import DeletionSchema, PasswordSchema, ResetSchema
-from server.api.requests import read_json, refuse_query
+from server.api.requests import read_json, read_once, refuse_query
 from server.api.responses import JSON, json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
@@ -31,7 +31,7 @@ _RESET = ResetSchema()
 _DELETION = DeletionSchema()
 
 # What the rate limit has read from the body, for the handler; or why it could not.
-_READ = web.RequestKey("auth_body", object)
+_READ: web.RequestKey[dict[str, Any] | MasteryError] = web.RequestKey("auth_body", object)  # type: ignore[arg-type]
 
 
 async def register(request: web.Request) -> web.Response:
@@ -130,17 +130,8 @@ async def get_me(request: web.Request) -> web.Response:
 
 
 async def _read_once(request: web.Request, schema: Schema) -> dict[str, Any]:
-    """The JSON body, checked once: what was wrong with it stays wrong. It raises as `read_json` does."""
-    read = request.get(_READ)
-    if read is None:
-        try:
-            read = await read_json(request, schema)
-        except MasteryError as error:
-            read = error
-        request[_READ] = read
-    if isinstance(read, MasteryError):
-        raise read
-    return read
+    """The JSON body, checked once: by the rate limit, and by the handler. It raises as `read_json` does."""
+    return await read_once(request, _READ, lambda: read_json(request, schema))
 
 
 async def export_me(request: web.Request) -> web.Response:

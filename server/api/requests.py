@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import codecs
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -23,6 +23,8 @@ from server.api.bodies import read_content
 from server.api.fields import CANONICAL_UUID
 from server.api.responses import MAX_ERRORS
 from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
+
+Result = TypeVar("Result")
 
 MAX_BODY_BYTES = 1 << 20
 # The texts of a card may hold 14,000 commas and brackets; no body that any route takes has more of these in all.
@@ -147,16 +149,32 @@ async def read_bytes(request: web.Request) -> bytes:
     Raises:
         MasteryError: as `read_content` does, beyond 1 MiB.
     """
-    body = request.get(_BODY)
-    if body is None:
+    return await read_once(request, _BODY, lambda: read_content(request, MAX_BODY_BYTES))
+
+
+async def read_once(
+    request: web.Request, key: web.RequestKey[Result | MasteryError], read: Callable[[], Awaitable[Result]]
+) -> Result:
+    """What was read of a request before, or is read now; what went wrong once goes wrong again.
+
+    Args:
+        request: where it is remembered.
+        key: under which.
+        read: reads it.
+
+    Raises:
+        MasteryError: as `read` does.
+    """
+    found = request.get(key)
+    if found is None:
         try:
-            body = await read_content(request, MAX_BODY_BYTES)
+            found = await read()
         except MasteryError as failure:
-            body = failure
-        request[_BODY] = body
-    if isinstance(body, MasteryError):
-        raise body
-    return body
+            found = failure
+        request[key] = found
+    if isinstance(found, MasteryError):
+        raise found
+    return found
 
 
 def _is_json(content_type: str) -> bool:

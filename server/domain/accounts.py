@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
-from server.domain.passwords import ClientGone, PasswordQueueFull, Passwords, Wanted, always
+from server.domain.passwords import PasswordQueueFull, Passwords, Wanted, always
 from server.domain.refresh_tokens import hash_of, new_refresh_token
 from server.domain.tokens import AccessTokens, Caller, TokenRefused
 from server.domain.values import iso_timestamp
 from server.email_addresses import normal_email, stored_spelling
-from server.errors import AccountGone, Conflict, InvalidInput, Unauthenticated
+from server.errors import AccountGone, ClientDisconnected, Conflict, InvalidInput, Unauthenticated
 from server.stores.database import Database, Transaction
 
 
@@ -71,7 +71,7 @@ class Accounts:
             EmailTaken: the address has an account.
             InvalidInput: the address can not be stored.
             PasswordQueueFull: too many passwords are being hashed.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         password_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
@@ -89,7 +89,7 @@ class Accounts:
         Raises:
             WrongCredentials: there is no such account, or the password is another; both take the same time.
             PasswordQueueFull: too many passwords are being checked.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         user = await self._database.fetch_one(
             "find_user_by_email", email=normal_email(email), spelling=stored_spelling(email)
@@ -100,7 +100,7 @@ class Accounts:
             raise WrongCredentials
         new_hash = None
         if self._passwords.is_outdated(known_hash):
-            with suppress(PasswordQueueFull, ClientGone):  # next time
+            with suppress(PasswordQueueFull, ClientDisconnected):  # next time
                 new_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
             # A change of the password ends every sign-in that it can see; this one waits for it, or is seen.
@@ -161,7 +161,7 @@ class Accounts:
             NoPassword: it has none.
             WrongCredentials: it has another one.
             PasswordQueueFull: too many passwords are being checked.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         known_hash = await self.check_password(user_id, current, wanted=wanted)
         if known_hash is None:
@@ -194,7 +194,7 @@ class Accounts:
         Raises:
             ResetRefused: the token is unknown, spent, replaced or expired.
             PasswordQueueFull: too many passwords are being hashed.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         token_hash = hash_of(token)
         row = await self._database.fetch_one("find_password_reset", token_hash=token_hash)
@@ -231,7 +231,7 @@ class Accounts:
             InvalidInput: it has a password, and none was given.
             WrongCredentials: it has another one.
             PasswordQueueFull: too many passwords are being checked.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         user = await self._database.fetch_one("find_user", user_id=user_id)
         if user is None or user["deactivated_at"] is not None:

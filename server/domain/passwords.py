@@ -16,7 +16,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2 import low_level as argon2_low_level
 from argon2.exceptions import VerificationError
 
-from server.errors import MasteryError, ServiceUnavailable
+from server.errors import ClientDisconnected, ServiceUnavailable
 
 Result = TypeVar("Result")
 
@@ -37,14 +37,6 @@ class PasswordQueueFull(ServiceUnavailable):
     """Too many passwords are being checked at the moment; try again shortly."""
 
     code = "too_many_passwords"
-
-
-class ClientGone(MasteryError):
-    """The client has hung up; nothing was done for it."""
-
-    status = 499  # as reverse proxies log it; no client ever sees it
-    code = "client_gone"
-    title = "Client Closed Request"
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +81,7 @@ class Passwords:
 
         Raises:
             PasswordQueueFull: too many are waiting, or the turn did not come in time.
-            ClientGone: nobody waits for it.
+            ClientDisconnected: nobody waits for it.
         """
         return await self._in_turn(lambda: self._hasher.hash(password), wanted)
 
@@ -123,7 +115,7 @@ class Passwords:
         await self._take_turn(wanted)
         if not wanted():
             self._pass_turn()
-            raise ClientGone
+            raise ClientDisconnected
         computed = asyncio.ensure_future(asyncio.to_thread(work))
         # The turn ends with the thread: a cancelled request does not stop it.
         computed.add_done_callback(lambda _: self._pass_turn())
@@ -166,7 +158,7 @@ class Passwords:
             if place.wanted():
                 place.turn.set_result(None)
                 return
-            place.turn.set_exception(ClientGone())
+            place.turn.set_exception(ClientDisconnected())
         self._running -= 1
 
     def _send_away_the_gone(self) -> None:
@@ -176,7 +168,7 @@ class Passwords:
             if place.turn.done() or place.wanted():
                 self._queue.append(place)
             else:
-                place.turn.set_exception(ClientGone())
+                place.turn.set_exception(ClientDisconnected())
 
 
 def _hash_of_nothing(hasher: PasswordHasher) -> str:

@@ -5,7 +5,7 @@ leaves two masters side by side; and one worker that fails to start ends the who
 before its predecessor is asked to stop, and what does not come up leaves alone what is there.
 
 gunicorn has no setting for the class of its master, and its hooks see too little: so `config/gunicorn.py` makes the
-master one of ours in its first hook. `tests/tools/test_master.py` names the version that this was written for.
+master one of ours in its first hook. `tests/test_restarts.py` names the version that this was written for.
 """
 
 from __future__ import annotations

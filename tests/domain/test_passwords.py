@@ -11,8 +11,9 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from server.domain.accounts import Accounts, WrongCredentials
-from server.domain.passwords import AT_ONCE, MOST_WAITING, ClientGone, PasswordQueueFull, Passwords
+from server.domain.passwords import AT_ONCE, MOST_WAITING, PasswordQueueFull, Passwords
 from server.domain.tokens import AccessTokens
+from server.errors import ClientDisconnected
 from tests.domain.conftest import Domain
 from tests.waiting import wait_until
 
@@ -63,7 +64,7 @@ async def test_share_09_no_more_than_sixty_four_wait(held: HeldPasswords) -> Non
     held.go.set()
     outcomes = await asyncio.gather(*attempts.values(), return_exceptions=True)
     assert [False] * AT_ONCE == outcomes[:AT_ONCE]
-    assert {ClientGone} == {type(outcome) for outcome in outcomes[AT_ONCE:]}
+    assert {ClientDisconnected} == {type(outcome) for outcome in outcomes[AT_ONCE:]}
     assert sorted(names[:AT_ONCE]) == sorted(held.begun)
 
 
@@ -77,7 +78,7 @@ async def test_share_09_those_who_have_gone_hold_no_place(held: HeldPasswords) -
     held.go.set()
     assert await honest is False
     outcomes = await asyncio.gather(*attempts.values(), return_exceptions=True)
-    assert MOST_WAITING == sum(isinstance(outcome, ClientGone) for outcome in outcomes)
+    assert MOST_WAITING == sum(isinstance(outcome, ClientDisconnected) for outcome in outcomes)
     assert AT_ONCE + 1 == len(held.begun)
 
 
