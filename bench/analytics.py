@@ -151,7 +151,7 @@ async def opened(urls: dict[tuple[int, int], str]) -> AsyncIterator[list[World]]
     """The databases, ready to be asked by the queries of the service and by the naive ones."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for file in QUERIES_FOLDER.glob("*.sql"):
+        for file in QUERIES_FOLDER.rglob("*.sql"):
             (folder / file.name).write_text(file.read_text())
         for name, sql in NAIVE_QUERIES.items():
             (folder / f"{name}.sql").write_text(sql)

@@ -246,7 +246,7 @@ class Database:
         """The rows of a query, each a dict by column name.
 
         Args:
-            query: the name of its file in sql/queries/, without `.sql`.
+            query: the name of its file in sql/queries/, without folder and `.sql`.
             parameters: exactly those that it names; a dict becomes jsonb, a list an array.
 
         Raises:

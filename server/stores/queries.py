@@ -1,4 +1,4 @@
-"""The SQL of sql/queries/: one query a file, known by the file's name, read once.
+"""The SQL of sql/queries/: one query a file, in a folder a capability, known by the file's name alone, read once.
 
 A comment line `-- Private: email, name.` names parameters whose values must not appear in the server's log. The driver
 puts values into the text of a statement, and the server logs the text of a statement that fails. So these values go
@@ -35,11 +35,21 @@ class Query:
 
 
 def load_queries(folder: Path = QUERIES_FOLDER) -> Mapping[str, Query]:
-    """Every query of a folder by its name: `get_user` is the file get_user.sql.
+    """Every query of a folder and of those inside it, by its name: `find_user` is identity/find_user.sql.
 
     Comment lines are for the reader of the file: they are not sent, so they may hold a percent sign.
+
+    Raises:
+        ValueError: two files have the same name, or one says that a parameter is private which it does not have.
     """
-    return MappingProxyType({path.stem: _read(path) for path in sorted(folder.glob("*.sql"))})
+    queries: dict[str, Query] = {}
+    for path in sorted(folder.rglob("*.sql")):
+        if path.stem in queries:
+            raise ValueError(
+                f"{path.name} is in two folders of {folder}: logs and metrics say the name alone"
+            )
+        queries[path.stem] = _read(path)
+    return MappingProxyType(queries)
 
 
 def _read(path: Path) -> Query:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from server.stores.queries import load_queries
+from server.stores.queries import QUERIES_FOLDER, load_queries
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = load_queries()
@@ -20,7 +20,8 @@ RUN_ON = {"database", "transaction"}
 
 def header_of(name: str) -> str:
     """The comment lines that a file begins with, as one text."""
-    text = (ROOT / "sql" / "queries" / f"{name}.sql").read_text()
+    (path,) = QUERIES_FOLDER.rglob(f"{name}.sql")
+    text = path.read_text()
     lines = re.match(r"(?:--[^\n]*\n)*", text)
     return " ".join(line.removeprefix("--").strip() for line in lines[0].splitlines()) if lines else ""
 
@@ -61,6 +62,12 @@ def test_a_query_says_what_it_does_and_takes(name: str) -> None:
 def test_a_query_is_verb_and_object(name: str) -> None:
     """A name is what a function would be called: words with underscores."""
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+
+
+def test_every_query_is_in_the_folder_of_a_capability() -> None:
+    """Folders are one deep, and no query lies beside them."""
+    found = {path.relative_to(QUERIES_FOLDER).parent.as_posix() for path in QUERIES_FOLDER.rglob("*.sql")}
+    assert {"catalog", "editing", "identity", "operations", "study", "writing"} == found
 
 
 def test_every_query_is_used() -> None:

@@ -90,6 +90,17 @@ def test_comment_lines_are_not_sent(tmp_path: Path) -> None:
     assert {"x"} == query.parameters
 
 
+def test_a_query_is_known_by_its_name_in_whichever_folder(tmp_path: Path) -> None:
+    """A folder is for the reader: it is no part of the name, and no two folders have a query of one name."""
+    for folder in ("identity", "study"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "study" / "get_x.sql").write_text("SELECT 1")
+    assert {"get_x"} == load_queries(tmp_path).keys()
+    (tmp_path / "identity" / "get_x.sql").write_text("SELECT 2")
+    with pytest.raises(ValueError, match=r"^get_x\.sql is in two folders"):
+        load_queries(tmp_path)
+
+
 def test_a_doubled_percent_sign_begins_no_parameter(tmp_path: Path) -> None:
     """`%%(x)s` is a percent sign and text, as the driver reads it."""
     (tmp_path / "get_x.sql").write_text("SELECT '%%(x)s', %%%(y)s")
