@@ -37,7 +37,7 @@ bench: ## measure it beside bare aiohttp, Fastify and FastAPI; rewrites docs/per
 .PHONY: bench-limiter
 bench-limiter: ## compare the rate limiter with others; rewrites the tables of docs/rate-limiting.md (3 minutes)
 	@.ci/set-up requirements-dev.txt
-	@exec $(python) -m bench.limiter --write $(ARGS)
+	@exec $(python) -m bench.limiter.run --write $(ARGS)
 
 .PHONY: lock
 lock: ## resolve pyproject.toml again into the four locks, newest versions that fit

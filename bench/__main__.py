@@ -6,17 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench.harness_load import LoadFailed
-from bench.harness_report import PAGE, chart, fill_page
-from bench.harness_results import CHART, RESULTS, check_goals, read_document, write_document
-from bench.harness_table import as_text
+from bench.harness.load import LoadFailed
+from bench.harness.report import PAGE, chart, fill_page
+from bench.harness.results import CHART, RESULTS, check_goals, read_document, write_document
+from bench.harness.table import as_text
 from bench.instructions import measure
 from bench.logins import print_logins
 from bench.migrations import print_migrations
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
-from server.tools.failures import CommandError
-from server.tools.signals import StopRequested, stop_signals
+from server.cli.signals import StopRequested, stop_signals
+from server.command_error import CommandError
 
 _PUBLISHED_ROUNDS = 5
 

@@ -28,14 +28,14 @@ from uuid import UUID
 import psycopg2
 import structlog
 
-from bench.harness_table import as_text
-from server.domain.analytics import Analytics
+from bench.harness.table import as_text
+from server.cli.generating import generate
+from server.cli.migrations import migrate
+from server.development.servers import postgres_server
+from server.domain.study.analytics import Analytics
 from server.settings import ROOT
-from server.stores.database import Database
-from server.stores.queries import QUERIES_FOLDER
-from server.tools.embedded import postgres_server
-from server.tools.generating import generate
-from server.tools.migrations import migrate
+from server.stores.postgres.database import Database
+from server.stores.postgres.queries import QUERIES_FOLDER
 
 RESULTS = ROOT / "bench" / "results" / "analytics.json"
 CARDS = 10_000

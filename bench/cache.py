@@ -1,7 +1,7 @@
 """The hit rate of the cache under a mixed load: generated students who browse, study and rate, on the real service.
 
 One gunicorn worker, PostgreSQL and Redis, the sample course, and caches that are empty in the beginning: the first look
-at everything is a miss, and counted. The load is described in bench/harness_students.py. The hit rate is the one that
+at everything is a miss, and counted. The load is described in bench/harness/students.py. The hit rate is the one that
 the service itself reports at `GET /api/metrics/cache`: of all keys that requests needed, how many were found.
 
     python -m bench.cache [--students 200] [--seed 1] [--json FILE]
@@ -27,12 +27,12 @@ from uuid import UUID
 import aiohttp
 import psycopg2
 
-from bench.harness_machine import Cores, describe_machine
-from bench.harness_students import CARDS, COUNTS, SHARED, Json, Student, Tally
-from bench.harness_subjects import Subject, bearer, running, service
-from bench.harness_table import as_text
-from bench.harness_world import World, world
-from server.domain.tokens import AccessTokens, Caller
+from bench.harness.machine import Cores, describe_machine
+from bench.harness.students import CARDS, COUNTS, SHARED, Json, Student, Tally
+from bench.harness.subjects import Subject, bearer, running, service
+from bench.harness.table import as_text
+from bench.harness.world import World, world
+from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT
 
 RESULTS = ROOT / "bench" / "results" / "cache.json"

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness_features import small_limits
-from bench.harness_machine import Cores
-from bench.harness_subjects import Launch, Subject, bare, running, service
-from bench.harness_table import as_text
-from bench.harness_world import World, world
-from server.tools.failures import CommandError
+from bench.harness.features import small_limits
+from bench.harness.machine import Cores
+from bench.harness.subjects import Launch, Subject, bare, running, service
+from bench.harness.table import as_text
+from bench.harness.world import World, world
+from server.command_error import CommandError
 
 _CONNECTIONS = 32
 _IDLE_SECONDS = 5.0
@@ -90,7 +90,7 @@ def _refusing(surroundings: World) -> Launch:
 
 def _compile_switch(folder: Path) -> Path:
     switch = folder / "switch.so"
-    source = Path(__file__).with_name("harness_switch.c")
+    source = Path(__file__).parent / "harness" / "switch.c"
     done = subprocess.run(
         ["cc", "-shared", "-fPIC", "-o", switch, source], capture_output=True, check=False, text=True
     )
@@ -109,7 +109,7 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
         launch.name,
         [
             "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}",
-            sys.executable, "-m", "bench.harness_counted",
+            sys.executable, "-m", "bench.harness.counted",
         ],
         {
             **launch.environment,

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import aiohttp
 
-from bench.harness_machine import Cores
-from bench.harness_subjects import Subject, running, service
-from bench.harness_table import as_text
-from bench.harness_world import world
+from bench.harness.machine import Cores
+from bench.harness.subjects import Subject, running, service
+from bench.harness.table import as_text
+from bench.harness.world import world
 from server.settings import ROOT
 
 HEADINGS = ("guessers", "honest login", "after, ms", "/livez median, ms", "/livez worst, ms", "guesses")

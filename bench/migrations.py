@@ -19,10 +19,10 @@ from threading import Event, Thread
 import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
-from bench.harness_table import as_text
-from server.tools.embedded import postgres_server
-from server.tools.failures import CommandError
-from server.tools.migrations import MIGRATIONS_FOLDER, MigrationError, migrate
+from bench.harness.table import as_text
+from server.cli.migrations import MIGRATIONS_FOLDER, MigrationError, migrate
+from server.command_error import CommandError
+from server.development.servers import postgres_server
 
 HEADINGS = ("file", "seconds", "rating, ms", "reading, ms", "sign-up, ms", "refused")
 _OLDEST = 3

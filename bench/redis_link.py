@@ -21,9 +21,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from server.stores.redis_link import RedisLink
-from server.stores.scripts import Script
-from server.tools.embedded import redis_server
+from server.development.servers import redis_server
+from server.stores.redis.link import RedisLink
+from server.stores.redis.scripts import Script
 
 SOURCE = b"return {redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[2]}"
 SCRIPT = Script("bench", SOURCE, hashlib.sha1(SOURCE, usedforsecurity=False).hexdigest())

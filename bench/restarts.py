@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from bench.harness_machine import Cores
-from bench.harness_subjects import running, service
-from bench.harness_table import as_text
-from bench.harness_world import world
-from server.tools.failures import CommandError
+from bench.harness.machine import Cores
+from bench.harness.subjects import running, service
+from bench.harness.table import as_text
+from bench.harness.world import world
+from server.command_error import CommandError
 
 HEADINGS = ("signal", "seconds", "answers", "failed", "longest gap, ms")
 _HOST = "127.0.0.1"

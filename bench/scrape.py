@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.harness_machine import describe_machine
-from bench.harness_results import write_document
-from bench.harness_table import as_text
+from bench.harness.machine import describe_machine
+from bench.harness.results import write_document
+from bench.harness.table import as_text
 from server.settings import ROOT
-from server.telemetry.multiprocess import VARIABLE, memory_directory
+from server.telemetry.metrics.multiprocess import VARIABLE, memory_directory
 
 RESULTS = ROOT / "bench" / "results" / "scrape.json"
 ROUTES, STATUSES, QUERIES, POLICIES = 50, (200, 401, 429), 60, 8
@@ -48,7 +48,7 @@ def main() -> None:
 
 def fill() -> None:
     """Be one of the workers."""
-    from server.telemetry.metrics import Metrics  # noqa: PLC0415 - it decides by the environment when imported
+    from server.telemetry.metrics.index import Metrics  # noqa: PLC0415 - it decides by the environment when imported
 
     metrics = Metrics()
     for route in range(ROUTES):
@@ -66,7 +66,7 @@ def measure(folder: Path, rounds: int, workers: int) -> None:
     from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - as above
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - as above
 
-    from server.telemetry.metrics import Metrics  # noqa: PLC0415 - as above
+    from server.telemetry.metrics.index import Metrics  # noqa: PLC0415 - as above
 
     metrics = Metrics()
     library = CollectorRegistry()

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.harness_chain import measure_chain
-from bench.harness_features import check_features
-from bench.harness_keys import SIZES, sweep_keys
-from bench.harness_load import generator_name
-from bench.harness_machine import Cores, describe_machine, worker_memory_mb
-from bench.harness_peers import PEERS, PeerMissing, seed_content
-from bench.harness_redis import redis_use
-from bench.harness_results import Document, rows_as_json
-from bench.harness_rounds import Round, Target, interleave, medians
-from bench.harness_scenarios import (
+from bench.harness.chain import measure_chain
+from bench.harness.features import check_features
+from bench.harness.keys import SIZES, sweep_keys
+from bench.harness.load import generator_name
+from bench.harness.machine import Cores, describe_machine, worker_memory_mb
+from bench.harness.peers import PEERS, PeerMissing, seed_content
+from bench.harness.redis import redis_use
+from bench.harness.results import Document, rows_as_json
+from bench.harness.rounds import Round, Target, interleave, medians
+from bench.harness.scenarios import (
     compare_workers,
     lag_percentile_ms,
     loop_lag_buckets,
@@ -30,9 +30,9 @@ from bench.harness_scenarios import (
     sweep_policies,
     unchanged,
 )
-from bench.harness_subjects import Subject, bare, running, service
-from bench.harness_table import HEADINGS, as_text, cells
-from bench.harness_world import World, world
+from bench.harness.subjects import Subject, bare, running, service
+from bench.harness.table import HEADINGS, as_text, cells
+from bench.harness.world import World, world
 
 ROWS = ("service", "refused", "unchanged", "bare", *PEERS)
 READERS = 100

@@ -15,12 +15,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from bench.harness_machine import Cores, describe_machine
-from bench.harness_results import rows_as_json, write_document
-from bench.harness_rounds import Target, interleave, medians
-from bench.harness_subjects import Launch, running, service
-from bench.harness_table import as_text
-from bench.harness_world import World, world
+from bench.harness.machine import Cores, describe_machine
+from bench.harness.results import rows_as_json, write_document
+from bench.harness.rounds import Target, interleave, medians
+from bench.harness.subjects import Launch, running, service
+from bench.harness.table import as_text
+from bench.harness.world import World, world
 from bench.service import show_round
 from server.settings import ROOT
 

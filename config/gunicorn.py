@@ -12,15 +12,15 @@ import sys
 from typing import Any
 
 from server import __version__
-from server.telemetry.log import configure_logging
-from server.telemetry.multiprocess import (
+from server.cli.master import Master, repeat_command
+from server.telemetry.logs.setup import configure_logging
+from server.telemetry.metrics.multiprocess import (
     forget_worker,
     memory_directory,
     pass_on_directory,
     prepare_directory,
     remove_directory,
 )
-from server.tools.master import Master, repeat_command
 
 
 def _setting(variable: str, default: str) -> str:
@@ -46,7 +46,7 @@ graceful_timeout = 20
 control_socket_disable = True
 proc_name = "mastery"
 loglevel = _setting("LOG_LEVEL", "info")
-logger_class = "server.telemetry.gunicorn_logger.GunicornLogger"
+logger_class = "server.telemetry.logs.gunicorn_logger.GunicornLogger"
 
 # Here, for gunicorn logs its first line before it calls any hook.
 configure_logging(

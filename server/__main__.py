@@ -15,8 +15,8 @@ from datetime import date
 from pathlib import Path
 
 from server import __version__
+from server.command_error import CommandError
 from server.settings import ROOT, Settings, SettingsError
-from server.tools.failures import CommandError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_BLOCK_SECONDS = 365 * 24 * 3600
@@ -151,13 +151,13 @@ def _add_users(users: argparse.ArgumentParser) -> None:
 
 
 def _dev(options: argparse.Namespace) -> None:
-    from server.tools.signals import StopRequested, stop_signals
+    from server.cli.signals import StopRequested, stop_signals
 
     with stop_signals():
         try:
-            from server.tools.development import run_development
-            from server.tools.environment import with_env_file
-            from server.tools.processes import end_with_parent
+            from server.cli.environment import with_env_file
+            from server.development.processes import end_with_parent
+            from server.development.run import run_development
 
             if options.with_parent:
                 end_with_parent(os.getppid())
@@ -167,8 +167,8 @@ def _dev(options: argparse.Namespace) -> None:
 
 
 def _serve(_options: argparse.Namespace) -> None:
-    from server.tools.environment import completed
-    from server.tools.web import check_port, gunicorn_command, has_sockets
+    from server.cli.environment import completed
+    from server.cli.web import check_port, gunicorn_command, has_sockets
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
     settings = Settings.from_env(environment)
@@ -180,7 +180,7 @@ def _serve(_options: argparse.Namespace) -> None:
 
 
 def _migrate(options: argparse.Namespace) -> None:
-    from server.tools.migrations import migrate
+    from server.cli.migrations import migrate
 
     def report(name: str, seconds: float) -> None:
         sys.stdout.write(f"{name}: applied in {seconds:.2f} s\n")
@@ -194,8 +194,8 @@ def _migrate(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from server.tools.importing import import_path
-    from server.tools.invalidation import tell_readers
+    from server.cli.importing import import_path
+    from server.cli.invalidation import tell_readers
 
     settings = _settings("DATABASE_URL")
     report = import_path(settings.database_url, options.path)
@@ -212,7 +212,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from server.tools.generating import generate
+    from server.cli.generating import generate
 
     report = generate(
         _settings("DATABASE_URL").database_url,
@@ -230,7 +230,7 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _check_counters(options: argparse.Namespace) -> None:
-    from server.tools.counters import check_counters
+    from server.cli.counters import check_counters
 
     report = check_counters(_settings("DATABASE_URL").database_url, repair=options.repair)
     for example in report.examples:
@@ -244,7 +244,7 @@ def _check_counters(options: argparse.Namespace) -> None:
 
 
 def _users(options: argparse.Namespace) -> None:
-    from server.tools import users
+    from server.cli import users
 
     # Audit events are the purpose of these lines: they are written on a terminal, too.
     settings = _settings("DATABASE_URL", log_level="info")
@@ -275,7 +275,7 @@ def _users(options: argparse.Namespace) -> None:
 
 
 def _change_user(options: argparse.Namespace, settings: Settings) -> str:
-    from server.tools import users
+    from server.cli import users
 
     if options.action == "set-role":
         return users.change_user(settings, options.who, role=options.role)
@@ -309,7 +309,7 @@ def _confirm(question: str) -> None:
 
 
 def _limits(options: argparse.Namespace) -> None:
-    from server.tools.limits import block_subject, reset_limits, show_limits
+    from server.cli.limits import block_subject, reset_limits, show_limits
 
     settings = _settings("REDIS_URL")
     if options.action == "show":
@@ -322,9 +322,9 @@ def _limits(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from server.tools.accounts import demo_token
-    from server.tools.status import fetch_status, is_this_machine
-    from server.tools.web import local_address
+    from server.cli.accounts import demo_token
+    from server.cli.status import fetch_status, is_this_machine
+    from server.cli.web import local_address
 
     settings = _settings(*(() if os.environ.get("METRICS_TOKEN") else ("SECRET_KEY",)))
     host, port = local_address(settings.host, settings.port)
@@ -340,9 +340,9 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _token(options: argparse.Namespace) -> None:
-    from server.tools.accounts import demo_token
-    from server.tools.environment import is_development
-    from server.tools.state import StateFolder
+    from server.cli.accounts import demo_token
+    from server.cli.environment import is_development
+    from server.cli.state import StateFolder
 
     settings = _settings("SECRET_KEY")
     if not is_development(_environment(), StateFolder(ROOT / ".state")):
@@ -357,8 +357,8 @@ def _token(options: argparse.Namespace) -> None:
 
 def _environment() -> dict[str, str]:
     """The environment of a command beside the service."""
-    from server.tools.environment import beside_development, with_env_file
-    from server.tools.state import StateFolder
+    from server.cli.environment import beside_development, with_env_file
+    from server.cli.state import StateFolder
 
     return beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
 
@@ -368,8 +368,8 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
 
     On a terminal only warnings are logged, as a person reads the results instead, unless `log_level` says otherwise.
     """
-    from server.telemetry.log import configure_logging
-    from server.tools.environment import completed
+    from server.cli.environment import completed
+    from server.telemetry.logs.setup import configure_logging
 
     environment = _environment()
     unused = {
@@ -405,8 +405,8 @@ def check_rate_limits(settings: Settings) -> None:
     Raises:
         SettingsError: they will not; a problem a line of the file.
     """
-    from server.ratelimit.config import RateLimitsError, load_rate_limits
-    from server.routes import limit_groups
+    from server.api.routes import limit_groups
+    from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
 
     try:
         load_rate_limits(settings.rate_limits_file, required_groups=limit_groups())
@@ -415,7 +415,7 @@ def check_rate_limits(settings: Settings) -> None:
 
 
 def _show_settings(_options: argparse.Namespace) -> None:
-    from server.tools.shown_settings import shown_settings
+    from server.cli.shown_settings import shown_settings
 
     text, problems = shown_settings(os.environ, ROOT)
     sys.stdout.write(text)

@@ -12,60 +12,60 @@ from aiohttp import web
 
 from server import __version__
 from server.api.documentation import OPENAPI, openapi_asset
+from server.api.openapi.document import openapi_document
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
+from server.api.routes import add_routes, limit_groups
+from server.api.rules import RULES, Rule
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
 from server.connections.protocol import ServiceRunner
 from server.connections.refusals import RefusalWriter
 from server.connections.table import Connections
 from server.connections.unread import UnreadResponses
-from server.domain.accounts import Accounts
-from server.domain.analytics import Analytics
-from server.domain.bookmarks import Bookmarks
-from server.domain.callers import Callers
-from server.domain.catalog import Catalog
+from server.dashboard.keeper import HistoryKeeper
+from server.dashboard.refusals import Refusals
+from server.dashboard.totals import Totals, read_totals
+from server.domain.catalog.catalog import Catalog
 from server.domain.editing import Editing
-from server.domain.external_tokens import ExternalTokens
-from server.domain.overlays import Overlays
-from server.domain.passwords import Passwords
-from server.domain.profiles import Profiles
-from server.domain.progress import Progress
-from server.domain.reading import Reading
-from server.domain.sessions import Sessions
-from server.domain.tokens import AccessTokens
+from server.domain.identity.accounts import Accounts
+from server.domain.identity.callers import Callers
+from server.domain.identity.external_tokens import ExternalTokens
+from server.domain.identity.key_sets import KeySet
+from server.domain.identity.passwords import Passwords
+from server.domain.identity.profiles import Profiles
+from server.domain.identity.tokens import AccessTokens
+from server.domain.study.analytics import Analytics
+from server.domain.study.bookmarks import Bookmarks
+from server.domain.study.overlays import Overlays
+from server.domain.study.progress import Progress
+from server.domain.study.reading import Reading
+from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
+from server.garbage import settle_garbage_collection
 from server.middleware.authentication import authentication, authorization
 from server.middleware.cors import cors
 from server.middleware.errors import errors
+from server.middleware.metrics import metrics_middleware
 from server.middleware.rate_limit import rate_limit
-from server.middleware.rules import RULES, Rule
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
-from server.openapi.document import openapi_document
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import LAST_GOOD, RateLimitsFile
-from server.routes import add_routes, limit_groups
 from server.settings import Settings, ignored_options
-from server.stores.cache import Cache
-from server.stores.database import Database
-from server.stores.history_keeper import HistoryKeeper
-from server.stores.key_sets import KeySet
-from server.stores.redis_link import RedisLink
-from server.stores.refusals import Refusals
-from server.stores.schema import SchemaWatch
-from server.telemetry.children import Children
+from server.stores.cache.cache import Cache
+from server.stores.postgres.database import Database
+from server.stores.postgres.schema import SchemaWatch
+from server.stores.redis.link import RedisLink
 from server.telemetry.event_loop import EventLoopLag
-from server.telemetry.exporter import metrics_middleware
 from server.telemetry.health import Health
 from server.telemetry.health_watch import HealthWatch
-from server.telemetry.log import configure_logging, handle_loop_exception
-from server.telemetry.metrics import Metrics
-from server.telemetry.multiprocess import multiprocess_directory
-from server.telemetry.totals import Totals, read_totals
-from server.tools.garbage import settle_garbage_collection
+from server.telemetry.logs.setup import configure_logging, handle_loop_exception
+from server.telemetry.metrics.children import Children
+from server.telemetry.metrics.index import Metrics
+from server.telemetry.metrics.multiprocess import multiprocess_directory
 
 if TYPE_CHECKING:
-    from server.telemetry.span_export import SpanExport
+    from server.telemetry.traces import SpanExport
 
 log = structlog.get_logger(__name__)
 
@@ -212,7 +212,7 @@ def _span_export(settings: Settings) -> SpanExport | None:
     """Where the traces of this process go, if anywhere."""
     if settings.traces_url is None:
         return None
-    from server.telemetry.span_export import SpanExport  # noqa: PLC0415 - what it needs is an extra
+    from server.telemetry.traces import SpanExport  # noqa: PLC0415 - what it needs is an extra
 
     return SpanExport(settings.traces_url, service="mastery", env=settings.environment, version=__version__)
 

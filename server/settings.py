@@ -247,22 +247,22 @@ def _checked(kind: _Kind, check: Callable[[str], Any]) -> _Kind:
 
 
 def _check_redis(text: str) -> str:
-    from server.stores.redis_address import parse_redis_url  # noqa: PLC0415 - redis-py: only where it is needed
+    from server.stores.redis.address import parse_redis_url  # noqa: PLC0415 - redis-py: only where it is needed
 
     parse_redis_url(text)
     return text
 
 
 def _check_database(text: str) -> str:
-    from server.stores.database_address import parse_database_url  # noqa: PLC0415 - psycopg2, likewise
+    from server.stores.postgres.address import parse_database_url  # noqa: PLC0415 - psycopg2, likewise
 
     return parse_database_url(text).url
 
 
 def ignored_options(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """Options of the URLs that mean nothing here, each with its variable; of settings that were accepted."""
-    from server.stores.database_address import parse_database_url  # noqa: PLC0415 - see above
-    from server.stores.redis_address import parse_redis_url  # noqa: PLC0415
+    from server.stores.postgres.address import parse_database_url  # noqa: PLC0415 - see above
+    from server.stores.redis.address import parse_redis_url  # noqa: PLC0415
 
     found: list[tuple[str, str]] = []
     for variable, parse in (

@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from server.stores.database import Database
-from server.tools.embedded import EmbeddedServer, postgres_server, redis_server
-from server.tools.migrations import migrate
+from server.cli.migrations import migrate
+from server.development.servers import EmbeddedServer, postgres_server, redis_server
+from server.stores.postgres.database import Database
 
 # A test's database may be lost with the machine: speed is worth more than durability here.
 FAST_POSTGRES = (

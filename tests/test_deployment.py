@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from server.tools.embedded import free_port, postgres_server, redis_server
-from server.tools.web import is_ready
-from tests.checkout import ROOT, Checkout, Service
-from tests.waiting import eventually
+from server.cli.web import is_ready
+from server.development.servers import free_port, postgres_server, redis_server
+from tests.support.checkout import ROOT, Checkout, Service
+from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
 PASSWORD = "correct horse battery"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from server.development.servers import EmbeddedServer
 from server.settings import ROOT
-from server.tools.embedded import EmbeddedServer
-from tests.service import running_service
+from tests.support.service import running_service
 
 PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
 _SEPARATOR = "--- the next example ---"

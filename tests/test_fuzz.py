@@ -12,9 +12,9 @@ from typing import Literal
 import psycopg2
 import pytest
 
+from server.development.servers import EmbeddedServer
 from server.settings import ROOT
-from server.tools.embedded import EmbeddedServer
-from tests.service import Service, running_service
+from tests.support.service import Service, running_service
 
 # A status, a media type, a header or a body that the document does not have is a failure, as is any 5xx.
 CHECKS = (

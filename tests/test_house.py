@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import build_parser
-from tests.checkout import ROOT
+from tests.support.checkout import ROOT
 
 LOCKS = ("requirements.txt", "requirements-otel.txt", "requirements-embedded.txt", "requirements-dev.txt")
 _PACKAGE = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
@@ -54,7 +54,9 @@ def test_every_package_is_on_a_floor() -> None:
         for path in (ROOT / "server").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
-    assert {f"server.{part}" for part in parts - {"__init__"}} == set(floors)
+    assert {f"server.{part}" for part in parts - {"__init__"}} == {
+        name for floor in floors for name in floor.split(" | ")
+    }
 
 
 def test_modules_are_short() -> None:

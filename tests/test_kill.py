@@ -13,16 +13,16 @@ import aiohttp
 import psutil
 import pytest
 
-from server.domain.tokens import AccessTokens, Caller
+from server.cli.counters import check_counters
+from server.cli.web import gunicorn_command, is_ready
+from server.development.processes import child_process, wait_until_ready
+from server.development.servers import free_port
+from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT
-from server.tools.counters import check_counters
-from server.tools.embedded import free_port
-from server.tools.processes import child_process, wait_until_ready
-from server.tools.web import gunicorn_command, is_ready
 from tests.api.conftest import NO_LIMITS, SECRET_KEY, Course, course, people, redis_url
 from tests.conftest import run_sql
-from tests.stores.databases import ask
-from tests.waiting import wait_until
+from tests.stores.postgres.databases import ask
+from tests.support.waiting import wait_until
 
 __all__ = ["course", "people", "redis_url"]  # fixtures
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from server.tools.embedded import free_port, postgres_server, redis_server
-from tests.checkout import Checkout, Service, environment
-from tests.waiting import eventually
+from server.development.servers import free_port, postgres_server, redis_server
+from tests.support.checkout import Checkout, Service, environment
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

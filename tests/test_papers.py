@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from server import __version__
-from tests.checkout import ROOT
+from tests.support.checkout import ROOT
 from tests.test_house import tracked
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,9 +53,7 @@ def test_the_hooks_before_a_commit_are_the_checks_of_make_check() -> None:
     recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe is not None
     lines = [line.strip() for line in recipe[1].splitlines()]
-    checks = [
-        line.replace("$(python)", ".venv/bin/python") for line in lines if line.startswith("$(python)")
-    ]
+    checks = [line.replace("$(python)", ".venv/bin/python") for line in lines if line.startswith("$(python)")]
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert "local" == repository["repo"]
     assert checks

@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 import redis
 
+from server.cli.counters import check_counters
+from server.cli.migrations import MIGRATIONS_FOLDER, migrate
+from server.cli.web import is_ready
+from server.development.processes import child_process, wait_until_ready
+from server.development.servers import EmbeddedServer, free_port
 from server.ratelimit.keys import STATE_FORMAT
 from server.settings import ROOT
-from server.tools.counters import check_counters
-from server.tools.embedded import EmbeddedServer, free_port
-from server.tools.migrations import MIGRATIONS_FOLDER, migrate
-from server.tools.processes import child_process, wait_until_ready
-from server.tools.web import is_ready
 from tests.conftest import replace_database, run_sql
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 # What stands for the release before as long as there is no tag.
 BEFORE_THE_FIRST_TAG = "48376f2"

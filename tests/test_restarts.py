@@ -21,11 +21,11 @@ import pytest
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from bench.restarts import SteadyLoad
+from server.cli.master import Master
+from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT
-from server.tools.embedded import EmbeddedServer, free_port
-from server.tools.master import Master
-from tests.service import running_service
-from tests.waiting import WAIT_SECONDS, eventually
+from tests.support.service import running_service
+from tests.support.waiting import WAIT_SECONDS, eventually
 
 HOST = "127.0.0.1"
 
@@ -109,7 +109,7 @@ def running(
         str(ROOT),
         "--config",
         str(configuration),
-        "tests.telemetry.gunicorn_app:application",
+        "tests.telemetry.logs.gunicorn_app:application",
     ]
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -6,9 +6,9 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, Text
 from server.api.pagination import PageSchema
-from server.domain.passwords import LONGEST, SHORTEST
-from server.domain.tokens import ROLES
-from server.domain.users import PLAN_FORM
+from server.domain.identity.passwords import LONGEST, SHORTEST
+from server.domain.identity.tokens import ROLES
+from server.domain.identity.users import PLAN_FORM
 
 _ROLE = validate.OneOf(ROLES, error="Must be one of {choices}.")
 

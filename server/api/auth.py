@@ -15,8 +15,8 @@ from server.api.responses import JSON, json_response, tagged_response
 from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
 from server.api.services import caller_of, services_of
 from server.api.state import state_of
-from server.domain.refresh_tokens import family_of
-from server.domain.users import delete_user
+from server.domain.identity.refresh_tokens import family_of
+from server.domain.identity.users import delete_user
 from server.domain.writing import Unit
 from server.errors import MasteryError
 from server.ratelimit.subjects import subject_of_email, subject_of_family

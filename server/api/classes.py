@@ -10,8 +10,8 @@ from server.api.responses import page_response, tagged_response
 from server.api.schemas import StudyQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.state import state_of
-from server.domain.catalog import class_position
-from server.domain.reading import ClassPageLookup
+from server.domain.catalog.catalog import class_position
+from server.domain.study.reading import ClassPageLookup
 
 _PAGE = PageSchema()
 _STUDY = StudyQuerySchema()

@@ -10,7 +10,7 @@ from server.api.schemas import ProfileSchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
 from server.domain.idempotency import Answer
-from server.domain.profiles import check_time_zone, update_profile
+from server.domain.identity.profiles import check_time_zone, update_profile
 from server.domain.writing import Unit
 
 _CHANGES = ProfileSchema()

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from server.domain.pages import Page
+from server.domain.catalog.pages import Page
 
 JSON = "application/json"
 _TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})

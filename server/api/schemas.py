@@ -15,10 +15,10 @@ from server.api.fields import (
     WholeNumber,
 )
 from server.api.pagination import PageSchema
-from server.domain.analytics import USER_ORDERS
-from server.domain.passwords import LONGEST, SHORTEST
-from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
-from server.domain.study_order import STUDY_MODES
+from server.domain.identity.passwords import LONGEST, SHORTEST
+from server.domain.study.analytics import USER_ORDERS
+from server.domain.study.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study.study_order import STUDY_MODES
 
 MAXIMUM_STUDY_CARDS = 1000
 MAXIMUM_RATINGS = 100

@@ -8,30 +8,30 @@ from aiohttp import web
 
 from server.api.pagination import Cursors
 from server.api.state import state_of
-from server.domain.accounts import Accounts
-from server.domain.analytics import Analytics
-from server.domain.bookmarks import Bookmarks
-from server.domain.callers import Callers
-from server.domain.catalog import Catalog
+from server.dashboard.keeper import HistoryKeeper
+from server.dashboard.refusals import Refusals
+from server.domain.catalog.catalog import Catalog
 from server.domain.editing import Editing
-from server.domain.profiles import Profiles
-from server.domain.progress import Progress
-from server.domain.reading import Reading
-from server.domain.sessions import Sessions
-from server.domain.tokens import Caller
+from server.domain.identity.accounts import Accounts
+from server.domain.identity.callers import Callers
+from server.domain.identity.profiles import Profiles
+from server.domain.identity.tokens import Caller
+from server.domain.study.analytics import Analytics
+from server.domain.study.bookmarks import Bookmarks
+from server.domain.study.progress import Progress
+from server.domain.study.reading import Reading
+from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
 from server.errors import ServiceUnavailable, Unauthenticated
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.settings import Settings
-from server.stores.cache import Cache
-from server.stores.database import Database
-from server.stores.history_keeper import HistoryKeeper
-from server.stores.redis_link import RedisLink
-from server.stores.refusals import Refusals
-from server.stores.schema import SchemaWatch
+from server.stores.cache.cache import Cache
+from server.stores.postgres.database import Database
+from server.stores.postgres.schema import SchemaWatch
+from server.stores.redis.link import RedisLink
 from server.telemetry.health import Health
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

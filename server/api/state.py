@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from server.domain.tokens import Caller
+from server.domain.identity.tokens import Caller
 from server.errors import MasteryError
-from server.ratelimit.identity import Address
+from server.net.addresses import Address
 from server.telemetry.request_context import RequestContext
 from server.telemetry.timings import Timings
 

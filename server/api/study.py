@@ -15,11 +15,11 @@ from server.api.responses import tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import answer, no_content, write
-from server.domain import bookmarks, sessions
-from server.domain.bookmarks import describe_bookmark
 from server.domain.idempotency import Answer
-from server.domain.ratings import Rating, record_ratings
-from server.domain.sessions import NEWEST, Position, describe_session
+from server.domain.study import bookmarks, sessions
+from server.domain.study.bookmarks import describe_bookmark
+from server.domain.study.ratings import Rating, record_ratings
+from server.domain.study.sessions import NEWEST, Position, describe_session
 from server.domain.writing import Unit
 from server.domain.zones import find_zone, stored_zone
 

@@ -18,7 +18,7 @@ from server.api.responses import problem_response
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.addresses import without_mapping
 from server.ratelimit.subjects import subject_of_address
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 from server.telemetry.timings import Elapsed
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.connections.refusals import RefusalWriter
 from server.connections.unread import UnreadResponses
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 
 if TYPE_CHECKING:
     from server.connections.protocol import Connection

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from server.telemetry.memory import return_free_memory
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
+from server.telemetry.metrics.memory import return_free_memory
 from server.telemetry.request_context import RequestContext
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from server.errors import AccountGone, NotFound
-from server.stores.database import ConstraintViolated
+from server.stores.postgres.database import ConstraintViolated
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from server.domain.turns import Turns
-from server.stores.cache import Cache
-from server.stores.database import Database, Transaction
-from server.stores.tombstones import Successor
+from server.stores.cache.cache import Cache
+from server.stores.cache.invalidation import Successor
+from server.stores.postgres.database import Database, Transaction
 
 Result = TypeVar("Result")
 

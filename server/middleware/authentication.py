@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from server.api.rules import Rules, rule_of
 from server.api.services import checked_caller_of
 from server.api.state import state_of
-from server.domain.callers import Callers
+from server.domain.identity.callers import Callers
 from server.errors import Forbidden, MasteryError
-from server.middleware.rules import Rules, rule_of
 
 
 def authentication(callers: Callers, rules: Rules) -> Middleware:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from server.net.addresses import Address
+from server.net.client_address import client_address
 from server.net.proxies import TrustedProxies
-from server.ratelimit.identity import Address, client_address
 
 _MOST_KNOWN = 8192
 # What is longer was not written by a chain of proxies, and must not fill the memory.

@@ -21,7 +21,7 @@ from server.errors import (
     Unauthenticated,
     UnsupportedContentEncoding,
 )
-from server.stores.database import ConstraintViolated, ValueRefused
+from server.stores.postgres.database import ConstraintViolated, ValueRefused
 
 log = structlog.get_logger(__name__)
 

@@ -14,16 +14,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import problem_response
+from server.api.rules import LookUp, Rules, rule_of
 from server.api.state import RequestState, state_of
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
-from server.middleware.rules import LookUp, Rules, rule_of
 from server.ratelimit import Limiter
 from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.headers import problem_of, rate_limit_headers
+from server.ratelimit.limits import stays_charged
 from server.ratelimit.prepared import PreparedCharges
-from server.ratelimit.presets import stays_charged
-from server.stores.redis_link import RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 

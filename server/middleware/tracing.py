@@ -13,15 +13,15 @@ from server.api.state import STATE, RequestState
 from server.middleware.client import Clients
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.proxies import TrustedProxies
-from server.telemetry.access_log import AccessLog
+from server.telemetry.context import TraceContext, parse_trace_context
+from server.telemetry.logs.requests import AccessLog
 from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Elapsed, Timings, current_timings
-from server.telemetry.trace_context import TraceContext, parse_trace_context
 
 if TYPE_CHECKING:  # the packages it needs are an extra
     from opentelemetry.trace import Span
 
-    from server.telemetry.span_export import SpanExport
+    from server.telemetry.traces import SpanExport
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 _REQUEST_ID, _TRACEPARENT, _CACHE = map(istr, ("X-Request-ID", "traceparent", "X-Cache"))

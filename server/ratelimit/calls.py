@@ -13,7 +13,7 @@ from server.ratelimit import scripts
 from server.ratelimit.policies import Charge
 from server.ratelimit.prepared import MAX_CHARGES, PreparedCharges
 from server.ratelimit.scripts import Answers
-from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Final, Self
 
 import structlog
 
-from server.ratelimit.config import RateLimitsError, decode_rate_limits, load_rate_limits
-from server.ratelimit.presets import RateLimits
+from server.ratelimit.limits import RateLimits
+from server.ratelimit.limits_file import RateLimitsError, decode_rate_limits, load_rate_limits
 
 log = structlog.get_logger(__name__)
 
-# Its name in the directory of a run; server/telemetry/multiprocess.py empties that before the first worker.
+# Its name in the directory of a run; server/telemetry/metrics/multiprocess.py empties that before the first worker.
 LAST_GOOD: Final = "last-good-ratelimits.toml"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from server.ratelimit.deny_cache import ceil_ms
 from server.ratelimit.keys import state_key
 from server.ratelimit.policies import Charge, Decision, OnFailure, Source, Verdict
+from server.ratelimit.refusals import ceil_ms
 
 CLOSED_WAIT_MS = 1000
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from server.ratelimit.keys import GENERATION_KEY
-from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 LOOK_EVERY_SECONDS = 1.0
 KEPT_MS = 24 * 3600 * 1000

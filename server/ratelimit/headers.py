@@ -14,8 +14,8 @@ from zlib import crc32
 
 from multidict import istr
 
+from server.clock import instant_text
 from server.ratelimit.policies import Decision, Verdict, policy_item
-from server.telemetry.instants import instant_text
 
 DraftVersion = Literal[11, 12]
 

@@ -10,14 +10,14 @@ import structlog
 from server.ratelimit.calls import Calls
 from server.ratelimit.crowds import Crowds
 from server.ratelimit.denial_log import DenialLog
-from server.ratelimit.deny_cache import DenyCache
 from server.ratelimit.generation import Generation
 from server.ratelimit.keys import block_key, pages_key, state_key
 from server.ratelimit.outage import Outage
 from server.ratelimit.policies import SOURCES, Charge, Decision, Source, Verdict, new_verdict
 from server.ratelimit.prepared import PreparedCharges, prepared
+from server.ratelimit.refusals import DenyCache
 from server.ratelimit.scripts import Answers, ChargeState
-from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 

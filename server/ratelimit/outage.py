@@ -19,7 +19,7 @@ from server.ratelimit.fallback import Fallback
 from server.ratelimit.keys import probe_key, state_key
 from server.ratelimit.policies import Charge, Decision
 from server.ratelimit.prepared import PreparedCharges
-from server.stores.redis_link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 

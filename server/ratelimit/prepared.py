@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from server.ratelimit.keys import state_key
 from server.ratelimit.policies import Charge
-from server.stores.redis_commands import ScriptCall
+from server.stores.redis.commands import ScriptCall
 
 MAX_CHARGES: Final = 64
 

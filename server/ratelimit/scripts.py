@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from server.ratelimit.keys import block_key, pages_key, record_key, state_key
 from server.ratelimit.policies import Algorithm, Charge
 from server.ratelimit.prepared import PreparedCharges
-from server.stores.redis_commands import ScriptCall
-from server.stores.scripts import Script, load_script
+from server.stores.redis.commands import ScriptCall
+from server.stores.redis.scripts import Script, load_script
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
 

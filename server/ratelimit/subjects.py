@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from uuid import UUID
 
 from server.email_addresses import normal_email
-from server.net.addresses import Address, without_mapping
+from server.net.addresses import Address, without_mapping, without_nat64
 
 CLIENT_PREFIX_BITS: Final = 64  # What a provider gives to one customer at the least (RFC 6177 section 2).
 SITE_PREFIX_BITS: Final = 48  # What one customer may well have at the most.
-
-_NAT64_PREFIX: Final = int(IPv6Address("64:ff9b::")) >> 32
 
 _CACHED_SUBJECTS: Final = 8192
 
@@ -23,19 +21,6 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 _FORMS: Final = (
     "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48>, email:<address> or family:<uuid of a login>"
 )
-
-
-def without_nat64(address: Address) -> Address:
-    """The IPv4 address inside 64:ff9b::/96 (RFC 6052 section 2.1), which a NAT64 in front of us shows.
-
-    Not for questions of trust: RFC 6052 section 3.1 forbids the prefix around private addresses, so that
-    64:ff9b::10.0.0.1 must not pass for the machine at 10.0.0.1. The local-use 64:ff9b:1::/48 (RFC 8215) is
-    left alone: its operator chooses the prefix length inside it, and with that where the IPv4 bits are.
-    """
-    if isinstance(address, IPv4Address):
-        return address
-    bits = int(address)
-    return IPv4Address(bits & 0xFFFF_FFFF) if bits >> 32 == _NAT64_PREFIX else address
 
 
 @lru_cache(maxsize=_CACHED_SUBJECTS)
@@ -72,7 +57,7 @@ def subject_of_family(family: bytes) -> str:
     """The subject of a login's refresh tokens: `family:` and 32 hex digits, which no log or key leads back from.
 
     Args:
-        family: what all of them have in common (`server.domain.refresh_tokens.family_of`).
+        family: what all of them have in common (`server.domain.identity.refresh_tokens.family_of`).
     """
     return f"family:{_digest(family)}"
 

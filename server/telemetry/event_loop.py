@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 
 log = structlog.get_logger(__name__)
 

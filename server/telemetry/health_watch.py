@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from server.telemetry.health import Health
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 
 
 class HealthWatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from server.telemetry.trace_context import TraceContext
+from server.telemetry.context import TraceContext
 
 
 class RequestContext:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from jsonschema_rs import Draft202012Validator
 
-from server.openapi.document import openapi_document
+from server.api.openapi.document import openapi_document
 
 _PLACE = re.compile(r"\\{\w+\\}")
 # What a browser or a proxy asks, and what aiohttp says of itself.

@@ -18,9 +18,9 @@ from pytest_aiohttp import AiohttpClient
 
 from server.api.services import SERVICES, Services
 from server.app import create_app, service_runner
-from server.domain.tokens import AccessTokens, Caller, Role
+from server.development.servers import EmbeddedServer
+from server.domain.identity.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
-from server.tools.embedded import EmbeddedServer
 from tests.api.conformance import check_answer
 from tests.api.issuer import AUDIENCE, Issuer
 

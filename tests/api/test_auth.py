@@ -1,4 +1,4 @@
-"""/api/auth over HTTP: shapes and statuses; the rules are tested in tests/domain/test_accounts.py."""
+"""/api/auth over HTTP: shapes and statuses; the rules are tested in tests/domain/identity/test_accounts.py."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from aiohttp import ClientResponse
 from argon2 import PasswordHasher
 
 from server.api.services import SERVICES
-from server.domain.passwords import Passwords
+from server.development.servers import EmbeddedServer
+from server.domain.identity.passwords import Passwords
 from server.net.proxies import TrustedProxies
 from server.settings import Settings
-from server.tools.embedded import EmbeddedServer
 from tests.api.conftest import Api, StartApi
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PASSWORD = "correct horse battery"
 ADA = "ada@example.com"

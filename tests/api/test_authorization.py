@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from server.api.documentation import asset_names
-from server.routes import ROUTES
+from server.api.routes import ROUTES
 from tests.api.conftest import SECRET_KEY, Api, Course
 
 Audience = Literal["public", "user", "admin"]

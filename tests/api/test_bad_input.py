@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from tests.api.conftest import Api, Course
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ID = str(uuid4())
 MEBIBYTE = 1 << 20

@@ -7,9 +7,9 @@ import random
 from collections import Counter
 from typing import Any
 
-from server.tools.counters import check_counters
+from server.cli.counters import check_counters
 from tests.api.conftest import Api, Course
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 
 async def start_session(api: Api, course: Course) -> str:

@@ -14,11 +14,11 @@ from hypothesis import given, settings, target
 from hypothesis import strategies as st
 from marshmallow import Schema, fields, validate
 
+from server.api.openapi.operations import OPERATIONS
 from server.api.requests import MAX_BODY_BYTES, parse_json
 from server.api.requests import validate as validate_input
+from server.api.routes import ROUTES, Route
 from server.errors import InvalidInput
-from server.openapi.operations import OPERATIONS
-from server.routes import ROUTES, Route
 from tests.api.conftest import Api, Course
 
 # Calls of Python and C functions: for an object, and for each element that a list may have.

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import redis
 
+from server.cli.status import render_status
+from server.dashboard.history import KEPT_SECONDS, History
+from server.dashboard.refusals import mask_subject
+from server.development.servers import EmbeddedServer
 from server.settings import Settings
-from server.stores.refusals import mask_subject
-from server.telemetry.history import KEPT_SECONDS, History
-from server.tools.embedded import EmbeddedServer
-from server.tools.status import render_status
 from tests.api.conftest import Api, Course, StartApi
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 TOKEN = "a token for scrapers"
 

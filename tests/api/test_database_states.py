@@ -11,11 +11,11 @@ import pytest
 from aiohttp import ClientResponse
 from structlog.testing import capture_logs
 
+from server.cli.migrations import migrate
 from server.settings import Settings
-from server.tools.migrations import migrate
 from tests.api.conftest import Api, Course, StartApi, run_statement
 from tests.conftest import run_sql
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 DRIVER_WORDS = ("psycopg", "relation", "column", "cannot execute", "space left", "bookmarks")
 # What a writer may want: each needs the database to take writes.

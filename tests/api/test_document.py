@@ -10,9 +10,9 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from server.openapi.document import openapi_document
-from server.openapi.operations import OPERATIONS
-from server.routes import ROUTES
+from server.api.openapi.document import openapi_document
+from server.api.openapi.operations import OPERATIONS
+from server.api.routes import ROUTES
 from tests.api.conformance import check_answer, document, documented_responses
 from tests.api.conftest import Api, Course
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from server.openapi.document import openapi_document
+from server.api.openapi.document import openapi_document
 from tests.api.conftest import Api, Course
-from tests.browser import CHROMIUM, open_tab
+from tests.support.browser import CHROMIUM, open_tab
 
 ADDRESS = re.compile(r'(?:href|src)="(/api/docs/[^"]+)"')
 

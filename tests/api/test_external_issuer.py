@@ -16,13 +16,12 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from server.domain import callers
+from server.domain.identity import callers, key_sets
 from server.settings import Settings
-from server.stores import key_sets
 from tests.api.conftest import Api, StartApi
 from tests.api.issuer import AUDIENCE, Issuer, me
 from tests.conftest import run_sql
-from tests.otlp_receiver import otlp_receiver
+from tests.support.otlp_receiver import otlp_receiver
 
 
 async def test_a_person_has_an_account_from_the_first_request_on(external_api: Api, issuer: Issuer) -> None:

@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from server.tools.embedded import EmbeddedServer
+from server.development.servers import EmbeddedServer
 from tests.ratelimit.broken_redis import Proxy
-from tests.service import Service, running_service
-from tests.waiting import wait_until
+from tests.support.service import Service, running_service
+from tests.support.waiting import wait_until
 
 CONNECTIONS = 1000
 LIMIT = 100  # of the policy `generous`

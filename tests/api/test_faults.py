@@ -10,11 +10,11 @@ import pytest
 import structlog
 from aiohttp import ClientResponse
 
+from server.development.servers import EmbeddedServer
 from server.settings import Settings
-from server.tools.embedded import EmbeddedServer
 from tests.api.conftest import Api, Course, StartApi, run_statement
 from tests.conftest import run_sql
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 DRIVER_WORDS = (
     "psycopg",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from server.tools.embedded import postgres_server
-from server.tools.migrations import migrate
+from server.cli.migrations import migrate
+from server.development.servers import postgres_server
 from tests.api.conftest import Api, Course
 from tests.api.test_database_states import health, problem, unready
 from tests.conftest import FAST_POSTGRES
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SIZE = "160m"
 

@@ -13,11 +13,11 @@ import pytest
 import redis
 from aiohttp import ClientResponse
 
-from server.routes import ROUTES
+from server.api.routes import ROUTES
 from tests.api.conftest import Api, Course
 from tests.conftest import run_sql
-from tests.stores.databases import ask
-from tests.waiting import wait_until
+from tests.stores.postgres.databases import ask
+from tests.support.waiting import wait_until
 
 KEY = "5b1f3c0e-offline-phone"
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from server.development.servers import free_port
 from server.settings import ROOT, Settings
-from server.tools.embedded import free_port
 from tests.api.conftest import Api, Course
 
 

@@ -16,13 +16,13 @@ import structlog
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.domain.external_tokens import ExternalTokens
+from server.domain.identity import key_sets
+from server.domain.identity.external_tokens import ExternalTokens
+from server.domain.identity.key_sets import KeySet
 from server.errors import MasteryError
-from server.stores import key_sets
-from server.stores.key_sets import KeySet
 from tests.api.conftest import Api
 from tests.api.issuer import AUDIENCE, Issuer, Publish, me, new_key, public_jwk, sign
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 BOM = b"\xef\xbb\xbf"
 TOO_MUCH = b" " * (2 << 20)

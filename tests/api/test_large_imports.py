@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from server.domain.deck_files import MAX_ROWS, DeckFileError, DeckFormat, TooManyRows, pack_deck
+from server.cli.importing import ImportFailed, import_path
+from server.domain.catalog.deck_files import MAX_ROWS, DeckFileError, DeckFormat, TooManyRows, pack_deck
 from server.settings import Settings
-from server.tools.importing import ImportFailed, import_path
 from tests.api.conftest import Api, Course, StartApi, run_statement
 
 TYPES: dict[str, str] = {"tsv": "text/tab-separated-values", "csv": "text/csv", "json": "application/json"}

@@ -10,7 +10,7 @@ import psycopg2
 
 from server.settings import Settings
 from tests.api.conftest import Course, StartApi, run_statement
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 WAITING = """
     SELECT count(*) FROM pg_stat_activity

@@ -10,9 +10,9 @@ from typing import Any
 import redis
 from structlog.testing import capture_logs
 
-from server.stores.queries import load_queries
+from server.stores.postgres.queries import load_queries
+from tests.api.admin.test_audit import audits
 from tests.api.conftest import Api, Course, run_statement
-from tests.api.test_admin_audit import audits
 from tests.api.test_auth_limits import StartStrict, start_strict
 from tests.conftest import run_sql
 

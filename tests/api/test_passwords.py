@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from server.domain.passwords import Passwords
+from server.domain.identity.passwords import Passwords
+from tests.api.admin.test_audit import audits
 from tests.api.conftest import Api, run_statement
-from tests.api.test_admin_audit import audits
 from tests.api.test_auth_limits import StartStrict, start_strict
 from tests.conftest import run_sql
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Api, Course
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 
 async def patch(api: Api, **changes: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import redis
 
+from server.api.routes import ROUTES
 from server.api.services import SERVICES
-from server.routes import ROUTES
+from server.cli.generating import generate
 from server.settings import Settings
-from server.tools.generating import generate
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
 

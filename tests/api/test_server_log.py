@@ -13,15 +13,15 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from server.domain.callers import Callers
-from server.domain.external_tokens import ExternalIdentity
+from server.cli.migrations import migrate
+from server.development.servers import postgres_server
+from server.domain.identity.callers import Callers
+from server.domain.identity.external_tokens import ExternalIdentity
 from server.settings import Settings
-from server.stores.queries import load_queries
-from server.tools.embedded import postgres_server
-from server.tools.migrations import migrate
+from server.stores.postgres.queries import load_queries
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import FAST_POSTGRES, run_sql
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PASSWORD = "a long password"
 # Each of them would betray somebody; the last one is how every stored hash begins.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from server.domain.memory import remember_all
-from server.domain.scheduling import Review
+from server.domain.study.memory import remember_all
+from server.domain.study.scheduling import Review
 from server.domain.values import iso_timestamp
 from tests.api.conftest import Api, Course
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
 # A student's way with a card: when it was rated, in hours from the start, and how.

@@ -14,17 +14,17 @@ from uuid import UUID
 
 import pytest
 
-from server.domain import callers
-from server.domain.tokens import Caller
-from server.routes import ROUTES
+from server.api.routes import ROUTES
+from server.cli.migrations import migrate
+from server.development.servers import EmbeddedServer, postgres_server
+from server.domain.identity import callers
+from server.domain.identity.tokens import Caller
 from server.settings import Settings
-from server.tools.embedded import EmbeddedServer, postgres_server
-from server.tools.migrations import migrate
 from tests.api.conftest import Api, Course, StartApi, run_statement
 from tests.conftest import FAST_POSTGRES, replace_database, run_sql
-from tests.stores.databases import ask
-from tests.stores.postgres_wire import PostgresWire, through
-from tests.waiting import wait_until
+from tests.stores.postgres.databases import ask
+from tests.support.postgres_wire import PostgresWire, through
+from tests.support.waiting import wait_until
 
 # What happens to an administrator's account, as SQL on it.
 FATES = {
@@ -82,7 +82,7 @@ class Wire:
 
 
 class Clock:
-    """The monotonic clock of server.domain.callers, which stands still until a test puts it forward."""
+    """The monotonic clock of server.domain.identity.callers, which stands still until a test puts it forward."""
 
     def __init__(self) -> None:
         self.seconds = time.monotonic()

@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from server.api.fields import PastMoment, Text
 from server.api.requests import parse_json
-from server.domain.deck_files import DeckFileError, read_cards
+from server.domain.catalog.deck_files import DeckFileError, read_cards
 from tests.api.conftest import Api, Course, run_statement
 
 BOM = b"\xef\xbb\xbf"

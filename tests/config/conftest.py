@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.tools.embedded import EmbeddedServer
+from server.development.servers import EmbeddedServer
 from tests.config.prometheus_server import Prometheus, running_prometheus
-from tests.service import Service, running_service
+from tests.support.service import Service, running_service
 
 METRICS_TOKEN = "a token for scrapers"
 NO_PROMETHEUS = "there is no prometheus (Debian, Ubuntu: apt-get install prometheus)"

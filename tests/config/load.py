@@ -8,7 +8,7 @@ from contextlib import closing
 
 import redis
 
-from tests.service import Service
+from tests.support.service import Service
 
 PAGES = 12
 

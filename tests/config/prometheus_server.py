@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from server.development.processes import child_process, wait_until_ready
+from server.development.servers import free_port
 from server.settings import ROOT
-from server.tools.embedded import free_port
-from server.tools.processes import child_process, wait_until_ready
-from tests.service import Service
-from tests.waiting import eventually
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 CONFIGURATION = ROOT / "config" / "prometheus"
 _HOST = "127.0.0.1"

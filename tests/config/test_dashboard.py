@@ -14,7 +14,7 @@ from tests.config.conftest import METRICS_TOKEN
 from tests.config.load import mixed_load
 from tests.config.prometheus_server import Prometheus
 from tests.config.promql import metric_names
-from tests.service import Service
+from tests.support.service import Service
 
 FILE = ROOT / "config" / "grafana" / "dashboard.json"
 VARIABLES = {"$job": "mastery", "$instance": ".*", "$__rate_interval": "1m"}

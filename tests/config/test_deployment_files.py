@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from server.cli.web import is_ready
+from server.development.processes import child_process, wait_until_ready
+from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT, Settings
-from server.tools.embedded import EmbeddedServer, free_port
-from server.tools.processes import child_process, wait_until_ready
-from server.tools.web import is_ready
 
 HADOLINT = Path(sys.executable).parent / "hadolint"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from server.tools.embedded import EmbeddedServer, free_port
+from server.development.servers import EmbeddedServer, free_port
 from tests.config.conftest import METRICS_TOKEN, needs_prometheus
 from tests.config.prometheus_server import running_prometheus
-from tests.service import running_service
-from tests.waiting import eventually
+from tests.support.service import running_service
+from tests.support.waiting import eventually
 
 
 @needs_prometheus

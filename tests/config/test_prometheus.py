@@ -19,8 +19,8 @@ from server.settings import ROOT
 from tests.config.conftest import METRICS_TOKEN
 from tests.config.load import mixed_load
 from tests.config.prometheus_server import Prometheus
-from tests.service import Service
-from tests.waiting import eventually
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 PAGE = ROOT / "docs" / "performance-monitoring.md"
 Series = tuple[str, frozenset[tuple[str, str]]]

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import NO_LIMITS
-from tests.service import Service, running_service
-from tests.waiting import eventually
+from tests.support.service import Service, running_service
+from tests.support.waiting import eventually
 
 
 @dataclass(frozen=True)

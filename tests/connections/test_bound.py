@@ -12,8 +12,8 @@ import pytest
 from server.settings import Settings, SettingsError, connection_room
 from tests.connections.conftest import Serve, Watched
 from tests.connections.raw import Client, connected, get, post
+from tests.support.waiting import eventually
 from tests.test_settings import GOOD
-from tests.waiting import eventually
 
 PROBES = ("/livez", "/readyz", "/api/health")
 

@@ -16,10 +16,10 @@ from server.connections.table import Connections
 from server.connections.unread import UnreadResponses
 from server.middleware.standard_headers import StandardHeaders
 from server.settings import Settings
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 from tests.connections.raw import get
+from tests.support.waiting import wait_until
 from tests.test_settings import GOOD
-from tests.waiting import wait_until
 
 # Of RequestHandler.
 PRIVATE = {

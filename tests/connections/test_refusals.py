@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.connections.refusals import MALFORMED, RefusalWriter
 from server.middleware.standard_headers import StandardHeaders
 from server.settings import Settings
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics.index import Metrics
 from tests.connections.conftest import Serve, Watched
 from tests.connections.raw import connected, get, post
 from tests.test_settings import GOOD

@@ -11,7 +11,7 @@ import pytest
 from server.api.documentation import asset_names
 from tests.connections.conftest import Serve, Watched
 from tests.connections.raw import WAIT_SECONDS, Client, connected, get
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 # The largest answer for everybody (1.7 MB). Several of them are more than the system's buffers take (2.5 MB).
 (_LARGE,) = (f"/api/docs/{name}" for name in asset_names() if name.startswith("swagger-ui-bundle"))

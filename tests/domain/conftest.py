@@ -12,14 +12,14 @@ import psycopg2
 import pytest
 from psycopg2.extras import register_uuid
 
-from server.domain.bookmarks import add_bookmark
-from server.domain.ratings import Rating, record_ratings
-from server.domain.sessions import end_session, start_session
+from server.domain.study.bookmarks import add_bookmark
+from server.domain.study.ratings import Rating, record_ratings
+from server.domain.study.sessions import end_session, start_session
 from server.domain.writing import Writer
-from server.stores.cache import Cache
-from server.stores.database import Database
-from server.stores.redis_link import RedisLink
-from server.telemetry.metrics import Metrics
+from server.stores.cache.cache import Cache
+from server.stores.postgres.database import Database
+from server.stores.redis.link import RedisLink
+from server.telemetry.metrics.index import Metrics
 from tests.api.conftest import COURSE, Course, course, people, redis_url
 
 __all__ = ["COURSE", "Course", "course", "people", "redis_url"]

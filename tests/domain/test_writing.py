@@ -9,9 +9,9 @@ import pytest
 
 from server.domain.writing import Unit, Writer
 from server.errors import NotFound
-from server.stores.database import Database, DatabaseUnavailable
+from server.stores.postgres.database import Database, DatabaseUnavailable
 from tests.api.conftest import redis_url
-from tests.stores.caches import Process, Source, open_process
+from tests.stores.cache.caches import Process, Source, open_process
 
 __all__ = ["redis_url"]  # a fixture
 

@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 import redis
 
-from server.stores.scripts import load_script
-from server.tools.embedded import EmbeddedServer
+from server.development.servers import EmbeddedServer
+from server.stores.redis.scripts import load_script
 
 OLD, NEW = b"V" + b"a" * 8 + b"1", b"V" + b"b" * 8 + b"2"
 TOMBSTONE = b"T" + b"c" * 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.ratelimit import scripts
-from server.stores.scripts import SCRIPTS_FOLDER, load_script
+from server.stores.redis.scripts import SCRIPTS_FOLDER, load_script
 
 SERVER_FOLDER = SCRIPTS_FOLDER.parent / "server"
 FILES = sorted(SCRIPTS_FOLDER.glob("*.lua"))

@@ -14,9 +14,9 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
+from server.api.rules import RULES, Rule
 from server.app import create_app
-from server.domain.tokens import Caller
-from server.middleware.rules import RULES, Rule
+from server.domain.identity.tokens import Caller
 from server.settings import Settings
 from server.telemetry.health import Health
 from tests.api.conftest import Api, Course, StartApi

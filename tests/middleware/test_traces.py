@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import structlog
 
+from server.development.servers import EmbeddedServer
 from server.settings import ROOT, Settings
 from server.telemetry.export_log import ExportLog
-from server.tools.embedded import EmbeddedServer
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
-from tests.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
-from tests.service import running_service
-from tests.waiting import wait_until
+from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
+from tests.support.service import running_service
+from tests.support.waiting import wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -359,6 +359,6 @@ def test_switched_off_nothing_of_it_is_there() -> None:
         "from server.settings import Settings\n"
         "settings = Settings(database_url='postgresql://h/d', redis_url='redis://h', secret_key='k' * 32)\n"
         "server.app.create_app(settings)\n"
-        "print({'opentelemetry.sdk.trace', 'server.telemetry.span_export'} & set(sys.modules))"
+        "print({'opentelemetry.sdk.trace', 'server.telemetry.traces'} & set(sys.modules))"
     )
     assert "set()" == done.stdout.strip(), done.stderr

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 import psutil
 
-from server.tools.embedded import EmbeddedServer, redis_server
-from tests.stores.redis_servers import open_link
+from server.development.servers import EmbeddedServer, redis_server
+from tests.support.redis_servers import open_link
 
 Fault = Literal[
     "paused",

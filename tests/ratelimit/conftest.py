@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import pytest
 import redis
 
+from server.development.servers import EmbeddedServer, redis_server
 from server.ratelimit import Limiter
-from server.stores.redis_link import RedisLink
-from server.tools.embedded import EmbeddedServer, redis_server
+from server.stores.redis.link import RedisLink
 from tests.ratelimit.simulated_redis import SimulatedRedis
-from tests.stores.redis_servers import redis_binaries
+from tests.support.redis_servers import redis_binaries
 
 # Tests are not about deadlines unless they say so, and the machine may be busy.
 GENEROUS_DEADLINE_MS = 5000

@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 
 from server.ratelimit import Charge, Decision, Limiter, Policy
-from server.stores.redis_link import RedisLink
+from server.stores.redis.link import RedisLink
 
 LOCAL_LIMIT = 5
 OPEN = Policy("open", 100_000, 600_000)

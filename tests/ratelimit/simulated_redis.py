@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import redis
 
 from server.ratelimit.scripts import KEPT_LONGER_MS
-from server.stores.scripts import Script, load_script
+from server.stores.redis.scripts import Script, load_script
 
 Result = TypeVar("Result")
 

@@ -13,10 +13,10 @@ from server.ratelimit.arrears import Arrears
 from server.ratelimit.fallback import Fallback
 from server.ratelimit.policies import ALGORITHMS, OnFailure
 from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
-from server.stores.redis_link import RedisLink
+from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SECOND_US = 1_000_000
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from server.development.servers import free_port
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.keys import subject_prefix
-from server.tools.embedded import free_port
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.stores.redis_fleet import PASSWORD, follows, password_server, redis_cluster, sentinel_server
-from tests.stores.redis_servers import open_link, redis_binaries
-from tests.waiting import wait_until
+from tests.support.redis_fleet import PASSWORD, follows, password_server, redis_cluster, sentinel_server
+from tests.support.redis_servers import open_link, redis_binaries
+from tests.support.waiting import wait_until
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Decision, Limiter, Policy
-from server.stores.redis_link import RedisLink
-from server.tools.embedded import EmbeddedServer
+from server.stores.redis.link import RedisLink
 
 LATE_SECONDS = 0.1
 MINUTE = Policy("minute", 100, 60_000)

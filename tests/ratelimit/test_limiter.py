@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
+from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.crowds import FIRST, Crowds
 from server.ratelimit.keys import subject_prefix
-from server.stores.redis_link import RedisLink
-from server.tools.embedded import EmbeddedServer
+from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.stores.redis_servers import open_link
+from tests.support.redis_servers import open_link
 
 MINUTE = Policy("minute", 10, 60_000)
 HOUR = Policy("hour", 1000, 3_600_000)
@@ -23,7 +23,7 @@ HOUR = Policy("hour", 1000, 3_600_000)
 BURST = """
 import asyncio, sys
 from server.ratelimit import Charge, Limiter, Policy
-from server.stores.redis_link import RedisLink
+from server.stores.redis.link import RedisLink
 
 async def burst(url, subject):
     link = RedisLink(url, deadline_ms=20_000)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.keys import block_key, pages_key, record_key, state_key
 from server.ratelimit.policies import ALGORITHMS, Algorithm
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges
-from server.stores.redis_link import RedisLink
-from server.stores.scripts import SCRIPTS_FOLDER
-from server.tools.embedded import EmbeddedServer
+from server.stores.redis.link import RedisLink
+from server.stores.redis.scripts import SCRIPTS_FOLDER
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.stores.redis_servers import open_link
-from tests.waiting import wait_until
+from tests.support.redis_servers import open_link
+from tests.support.waiting import wait_until
 
 SERVER_FOLDER = Path(__file__).resolve().parents[2] / "server"
 

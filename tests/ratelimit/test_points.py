@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.keys import state_key, subject_prefix
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refund_charges
-from server.stores.redis_link import RedisLink
-from server.tools.embedded import EmbeddedServer
+from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 MINUTE = Policy("minute", 3, 60_000)
 HOUR = Policy("hour", 100, 3_600_000)

@@ -12,11 +12,11 @@ from pathlib import Path
 import orjson
 import psutil
 
+from server.cli.web import is_ready
+from server.development.servers import EmbeddedServer
 from server.settings import ROOT
-from server.tools.embedded import EmbeddedServer
-from server.tools.web import is_ready
-from tests.service import Service, running_service
-from tests.waiting import eventually
+from tests.support.service import Service, running_service
+from tests.support.waiting import eventually
 
 GENEROUS = re.compile(r"(?<=\[policies\.generous\]\nlimit = )[\d_]+")
 KEPT = b"rate_limits.kept_last_good"

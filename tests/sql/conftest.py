@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.tools.embedded import EmbeddedServer
+from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
-from tests.stores.databases import ask
-from tests.waiting import eventually
+from tests.stores.postgres.databases import ask
+from tests.support.waiting import eventually
 
 # Cards lie in the table deck by deck, as an import leaves them, and few of them are unpublished.
 FILL = """

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
-from server.domain.streaks import active_day
-from server.stores.queries import load_queries
+from server.domain.study.streaks import active_day
+from server.stores.postgres.queries import load_queries
 
 OLDER = load_queries(Path(__file__).with_name("older_queries"))
 PRESENT = load_queries()

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from server.stores.queries import load_queries
-from tests.stores.databases import ask
+from server.stores.postgres.queries import load_queries
+from tests.stores.postgres.databases import ask
 
 SQL = Path(__file__).resolve().parents[2] / "sql"
 USER = "(SELECT id FROM users ORDER BY email LIMIT 1)"

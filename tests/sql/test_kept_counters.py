@@ -14,11 +14,11 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
-from server.domain.streaks import active_day
-from server.stores.queries import load_queries
-from server.tools.counters import check_counters
-from server.tools.generating import generate
-from tests.stores.databases import ask
+from server.cli.counters import check_counters
+from server.cli.generating import generate
+from server.domain.study.streaks import active_day
+from server.stores.postgres.queries import load_queries
+from tests.stores.postgres.databases import ask
 
 QUERIES = load_queries()
 STATUS = {1: "new", 2: "new", 3: "learning", 4: "mastered", 5: "mastered"}

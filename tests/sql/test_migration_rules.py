@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.tools.migrations import MIGRATIONS_FOLDER, Migration, read_migrations
+from server.cli.migrations import MIGRATIONS_FOLDER, Migration, read_migrations
 from tests.sql.migration_rules import find_violations
 
 LANDED = Path(__file__).with_name("landed_migrations.sha256")

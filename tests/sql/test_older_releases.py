@@ -15,9 +15,9 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
-from server.tools.counters import check_counters
-from server.tools.embedded import EmbeddedServer
-from server.tools.migrations import MIGRATIONS_FOLDER, migrate
+from server.cli.counters import check_counters
+from server.cli.migrations import MIGRATIONS_FOLDER, migrate
+from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.sql.older_releases import (
     Rate,
@@ -26,7 +26,7 @@ from tests.sql.older_releases import (
     rate_without_days_in_log,
     rate_without_log,
 )
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 COURSE = """
     INSERT INTO classes (name, is_published) VALUES ('C', true);

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from server.domain.analytics import _LAST_ID, _LONGEST_STREAK
-from server.stores.queries import load_queries
-from server.tools.embedded import EmbeddedServer
-from server.tools.generating import generate
+from server.cli.generating import generate
+from server.development.servers import EmbeddedServer
+from server.domain.study.analytics import _LAST_ID, _LONGEST_STREAK
+from server.stores.postgres.queries import load_queries
 from tests.conftest import replace_database, run_sql
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 QUERIES = load_queries()
 LARGE_FROM = 2000

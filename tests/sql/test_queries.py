@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from server.stores.queries import QUERIES_FOLDER, load_queries
+from server.stores.postgres.queries import QUERIES_FOLDER, load_queries
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = load_queries()

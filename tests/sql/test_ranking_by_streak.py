@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from server.domain.analytics import Analytics
-from server.stores.database import Database
+from server.domain.study.analytics import Analytics
+from server.stores.postgres.database import Database
 from tests.conftest import run_sql
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 PEOPLE = 60
 RANKED = """

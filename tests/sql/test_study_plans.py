@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from server.tools.embedded import EmbeddedServer
+from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.sql.test_indexes import explain, indexes_of
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 FILL = """
     INSERT INTO users (email) SELECT 'user' || n || '@example.org' FROM generate_series(1, 200) AS n;

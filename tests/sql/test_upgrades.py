@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from server.tools.counters import check_counters
-from server.tools.embedded import EmbeddedServer
-from server.tools.migrations import MIGRATIONS_FOLDER, migrate
+from server.cli.counters import check_counters
+from server.cli.migrations import MIGRATIONS_FOLDER, migrate
+from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
-from tests.stores.databases import ask
+from tests.stores.postgres.databases import ask
 
 STUDIED = """
     INSERT INTO classes (name) VALUES ('C');

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.tools.embedded import EmbeddedServer, redis_server
-from tests.stores.redis_servers import redis_binaries
+from server.development.servers import EmbeddedServer, redis_server
+from tests.support.redis_servers import redis_binaries
 
 
 @pytest.fixture(params=redis_binaries(), ids=lambda path: path.parent.name)

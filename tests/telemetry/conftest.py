@@ -15,7 +15,7 @@ import orjson
 import pytest
 import structlog
 
-from server.telemetry.log import configure_logging
+from server.telemetry.logs.setup import configure_logging
 
 Lines = Callable[[], list[dict[str, Any]]]
 

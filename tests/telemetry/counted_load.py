@@ -15,9 +15,9 @@ import aiohttp
 import psycopg2
 from psycopg2 import sql
 
-from server.domain.tokens import AccessTokens, Caller
-from server.tools.accounts import DEMO_IDS
-from tests.service import SECRET_KEY, Service
+from server.cli.accounts import DEMO_IDS
+from server.domain.identity.tokens import AccessTokens, Caller
+from tests.support.service import SECRET_KEY, Service
 
 TRUSTED_PROXIES = "127.0.0.0/8"
 _SENDERS = 12

@@ -6,8 +6,8 @@ import re
 
 from server.telemetry.health import Health
 from server.telemetry.health_watch import HealthWatch
-from server.telemetry.metrics import Metrics
-from tests.waiting import wait_until
+from server.telemetry.metrics.index import Metrics
+from tests.support.waiting import wait_until
 
 
 def service_up(metrics: Metrics) -> dict[str, str]:

@@ -6,7 +6,7 @@ from marshmallow import fields, validate
 
 from server.api.answers.kinds import Answer, count, milliseconds
 from server.api.answers.operations import ServicesHealth
-from server.telemetry.value_files import FAULTS
+from server.telemetry.metrics.value_files import FAULTS
 
 
 class KeyMetric(Answer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields, validate
 
 from server.api.answers.kinds import Answer, count, maybe_text
-from server.domain.tokens import ROLES
+from server.domain.identity.tokens import ROLES
 
 
 class User(Answer):

@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, missing, validate
 
-from server.domain.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 
 COUNTS = validate.Range(min=0)
 SHARES = validate.Range(0, 100)

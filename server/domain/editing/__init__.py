@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.domain.editing.classes import ClassEditing
 from server.domain.editing.decks import DeckEditing
 from server.domain.editing.flashcards import FlashcardEditing
-from server.stores.database import Database
+from server.stores.postgres.database import Database
 
 __all__ = ["Editing"]
 

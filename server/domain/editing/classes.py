@@ -11,7 +11,7 @@ from server.domain.editing.staleness import changed_fields, stale_after_class
 from server.domain.values import iso_timestamp
 from server.domain.writing import Unit
 from server.errors import NotFound
-from server.stores.database import Database
+from server.stores.postgres.database import Database
 
 _COLUMNS = ("name", "description", "icon", "color", "sort_order", "is_published", "scheduler")
 

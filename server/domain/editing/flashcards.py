@@ -15,7 +15,7 @@ from server.domain.editing.staleness import changed_fields, stale_after_card
 from server.domain.values import iso_timestamp
 from server.domain.writing import Unit
 from server.errors import NotFound
-from server.stores.database import Database, Transaction
+from server.stores.postgres.database import Database, Transaction
 
 _COLUMNS = ("deck_id", "question", "answer", "explanation", "category", "sort_order", "is_published")
 

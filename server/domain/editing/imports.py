@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from server.domain.deck_files import Batch, DeckFormat, pack_deck
+from server.domain.catalog.deck_files import Batch, DeckFormat, pack_deck
 from server.domain.editing.staleness import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
-from server.stores.database import DatabaseUnavailable
+from server.stores.postgres.database import DatabaseUnavailable
 
 
 @dataclass(frozen=True, slots=True)

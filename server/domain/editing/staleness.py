@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.catalog import CLASSES_KEY, class_key, deck_key
+from server.domain.catalog.catalog import CLASSES_KEY, class_key, deck_key
 
 Row = Mapping[str, Any]
 

@@ -1,0 +1,158 @@
+"""The service by itself: refused and unchanged answers, several workers, connections, policies, a long load."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.harness.features import small_limits
+from bench.harness.machine import Cores, usable_cores, worker_memory_mb
+from bench.harness.rounds import Round, Target, run_round
+from bench.harness.subjects import Subject, bearer, running, service
+from bench.harness.world import World
+
+CONNECTIONS = (1, 4, 16, 64, 256, 1024)
+POLICIES = (1, 2, 4, 8)
+_SOAK_STEP_SECONDS = 10.0
+_LAG_BUCKET = re.compile(r'^event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
+_NO_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersFigures:
+    """One worker and two, under the same load.
+
+    Attributes:
+        cores: that they and the load had; with fewer than three, two workers can't be twice as fast.
+        speed_up: requests a second of two, in those of one.
+        cpu_ratio: processor time of a request with one worker, in that with two: 1 where workers cost each
+            other nothing.
+    """
+
+    cores: int
+    speed_up: float
+    cpu_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class SoakFigures:
+    """Memory of the worker under a long load.
+
+    Attributes:
+        start_mb: before it.
+        warm_mb: after the first tenth of it, when every cache is full.
+        end_mb: after it.
+    """
+
+    seconds: float
+    requests: int
+    start_mb: float
+    warm_mb: float
+    end_mb: float
+
+
+@contextlib.contextmanager
+def refusing(world: World) -> Iterator[Target]:
+    """A service that refuses every request of the load: each reader has one in an hour, and has had it."""
+    launch = service(world, name="service-refusing", policies=small_limits(world.folder, 1))
+    with running(launch, world) as subject:
+        for token in world.tokens:
+            subject.ask(headers=bearer(token))
+        yield Target("refused", subject, {}, 429)
+
+
+def unchanged(subject: Subject) -> Target:
+    """The same service, asked by readers who have the answer already."""
+    etag = subject.ask().headers["etag"]
+    return Target("unchanged", subject, {"If-None-Match": etag}, 304)
+
+
+def compare_workers(world: World, *, rounds: int, seconds: float) -> WorkersFigures:
+    """One worker and two, in turn. With three cores and more, a core stays for the load; else all is shared."""
+    cores = Cores.of_this_machine(workers=2)
+    rates: dict[int, list[Round]] = {1: [], 2: []}
+    with contextlib.ExitStack() as stack:
+        targets = {
+            workers: Target(
+                name,
+                stack.enter_context(running(service(world, name=name, workers=workers), world, cores=cores)),
+                {},
+            )
+            for workers, name in ((1, "one-worker"), (2, "two-workers"))
+        }
+        for target in targets.values():
+            run_round(target, seconds=1.0)
+        for _ in range(rounds):
+            for workers, target in targets.items():
+                rates[workers].append(run_round(target, seconds=seconds)[0])
+    speed = {workers: statistics.median(one.per_second for one in found) for workers, found in rates.items()}
+    cpu = {workers: statistics.median(one.cpu_us for one in found) for workers, found in rates.items()}
+    return WorkersFigures(len(usable_cores()), speed[2] / speed[1], cpu[1] / cpu[2])
+
+
+def sweep_connections(
+    subject: Subject, *, seconds: float, counts: Sequence[int] = CONNECTIONS
+) -> list[tuple[int, Round]]:
+    """The same load over more and more connections."""
+    return [
+        (count, run_round(Target(f"{count} connections", subject), seconds=seconds, connections=count)[0])
+        for count in counts
+    ]
+
+
+def sweep_policies(
+    world: World, *, seconds: float, counts: Sequence[int] = POLICIES
+) -> list[tuple[int, Round]]:
+    """The same load under more and more policies a request."""
+    found = []
+    for count in counts:
+        policies = small_limits(world.folder, _NO_LIMIT, policies=count)
+        with running(service(world, name=f"service-{count}-policies", policies=policies), world) as subject:
+            target = Target(f"{count} policies", subject)
+            run_round(target, seconds=1.0)
+            found.append((count, run_round(target, seconds=seconds)[0]))
+    return found
+
+
+def starts(world: World, *, times: int = 5) -> list[float]:
+    """Seconds from the command to the first answer of one worker, several times."""
+    found = []
+    for _ in range(times):
+        with running(service(world, name="service-starting"), world) as subject:
+            found.append(subject.start_seconds)
+    return found
+
+
+def soak(subject: Subject, *, seconds: float, on_step: Callable[[float, float], None]) -> SoakFigures:
+    """A long load; `on_step` gets the seconds so far and the worker's memory in MB."""
+    start = warm = memory = worker_memory_mb(subject.process.pid)
+    began = time.monotonic()
+    requests = 0
+    while (elapsed := time.monotonic() - began) < seconds:
+        step = min(_SOAK_STEP_SECONDS, seconds - elapsed + 1)
+        one, figures = run_round(Target("soak", subject), seconds=step)
+        requests += figures.requests
+        memory = one.memory_mb
+        on_step(time.monotonic() - began, memory)
+        if elapsed <= seconds / 10:
+            warm = memory
+    return SoakFigures(seconds, requests, start, warm, memory)
+
+
+def loop_lag_buckets(subject: Subject) -> dict[float, float]:
+    """The service's own histogram of how late its event loop was: counts by upper bound in seconds."""
+    text = subject.ask("/api/metrics").body.decode()
+    return {float(bound.replace("+Inf", "inf")): float(count) for bound, count in _LAG_BUCKET.findall(text)}
+
+
+def lag_percentile_ms(before: dict[float, float], after: dict[float, float], share: float) -> float | None:
+    """The lag in ms that a share of the ticks between two readings did not exceed: a bucket's bound; None for none."""
+    counts = [(bound, after[bound] - before.get(bound, 0)) for bound in sorted(after)]
+    if not counts or counts[-1][1] <= 0:
+        return None
+    wanted = share * counts[-1][1]
+    return next(bound for bound, count in counts if count >= wanted) * 1e3

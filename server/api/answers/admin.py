@@ -1,0 +1,168 @@
+"""The course and its students as administrators see them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from marshmallow import fields, validate
+
+from server.api.answers.identity import User
+from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
+from server.api.answers.studying import ClassProgress, Stats
+from server.domain.study.scheduling import SCHEDULERS
+from server.ratelimit.limits import CHARGINGS
+from server.ratelimit.policies import Source
+
+
+class EditableClass(Answer):
+    """A class, published or not."""
+
+    id = fields.UUID()
+    name = fields.String()
+    description = maybe_text()
+    icon = maybe_text()
+    color = maybe_text()
+    order = count()
+    is_published = fields.Boolean()
+    scheduler = fields.String(validate=validate.OneOf(SCHEDULERS))
+    created_at = fields.DateTime()
+    updated_at = fields.DateTime()
+
+
+class EditableClassList(Answer):
+    """A page of classes, by order, then name."""
+
+    classes = fields.List(fields.Nested(EditableClass))
+    next_cursor = next_cursor()
+
+
+class EditableDeck(Answer):
+    """A deck, published or not."""
+
+    id = fields.UUID()
+    class_id = fields.UUID()
+    name = fields.String()
+    description = maybe_text()
+    order = count()
+    is_published = fields.Boolean()
+    created_at = fields.DateTime()
+    updated_at = fields.DateTime()
+
+
+class EditableDeckList(Answer):
+    """A page of decks; those of a class by order, then name."""
+
+    decks = fields.List(fields.Nested(EditableDeck))
+    next_cursor = next_cursor()
+
+
+class EditableFlashcard(Answer):
+    """A card, published or not."""
+
+    id = fields.UUID()
+    deck_id = fields.UUID()
+    question = fields.String()
+    answer = fields.String()
+    explanation = maybe_text()
+    category = maybe_text()
+    order = count()
+    is_published = fields.Boolean()
+    created_at = fields.DateTime()
+    updated_at = fields.DateTime()
+
+
+class EditableFlashcardList(Answer):
+    """A page of cards; those of a deck by order."""
+
+    flashcards = fields.List(fields.Nested(EditableFlashcard))
+    next_cursor = next_cursor()
+
+
+class Imported(Answer):
+    """How many cards of a file are new, were changed, and were there already."""
+
+    created = count()
+    updated = count()
+    unchanged = count()
+
+
+class Account(User):
+    """An account, and what it may do."""
+
+    plan = maybe_text()
+    has_password = fields.Boolean()
+    issuer = fields.String(
+        allow_none=True, metadata={"description": "of the tokens that it signs in with; null for our own"}
+    )
+    deactivated = fields.Boolean()
+    deactivated_at = fields.DateTime(allow_none=True)
+    updated_at = fields.DateTime()
+
+
+class AccountList(Answer):
+    """A page of accounts, newest first."""
+
+    users = fields.List(fields.Nested(Account))
+    next_cursor = next_cursor()
+
+
+class PasswordReset(Answer):
+    """A one-time token for POST /api/auth/reset."""
+
+    token = fields.String()
+    expires_at = fields.DateTime()
+
+
+class MasteryBreakdown(Answer):
+    """How many cards a student has in each state."""
+
+    new = count()
+    learning = count()
+    mastered = count()
+
+
+class ListedUser(User, Stats):
+    """A student with figures."""
+
+    mastery_breakdown = fields.Nested(MasteryBreakdown)
+    total_cards_in_progress = count()
+
+
+class UserList(Answer):
+    """A page of students."""
+
+    users = fields.List(fields.Nested(ListedUser))
+    next_cursor = next_cursor()
+
+
+class UserClassProgress(ClassProgress):
+    """A student's progress in a class."""
+
+    class_name = fields.String()
+
+
+class UserFigures(ListedUser):
+    """A student with figures, class by class."""
+
+    classes = fields.List(fields.Nested(UserClassProgress))
+
+
+class PolicyState(Answer):
+    """What a client has left of a rate limit policy; times in milliseconds."""
+
+    policy = fields.String()
+    group = fields.String()
+    limit = count()
+    window_ms = count()
+    charge = fields.String(validate=validate.OneOf(CHARGINGS))
+    remaining = count()
+    next_release_ms = count()
+    allowed = fields.Boolean()
+
+
+class RateLimitState(Answer):
+    """What a client has left of each policy, and who says so."""
+
+    subject = fields.String()
+    source = fields.String(validate=validate.OneOf(get_args(Source)))
+    policies = fields.List(fields.Nested(PolicyState))

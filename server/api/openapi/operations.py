@@ -1,0 +1,241 @@
+"""What each handler takes and answers: the second page about the API, next to routes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from server.api import admin, auth, classes, dashboard, documentation, operations, profile, study
+from server.api.account_schemas import (
+    AccountChangesSchema,
+    AccountsQuerySchema,
+    DeletionSchema,
+    PasswordSchema,
+    ResetSchema,
+)
+from server.api.admin import classes as admin_classes
+from server.api.admin import decks as admin_decks
+from server.api.admin import flashcards as admin_flashcards
+from server.api.admin import imports as admin_import
+from server.api.admin import users as admin_users
+from server.api.admin.schemas import (
+    ClassesQuerySchema,
+    ClassSchema,
+    DeckSchema,
+    DecksQuerySchema,
+    FlashcardSchema,
+    FlashcardsQuerySchema,
+)
+from server.api.answers import admin as administration
+from server.api.answers import dashboard as monitoring
+from server.api.answers import export, identity, studying
+from server.api.answers import operations as state
+from server.api.answers import study as reading
+from server.api.openapi.operation import (
+    Content,
+    Operation,
+    Result,
+    answers,
+    asset,
+    created,
+    done,
+    json,
+    tagged,
+)
+from server.api.pagination import PageSchema
+from server.api.responses import JSON
+from server.api.routes import HandlerFunction
+from server.api.schemas import (
+    DashboardQuerySchema,
+    LoginSchema,
+    ProfileSchema,
+    RatingSchema,
+    RatingsSchema,
+    RefreshSchema,
+    RegisterSchema,
+    SessionSchema,
+    SessionsQuerySchema,
+    StudyQuerySchema,
+    UsersQuerySchema,
+)
+from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
+
+_TEXT = {"type": "string"}
+_TIME_ZONE = (study.TIME_ZONE,)
+_TIME_ZONE_USED = (study.TIME_ZONE_USED,)
+_METRICS_TOKEN = frozenset({401})
+
+_DECK_FILE = (
+    Content(
+        media_type="text/tab-separated-values", schema={**_TEXT, "example": "Question\tAnswer\n1 + 1?\t2\n"}
+    ),
+    Content(media_type="text/csv", schema={**_TEXT, "example": "Question,Answer\n1 + 1?,2\n"}),
+    Content(
+        schema={
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "question": {**_TEXT, "minLength": 1, "maxLength": LONGEST_TEXT},
+                    "answer": {**_TEXT, "minLength": 1, "maxLength": LONGEST_TEXT},
+                    "category": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
+                    "explanation": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
+                },
+                "required": ["answer", "question"],
+                "additionalProperties": False,
+            },
+        }
+    ),
+)
+
+OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
+    {
+        operations.health: Operation(
+            results={
+                **answers(state.HealthReport),
+                **answers(state.HealthReport, status=503, headers=("Retry-After",)),
+            }
+        ),
+        operations.livez: Operation(results=answers(state.Alive)),
+        operations.readyz: Operation(
+            results={
+                **answers(state.Ready),
+                **answers(state.Unready, status=503, headers=("Retry-After",)),
+            }
+        ),
+        operations.show_metrics: Operation(
+            results={
+                200: Result(
+                    description="Prometheus text, or OpenMetrics where Accept prefers it.",
+                    contents=(
+                        Content(media_type="text/plain", schema=_TEXT),
+                        Content(media_type="application/openmetrics-text", schema=_TEXT),
+                    ),
+                )
+            },
+            errors=_METRICS_TOKEN,
+        ),
+        operations.show_metrics_json: Operation(results=answers(state.MetricList), errors=_METRICS_TOKEN),
+        operations.show_cache_metrics: Operation(
+            results=answers(state.CacheMetrics), errors=frozenset({401, 403, 503})
+        ),
+        operations.reset_cache_metrics: Operation(results=answers(state.CacheMetricsReset)),
+        dashboard.show_dashboard: Operation(
+            query=DashboardQuerySchema(),
+            results=answers(monitoring.Dashboard),
+            errors=frozenset({400, 401, 403, 503}),
+        ),
+        dashboard.show_page: Operation(results=asset("text/html")),
+        dashboard.show_file: Operation(results=asset("text/css", "text/javascript", "image/svg+xml")),
+        documentation.show_openapi: Operation(results=asset(JSON)),
+        documentation.show_documentation: Operation(results=asset("text/html")),
+        documentation.show_asset: Operation(results=asset("text/css", "text/javascript")),
+        auth.register: Operation(
+            bodies=json(RegisterSchema()),
+            results=answers(identity.SignedIn, status=201),
+            errors=frozenset({409}),
+        ),
+        auth.login: Operation(
+            bodies=json(LoginSchema()), results=answers(identity.SignedIn), errors=frozenset({401})
+        ),
+        auth.refresh: Operation(
+            bodies=json(RefreshSchema()), results=answers(identity.SignedIn), errors=frozenset({401})
+        ),
+        auth.logout: Operation(bodies=json(RefreshSchema()), results=done()),
+        auth.change_password: Operation(
+            bodies=json(PasswordSchema()), results=done(), errors=frozenset({409})
+        ),
+        auth.reset_password: Operation(bodies=json(ResetSchema()), results=done()),
+        auth.export_me: Operation(results=answers(export.Export)),
+        auth.delete_me: Operation(bodies=json(DeletionSchema()), results=done(), errors=frozenset({409})),
+        auth.get_me: Operation(results=tagged(identity.Me)),
+        profile.get_profile: Operation(results=tagged(identity.Profile)),
+        profile.change_profile: Operation(
+            bodies=json(ProfileSchema(partial=True)), results=answers(identity.Profile)
+        ),
+        classes.list_classes: Operation(query=PageSchema(), results=tagged(reading.ClassList, cached=True)),
+        classes.get_class: Operation(results=tagged(reading.Class, cached=True)),
+        classes.study_class: Operation(query=StudyQuerySchema(), results=tagged(reading.Study, cached=True)),
+        classes.list_flashcards: Operation(results=tagged(reading.Deck, cached=True)),
+        study.get_class_progress: Operation(results=tagged(studying.ClassProgress, cached=True)),
+        study.get_card_progress: Operation(results=tagged(studying.CardProgress)),
+        study.get_stats: Operation(results=tagged(studying.Stats)),
+        study.list_bookmarks: Operation(query=PageSchema(), results=tagged(studying.BookmarkList)),
+        study.list_sessions: Operation(query=SessionsQuerySchema(), results=tagged(studying.SessionList)),
+        study.rate_card: Operation(
+            bodies=json(RatingSchema()),
+            headers=_TIME_ZONE,
+            results=answers(studying.CardProgress, headers=_TIME_ZONE_USED),
+            errors=frozenset({409}),
+        ),
+        study.rate_cards: Operation(
+            bodies=json(RatingsSchema()),
+            headers=_TIME_ZONE,
+            results=answers(studying.RecordedRatings, headers=_TIME_ZONE_USED),
+            errors=frozenset({404, 409}),
+        ),
+        study.start_session: Operation(
+            bodies=json(SessionSchema()),
+            results=answers(studying.StartedSession, status=201),
+            errors=frozenset({404}),
+        ),
+        study.end_session: Operation(results=answers(studying.EndedSession)),
+        study.add_bookmark: Operation(
+            results={**answers(studying.Bookmark), **answers(studying.Bookmark, status=201)}
+        ),
+        study.delete_bookmark: Operation(results=done()),
+        admin_classes.list_classes: Operation(
+            query=ClassesQuerySchema(), results=tagged(administration.EditableClassList)
+        ),
+        admin_classes.create_class: Operation(
+            bodies=json(ClassSchema()), results=created(administration.EditableClass)
+        ),
+        admin_classes.get_class: Operation(results=tagged(administration.EditableClass)),
+        admin_classes.update_class: Operation(
+            bodies=json(ClassSchema(partial=True)), results=answers(administration.EditableClass)
+        ),
+        admin_classes.delete_class: Operation(results=done()),
+        admin_decks.list_decks: Operation(
+            query=DecksQuerySchema(), results=tagged(administration.EditableDeckList)
+        ),
+        admin_decks.create_deck: Operation(
+            bodies=json(DeckSchema()), results=created(administration.EditableDeck)
+        ),
+        admin_decks.get_deck: Operation(results=tagged(administration.EditableDeck)),
+        admin_decks.update_deck: Operation(
+            bodies=json(DeckSchema(partial=True)), results=answers(administration.EditableDeck)
+        ),
+        admin_decks.delete_deck: Operation(results=done()),
+        admin_import.import_deck: Operation(bodies=_DECK_FILE, results=answers(administration.Imported)),
+        admin_flashcards.list_flashcards: Operation(
+            query=FlashcardsQuerySchema(), results=tagged(administration.EditableFlashcardList)
+        ),
+        admin_flashcards.create_flashcard: Operation(
+            bodies=json(FlashcardSchema()), results=created(administration.EditableFlashcard)
+        ),
+        admin_flashcards.get_flashcard: Operation(results=tagged(administration.EditableFlashcard)),
+        admin_flashcards.update_flashcard: Operation(
+            bodies=json(FlashcardSchema(partial=True)), results=answers(administration.EditableFlashcard)
+        ),
+        admin_flashcards.delete_flashcard: Operation(results=done()),
+        admin_users.list_accounts: Operation(
+            query=AccountsQuerySchema(), results=tagged(administration.AccountList)
+        ),
+        admin_users.get_account: Operation(results=tagged(administration.Account)),
+        admin_users.update_account: Operation(
+            bodies=json(AccountChangesSchema()),
+            results=answers(administration.Account),
+            errors=frozenset({409}),
+        ),
+        admin_users.reset_password: Operation(
+            results=answers(administration.PasswordReset, status=201), errors=frozenset({409})
+        ),
+        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(administration.UserList)),
+        admin.get_user: Operation(results=answers(administration.UserFigures)),
+        admin.show_rate_limits: Operation(
+            results=answers(administration.RateLimitState), errors=frozenset({409})
+        ),
+        admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
+    }
+)

@@ -1,0 +1,268 @@
+"""Deck files into the database: a file or a whole tree of them, all or nothing, as often as one likes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+import structlog
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
+from tqdm import tqdm
+
+from server.cli.deck_names import read_name
+from server.command_error import CommandError
+from server.domain.catalog.deck_files import (
+    MOST_PROBLEMS,
+    Batch,
+    DeckFileError,
+    DeckFormat,
+    TooManyRows,
+    pack_deck,
+)
+from server.domain.editing.staleness import stale_after_import
+from server.domain.texts import find_forbidden
+from server.stores.postgres.queries import load_queries
+
+log = structlog.get_logger(__name__)
+
+CLASS_FILE = "class.toml"
+_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".json": "json"}
+_CLASS_FIELDS = ("name", "description", "icon", "color")
+_CONNECT_SECONDS = 10
+_LONGEST_NAME = 255
+
+
+class ImportFailed(CommandError):
+    """Nothing was imported; the message says why, a line for each problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did: classes, decks and cards that it found, and the files that are no decks."""
+
+    classes: int
+    decks: int
+    created: int
+    updated: int
+    unchanged: int
+    skipped: tuple[str, ...]
+    # The cache keys of the pages that it changed, for `invalidation.tell_readers`.
+    stale: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deck:
+    path: Path
+    name: str
+    sort_order: int | None
+    batches: list[Batch]
+
+
+@dataclass(slots=True)
+class _Class:
+    name: str
+    sort_order: int | None
+    about: dict[str, str]
+    decks: list[_Deck] = field(default_factory=list)
+
+
+def has_classes(url: str) -> bool:
+    """Whether a migrated database holds any course, drafts included.
+
+    Raises:
+        ImportFailed: there is no such database.
+    """
+    try:
+        with (
+            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT EXISTS (SELECT FROM classes)")
+            return cursor.fetchone() == (True,)
+    except psycopg2.Error as error:
+        raise ImportFailed(f"the database can't be asked: {str(error).strip()}") from error
+
+
+def import_path(url: str, path: Path, *, progress: bool | None = None) -> ImportReport:
+    """Load a deck file, or every deck file below a folder, into the database: all of it or nothing.
+
+    A folder with deck files is a class and each of its files a deck, named and numbered by their names; a single
+    file belongs to the class of its folder. A `class.toml` in the folder may say `name`, `description`, `icon` and
+    `color`. Classes are known by their names, decks by their names in a class, cards by their questions in a deck:
+    a second run changes nothing. What is new is published; cards that are gone from a file stay in the database.
+
+    Args:
+        url: the database, migrated.
+        path: a .tsv, .csv or .json file, or a folder. Other files (also `*.quiz.json`) are skipped.
+        progress: whether to show a progress bar; by default, if standard error is a terminal.
+
+    Raises:
+        ImportFailed: no deck files, a file that is none after all, or no database; nothing is imported then.
+    """
+    classes, skipped = _read(Path(path))
+    cards = sum(batch.count for class_ in classes for deck in class_.decks for batch in deck.batches)
+    hidden = not (sys.stderr.isatty() if progress is None else progress)
+    counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
+    stale: set[str] = set()
+    try:
+        with (
+            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+            connection,
+            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+            tqdm(total=cards, unit=" cards", disable=hidden, leave=False) as bar,
+        ):
+            # No other import meanwhile: what is known by its name must not come to exist twice.
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
+            for class_ in classes:
+                for batch, result in _write(cursor, class_, stale):
+                    for name in counts:
+                        counts[name] += result[name]
+                    bar.update(batch.count)
+    except psycopg2.Error as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ImportFailed(f"nothing was imported: {first_line}") from None
+    report = ImportReport(
+        classes=len(classes),
+        decks=sum(len(class_.decks) for class_ in classes),
+        **counts,
+        skipped=skipped,
+        stale=frozenset(stale),
+    )
+    log.info(
+        "import.finished", classes=report.classes, decks=report.decks, **counts, skipped_files=len(skipped)
+    )
+    return report
+
+
+def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[Batch, Mapping[str, int]]]:
+    queries = load_queries()
+
+    def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
+        cursor.execute(queries[query].sql, parameters)
+        return dict(cursor.fetchone() or {})
+
+    about = {name: class_.about.get(name) for name in ("description", "icon", "color")}
+    known_class = run("import_class", name=class_.name, sort_order=class_.sort_order, **about)
+    class_id = known_class["id"]
+    for deck in class_.decks:
+        known_deck = run(
+            "import_deck", class_id=class_id, name=deck.name, description=None, sort_order=deck.sort_order
+        )
+        deck_id = known_deck["id"]
+        run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
+        run("expect_many_cards")
+        created = updated = 0
+        for batch in deck.batches:
+            counts = run("import_cards", deck_id=deck_id, first=batch.first, cards=batch.cards.decode())
+            created += counts["created"]
+            updated += counts["updated"]
+            yield batch, counts
+        stale |= stale_after_import(
+            class_id,
+            deck_id,
+            created=created,
+            updated=updated,
+            is_frame_changed=known_class["is_changed"] or known_deck["is_changed"],
+        )
+
+
+def _read(path: Path) -> tuple[list[_Class], tuple[str, ...]]:
+    """Everything that is to be imported, read and checked before the database is asked for anything."""
+    path = path.resolve()
+    if not path.exists():
+        raise ImportFailed(f"{path}: there is no such file or folder")
+    root = path if path.is_dir() else path.parent
+    files = _list_files(path) if path.is_dir() else [path]
+    deck_files = [file for file in files if _format(file) is not None]
+    if not deck_files:
+        raise ImportFailed(f"{path}: there is no deck file (.tsv, .csv or .json)")
+    problems: list[str] = []
+    classes: dict[Path, _Class] = {}
+    for file in deck_files:
+        class_ = classes.get(file.parent) or _read_class(file.parent, problems)
+        classes[file.parent] = class_
+        number, name = read_name(file.stem)
+        class_.decks.append(_Deck(file, name, number, _read_cards(file, root, problems)))
+    problems += _name_problems(list(classes.values()), root)
+    if problems:
+        more = f"\n… and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+        raise ImportFailed("nothing was imported:\n" + "\n".join(problems[:MOST_PROBLEMS]) + more)
+    skipped = [file for file in files if _format(file) is None and file.name != CLASS_FILE]
+    return list(classes.values()), tuple(str(file.relative_to(root)) for file in skipped)
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """The files below a folder in the order of their names; hidden files and folders are not looked at."""
+    found = [file for file in folder.rglob("*") if file.is_file()]
+    visible = [
+        file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    return sorted(visible)
+
+
+def _format(file: Path) -> DeckFormat | None:
+    ending = file.suffix.lower()
+    if ending == ".json" and len(file.suffixes) > 1:
+        return None
+    return _FORMAT_BY_ENDING.get(ending)
+
+
+def _read_cards(file: Path, root: Path, problems: list[str]) -> list[Batch]:
+    format_ = _format(file)
+    try:
+        return pack_deck(file.read_bytes(), format_) if format_ else []
+    except TooManyRows as error:
+        problems.append(f"{file.relative_to(root)}: {error.detail}")
+    except DeckFileError as error:
+        problems += [f"{file.relative_to(root)}: {problem}" for problem in error.problems]
+    return []
+
+
+def _read_class(folder: Path, problems: list[str]) -> _Class:
+    number, name = read_name(folder.name)
+    file = folder / CLASS_FILE
+    about: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            about = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            problems.append(f"{file}: not TOML: {error}")
+        accepted = f"{', '.join(_CLASS_FIELDS)}, each a text"
+        problems += [
+            f"{file}: {key} is not accepted; accepted: {accepted}"
+            for key, value in about.items()
+            if key not in _CLASS_FIELDS or not isinstance(value, str)
+        ]
+        problems += [
+            f"{file}: {key} holds the control character {forbidden}; accepted: text with line breaks and tabs"
+            for key, value in about.items()
+            if isinstance(value, str) and (forbidden := find_forbidden(value)) is not None
+        ]
+    return _Class(str(about.get("name", name)), number, about)
+
+
+def _name_problems(classes: list[_Class], root: Path) -> list[str]:
+    """Names that are too long, and names that two files or folders share."""
+    problems: list[str] = []
+    places: dict[tuple[str, ...], Path] = {}
+    for class_ in classes:
+        named: list[tuple[tuple[str, ...], Path]] = [((class_.name,), class_.decks[0].path.parent)]
+        named += [((class_.name, deck.name), deck.path) for deck in class_.decks]
+        for names, place in named:
+            if not 1 <= len(names[-1]) <= _LONGEST_NAME:
+                problems.append(f"{place}: its name needs 1 to {_LONGEST_NAME} characters")
+            forbidden = find_forbidden(names[-1])
+            if forbidden is not None:
+                problems.append(f"{str(place)!a}: its name holds the control character {forbidden}")
+            other = places.setdefault(names, place)
+            if other != place:
+                both = " and ".join(sorted(str(path.relative_to(root)) for path in (other, place)))
+                problems.append(f"{both} are both named {names[-1]!r}")
+    return problems

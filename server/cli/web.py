@@ -1,0 +1,74 @@
+"""The web process: the same gunicorn command in development and in production."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from server.command_error import CommandError
+
+
+def gunicorn_command(root: Path) -> list[str]:
+    """The command that serves; everything else is in config/gunicorn.py and in the environment."""
+    configuration = root / "config" / "gunicorn.py"
+    return [
+        sys.executable, "-m", "gunicorn",
+        "--chdir", str(root), "--config", str(configuration), "server.app:application",
+    ]  # fmt: skip
+
+
+def has_sockets(environment: Mapping[str, str]) -> bool:
+    """Whether this process was started with listening sockets (systemd's socket activation)."""
+    return environment.get("LISTEN_PID") == str(os.getpid()) and environment.get("LISTEN_FDS", "0") != "0"
+
+
+def check_port(host: str, port: int, *, command: str = "make run") -> None:
+    """Make sure that we can listen there, before anything is started for nothing.
+
+    Args:
+        host: the address to listen on.
+        port: the port.
+        command: what to run with another port.
+
+    Raises:
+        CommandError: we can't; the message names the variable to change.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"PORT: {port} of {host} is in use; take another: PORT={_another(port)} {command}"
+        elif error.errno == errno.EACCES:
+            reason = f"PORT: {port} is for privileged users only; take one from 1024 to 65535"
+        else:
+            reason = f"HOST: can't listen on {host}: {error.strerror}"
+        raise CommandError(reason) from error
+
+
+def local_address(host: str, port: int) -> tuple[str, int]:
+    """Where this machine reaches a server that listens there: for "every address", the loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - not bound
+
+
+def is_ready(host: str, port: int) -> bool:
+    """Whether the server says that it is ready for requests."""
+    connection = http.client.HTTPConnection(*local_address(host, port), timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    return False
+
+
+def _another(port: int) -> int:
+    return port + 1 if port < 65535 else 8000

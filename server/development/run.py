@@ -1,0 +1,138 @@
+"""`make run`: the whole service on one machine, with its own servers, a course and accounts to study it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import structlog
+
+from server.cli.accounts import demo_token, ensure_demo_accounts
+from server.cli.environment import completed
+from server.cli.importing import has_classes, import_path
+from server.cli.invalidation import tell_readers
+from server.cli.migrations import migrate
+from server.cli.signals import pause, run_interruptibly
+from server.cli.state import Running, StateFolder
+from server.cli.web import check_port, gunicorn_command, is_ready, local_address
+from server.command_error import CommandError
+from server.development.banner import banner
+from server.development.processes import Process, child_process, wait_until_ready
+from server.development.servers import postgres_server, redis_server
+from server.settings import Settings
+from server.telemetry.logs.setup import configure_logging
+
+READY_SECONDS = 60.0
+DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers
+_WATCH_SECONDS = 0.1
+_DEFAULTS = {"MASTERY_ENV": "development"}
+_NOT_YET = {
+    "DATABASE_URL": "postgresql://started-below",
+    "REDIS_URL": "redis://started-below",
+    "SECRET_KEY": "made-below" * 4,
+}
+
+log = structlog.get_logger(__name__)
+
+
+def run_development(environment: Mapping[str, str], root: Path, version: str) -> None:
+    """Start everything and serve until somebody asks to stop, which is an exception; then stop everything.
+
+    Args:
+        environment: the settings; what names no DATABASE_URL or REDIS_URL gets a server of our own.
+        root: the checkout, whose `.state` folder keeps the data.
+        version: of the service, for its log lines.
+
+    Raises:
+        SettingsError: the environment is not usable; nothing was started.
+        CommandError: something did not start, or the web server ended by itself.
+        StopRequested: as asked.
+    """
+    checked = Settings.from_env(completed(environment, _DEFAULTS | _NOT_YET))
+    configure_logging(
+        level=checked.log_level,
+        format=checked.log_format,
+        service="mastery",
+        env=checked.environment,
+        version=version,
+    )
+    state = StateFolder(root / ".state")
+    with state.claimed():
+        check_port(checked.host, checked.port)
+        with _servers(environment, state) as (complete, embedded):
+            settings = Settings.from_env(complete)
+            address = "http://{}:{}".format(*local_address(settings.host, settings.port))
+            state.announce(_running(settings, address))
+            run_interruptibly(
+                functools.partial(_prepare_data, settings, root, is_own_database="postgres" in embedded)
+            )
+            with child_process(
+                gunicorn_command(root), output=None, environment=complete, stop_seconds=DRAIN_SECONDS
+            ) as gunicorn:
+                ready = functools.partial(is_ready, settings.host, settings.port)
+                if not wait_until_ready(gunicorn, ready, seconds=READY_SECONDS):
+                    raise CommandError("the web server did not become ready; its log lines say why")
+                tokens = {role: demo_token(settings, role) for role in ("user", "admin")}
+                sys.stdout.write(banner(address, tokens, colours=sys.stdout.isatty()))
+                sys.stdout.flush()
+                _watch(gunicorn, embedded)
+                raise CommandError(f"the web server ended by itself, with exit code {gunicorn.returncode}")
+
+
+@contextlib.contextmanager
+def _servers(
+    environment: Mapping[str, str], state: StateFolder
+) -> Iterator[tuple[dict[str, str], dict[str, Process]]]:
+    """The complete environment, and the processes by name of those servers that had to be started for it."""
+    found = dict(_DEFAULTS)
+    processes: dict[str, Process] = {}
+    with contextlib.ExitStack() as stack:
+        for name, variable, start, folder in (
+            ("postgres", "DATABASE_URL", postgres_server, state.postgres),
+            ("redis", "REDIS_URL", redis_server, state.redis),
+        ):
+            if not environment.get(variable, "").strip():
+                server = stack.enter_context(start(folder))
+                log.info("development.server_started", server=name, port=server.port, pid=server.pid)
+                found[variable] = server.url
+                processes[name] = server.process
+        if not environment.get("SECRET_KEY", "").strip():
+            found["SECRET_KEY"] = state.secret_key()
+        yield completed(environment, found), processes
+
+
+def _prepare_data(settings: Settings, root: Path, *, is_own_database: bool) -> None:
+    past_pooler = None if is_own_database else settings.migration_database_url
+    migrate(past_pooler or settings.database_url, root / "sql" / "migrations")
+    if not has_classes(
+        settings.database_url
+    ):  # or what an administrator has edited would be as it was before
+        report = import_path(settings.database_url, root / "config" / "sample-course")
+        if not tell_readers(settings, report.stale):
+            log.warning("cache.not_invalidated", stale_at_most_seconds=settings.cache_ttl_seconds)
+    ensure_demo_accounts(settings.database_url, with_password=is_own_database)
+
+
+def _watch(gunicorn: Process, embedded: dict[str, Process]) -> None:
+    """Wait for the web server's end, and say when another server ends: the service goes on without it."""
+    running = dict(embedded)
+    while gunicorn.poll() is None:
+        pause(_WATCH_SECONDS)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                log.error("development.server_ended", server=name, exit_code=process.returncode)
+                del running[name]
+
+
+def _running(settings: Settings, address: str) -> Running:
+    return Running(
+        pid=os.getpid(),
+        address=address,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        secret_key=settings.secret_key,
+    )

@@ -1,0 +1,196 @@
+"""What a student sees of a class: the shared content with the reader's own overlay laid over it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from server.domain.catalog.catalog import Catalog, class_key
+from server.domain.catalog.pages import Page, Pages
+from server.domain.study.overlays import Overlays, cards_key, counts_key
+from server.domain.study.study_order import StudyMode, choose_cards
+from server.domain.values import iso_timestamp, percentage
+from server.errors import InvalidInput
+from server.stores.cache.lookups import CacheKeys
+
+
+class Reading:
+    """The pages of a class for one reader. Content and overlay are asked for together: one round trip to Redis."""
+
+    def __init__(self, catalog: Catalog, overlays: Overlays) -> None:
+        self._catalog = catalog
+        self._overlays = overlays
+        self._pages: Pages[tuple[UUID, UUID]] = Pages(_page_keys)
+        self._generator = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
+
+    def look_up_class(self, user_id: UUID, class_id: UUID) -> ClassPageLookup:
+        """A class as a reader sees it, asked for now and read later."""
+        return ClassPageLookup(self._pages, self._catalog, self._overlays, user_id, class_id)
+
+    async def get_class_progress(self, user_id: UUID, class_id: UUID) -> dict[str, Any]:
+        """How many of a class's cards the reader has seen, by mastery.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content, counts = await self.look_up_class(user_id, class_id).parts()
+        total = sum(deck["cardCount"] for deck in content["decks"])
+        by_status = {
+            status: sum(deck.get(status, 0) for deck in counts.values())
+            for status in ("new", "learning", "mastered")
+        }
+        studied = sum(by_status.values())
+        return {
+            "classId": str(class_id),
+            "totalCards": total,
+            "studiedCards": studied,
+            "newCards": by_status["new"],
+            "learningCards": by_status["learning"],
+            "masteredCards": by_status["mastered"],
+            "progress": percentage(studied, total),
+        }
+
+    async def study(
+        self,
+        user_id: UUID,
+        class_id: UUID,
+        *,
+        mode: StudyMode,
+        deck_ids: Sequence[UUID] | None,
+        limit: int | None,
+    ) -> dict[str, Any]:
+        """The cards to study now, each with the reader's progress; `totalCards` is how many there are to choose from.
+
+        Raises:
+            NotFound: the class is unknown or not published.
+            InvalidInput: one of the decks is not a published deck of the class.
+        """
+        keys = CacheKeys(class_key(class_id), cards_key(user_id, class_id))
+        class_reply, cards_reply = self._catalog.cache.lookups(keys).each()
+        class_lookup = self._catalog.read_class(class_reply, class_id)
+        cards_lookup = self._overlays.read_cards(cards_reply, user_id, class_id)
+        content = await class_lookup.value()
+        known = {deck["id"]: deck for deck in content["decks"]}
+        wanted = (
+            list(known) if deck_ids is None else list(dict.fromkeys(str(deck_id) for deck_id in deck_ids))
+        )
+        foreign = [deck_id for deck_id in wanted if deck_id not in known]
+        if foreign:
+            raise InvalidInput(errors={"decks": f"not decks of this class: {', '.join(foreign)}"})
+        progress = await cards_lookup.value(content["fingerprint"])
+        in_order = [UUID(deck_id) for deck_id in known if deck_id in set(wanted)]
+        cards = [
+            {**card, "deckId": deck["deck"]["id"], "deckName": deck["deck"]["name"]}
+            for deck in await self._catalog.get_decks(in_order)
+            for card in deck["flashcards"]
+        ]
+        chosen = choose_cards(
+            cards,
+            progress,
+            mode=mode,
+            now=iso_timestamp(datetime.now(UTC)),
+            limit=limit,
+            generator=self._generator,
+        )
+        return {
+            "mode": mode,
+            "class": {"id": content["id"], "name": content["name"]},
+            "totalCards": len(cards),
+            "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
+        }
+
+
+class ClassPageLookup:
+    """A class and the reader's counts, on their way from the cache in one command."""
+
+    __slots__ = ("_catalog", "_class_id", "_lookups", "_overlays", "_place", "_user_id")
+
+    def __init__(
+        self,
+        pages: Pages[tuple[UUID, UUID]],
+        catalog: Catalog,
+        overlays: Overlays,
+        user_id: UUID,
+        class_id: UUID,
+    ) -> None:
+        self._catalog = catalog
+        self._overlays = overlays
+        self._user_id = user_id
+        self._class_id = class_id
+        self._place = pages.place((user_id, class_id))
+        self._lookups = catalog.cache.lookups(self._place.keys)
+
+    async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The class as everybody sees it, and the reader's counts.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content_lookup, counts_lookup = self._lookups.each()
+        content = await self._catalog.read_class(content_lookup, self._class_id).value()
+        counts = self._overlays.read_counts(counts_lookup, self._user_id, self._class_id)
+        return content, await counts.value(content["fingerprint"])
+
+    def page_at_hand(self) -> Page | None:
+        """The page that was made last, if the cache has just said that its parts are still the same."""
+        page = self._place.page
+        if page is None or page.seen is None or not self._lookups.are_still(page.seen):
+            return None
+        return page
+
+    async def page(self) -> Page:
+        """The class with its decks and how far the reader is in each.
+
+        Raises:
+            NotFound: it is unknown or not published.
+        """
+        content, counts = await self.parts()
+        page = self._place.page
+        if page is None or not page.is_made_of(content, counts):
+            page = self._place.page = Page(
+                _lay_over(content, counts), self._lookups.seen(), (content, counts)
+            )
+        return page
+
+
+def _page_keys(reader: tuple[UUID, UUID]) -> CacheKeys:
+    user_id, class_id = reader
+    return CacheKeys(class_key(class_id), counts_key(user_id, class_id))
+
+
+def _lay_over(content: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    decks = []
+    for deck in content["decks"]:
+        studied = sum(counts.get(deck["id"], {}).values())
+        decks.append(
+            {
+                "id": deck["id"],
+                "name": deck["name"],
+                "description": deck["description"],
+                "cardCount": deck["cardCount"],
+                "studiedCount": studied,
+                "progress": percentage(studied, deck["cardCount"]),
+                "order": deck["order"],
+            }
+        )
+    shared = ("id", "name", "description", "icon", "color")
+    return {**{key: content[key] for key in shared}, "decks": decks}
+
+
+def _with_progress(card: dict[str, Any], seen: dict[str, Any] | None) -> dict[str, Any]:
+    progress = None
+    if seen is not None:
+        progress = {key: seen[key] for key in ("confidenceLevel", "masteryStatus", "nextReviewDate")}
+    return {
+        "id": card["id"],
+        "deckId": card["deckId"],
+        "deckName": card["deckName"],
+        "question": card["question"],
+        "answer": card["answer"],
+        "explanation": card["explanation"],
+        "order": card["order"],
+        "progress": progress,
+    }

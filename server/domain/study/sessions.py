@@ -1,0 +1,110 @@
+"""Study sessions: started over decks, counted by the server from the ratings when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from server.domain.study.activity import lock_activity
+from server.domain.values import iso_timestamp, optional_timestamp
+from server.domain.vanished import vanished_as_not_found
+from server.domain.writing import Unit
+from server.errors import InvalidInput, NotFound
+from server.stores.postgres.database import Database
+
+Position = tuple[datetime | str, UUID | str]
+# The position before the first row of a list that runs from new to old.
+NEWEST: Position = ("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+
+async def start_session(unit: Unit, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:
+    """Start a session.
+
+    Raises:
+        InvalidInput: a deck does not exist or is not published.
+    """
+    wanted = list(dict.fromkeys(deck_ids))
+    rows = await unit.transaction.fetch_all("find_published_decks", deck_ids=wanted)
+    found = {row["id"] for row in rows}
+    errors = {
+        f"deckIds.{index}": "There is no such published deck."
+        for index, deck_id in enumerate(deck_ids)
+        if deck_id not in found
+    }
+    if errors:
+        raise InvalidInput(errors=errors)
+    with vanished_as_not_found():
+        row = await unit.transaction.fetch_one("create_session", user_id=user_id, deck_ids=wanted)
+    if row is None:
+        raise RuntimeError("create_session gave no row")
+    return {"sessionId": str(row["id"]), "startedAt": iso_timestamp(row["started_at"])}
+
+
+async def end_session(unit: Unit, user_id: UUID, session_id: UUID) -> dict[str, Any]:
+    """End a session; ending it again answers the same and counts nothing.
+
+    Raises:
+        NotFound: it is unknown or somebody else's.
+        AccountGone: the user no longer exists.
+    """
+    transaction = unit.transaction
+    await lock_activity(transaction, user_id)  # ratings under way come before, and are counted
+    row = await transaction.fetch_one("end_session", session_id=session_id, user_id=user_id)
+    if row is not None:
+        await transaction.execute("add_study_time", user_id=user_id, duration_seconds=row["duration_seconds"])
+    else:
+        row = await transaction.fetch_one("get_ended_session", session_id=session_id, user_id=user_id)
+    if row is None:
+        raise NotFound("There is no such session.")
+    return _figures(row)
+
+
+class Sessions:
+    """Lists sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_sessions(self, user_id: UUID, *, before: Position, page_size: int) -> list[dict[str, Any]]:
+        """Rows of a user's sessions, newest first, after a position."""
+        return await self._database.fetch_all(
+            "list_sessions",
+            user_id=user_id,
+            before_started=before[0],
+            before_id=before[1],
+            page_size=page_size,
+        )
+
+    async def list_deck_sessions(
+        self, user_id: UUID, deck_id: UUID, *, before: Position, page_size: int
+    ) -> list[dict[str, Any]]:
+        """The same, of those that were started for one deck (among others)."""
+        return await self._database.fetch_all(
+            "list_deck_sessions",
+            user_id=user_id,
+            deck_id=deck_id,
+            before_started=before[0],
+            before_id=before[1],
+            page_size=page_size,
+        )
+
+
+def describe_session(row: dict[str, Any]) -> dict[str, Any]:
+    """A listed session in the form of the API; a running one has no figures yet."""
+    return {
+        **_figures(row),
+        "startedAt": iso_timestamp(row["started_at"]),
+        "endedAt": optional_timestamp(row["ended_at"]),
+    }
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    average = row["average_confidence"]
+    return {
+        "id": str(row["id"]),
+        "cardsStudied": row["cards_studied"],
+        "studyDuration": row["duration_seconds"],
+        "averageConfidence": None if average is None else float(average),
+    }

@@ -1,0 +1,221 @@
+"""The rate limits file: read, checked as a whole, with the line of everything that is wrong in it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from server.ratelimit.config_check import Check
+from server.ratelimit.config_lines import KeyPath, key_lines
+from server.ratelimit.limits import (
+    CHARGINGS,
+    NAMED_KINDS,
+    SUBJECT_KINDS,
+    Group,
+    Preset,
+    RateLimits,
+    SubjectKind,
+)
+from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_LIMIT, MAX_WINDOW_MS, Policy
+from server.ratelimit.prepared import MAX_CHARGES
+
+__all__ = ["RateLimits", "RateLimitsError", "decode_rate_limits", "load_rate_limits", "parse_rate_limits"]
+
+_UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
+_WINDOW_FORM: Final = 'a number and a unit, from "1ms" to "366d", as in "500ms", "10s", "15m", "1h" or "1d"'
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_NAME_FORM: Final = "1 to 32 lower-case letters, digits and hyphens, a letter first"
+_SYNTAX_ERROR: Final = re.compile(
+    r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL
+)
+
+_SECTIONS: Final = ("policies", "groups", "plans")
+_POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
+_GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge")
+
+
+class RateLimitsError(Exception):
+    """A rate limits file is not valid.
+
+    Args:
+        problems: one sentence each, `file:line: key: what is wrong; what is accepted`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems: Final = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> RateLimits:
+    """Read a rate limits file.
+
+    Args:
+        path: the TOML file; config/ratelimits.toml explains its contents.
+        required_groups: the groups that the routes name; each must be there. As a mapping, with the kinds of subjects
+            that a body of the group's requests names.
+
+    Raises:
+        RateLimitsError: the file can't be read or is not valid; its text lists every problem.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise RateLimitsError([f"{path}: it can't be read: {error.strerror}"]) from error
+    return decode_rate_limits(contents, file=str(path), required_groups=required_groups)
+
+
+def decode_rate_limits(contents: bytes, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
+    """The same from a file's contents; `file` is what the problems call it."""
+    try:
+        text = contents.decode()
+    except UnicodeDecodeError as error:
+        raise RateLimitsError([f"{file}: it is not UTF-8: {error.reason}"]) from error
+    return parse_rate_limits(text, file=file, required_groups=required_groups)
+
+
+def parse_rate_limits(text: str, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
+    """The same from a text; `file` is what the problems call it."""
+    try:
+        # The parser's view of lines: TOML ends them with LF or CRLF.
+        document = tomllib.loads(text)
+        lines = key_lines(text.replace("\r\n", "\n"))
+    except tomllib.TOMLDecodeError as error:
+        raise RateLimitsError([_syntax_problem(str(error), file, text)]) from error
+    check = Check(file, lines)
+    limits = _rate_limits(check, document, required_groups)
+    if limits is None:
+        raise RateLimitsError(check.in_order())
+    return limits
+
+
+def _syntax_problem(error: str, file: str, text: str) -> str:
+    found = _SYNTAX_ERROR.fullmatch(error)
+    if found is None:
+        return f"{file}: it is not TOML: {error}"
+    line = found["line"] or str(text.count("\n") + 1)
+    return f"{file}:{line}: it is not TOML: {found['what']}"
+
+
+def _rate_limits(
+    check: Check, document: Mapping[str, Any], required_groups: Iterable[str]
+) -> RateLimits | None:
+    check.keys((), document, _SECTIONS)
+    policies = check.tables(document, "policies", name_form=_NAME, accepted=_NAME_FORM)
+    presets = {name: _preset(check, name, table) for name, table in policies.items()}
+    groups = {
+        name: _group(check, name, table, presets)
+        for name, table in check.tables(document, "groups", name_form=_NAME, accepted=_NAME_FORM).items()
+    }
+    for name in required_groups:
+        if name not in groups:
+            check.problem(("groups", name), f"the routes need this group; {check.choice(name, groups)}")
+        elif isinstance(required_groups, Mapping):
+            _check_names(check, name, groups[name], presets, required_groups[name])
+    plans = {
+        name: _plan(check, name, table, presets)
+        for name, table in check.tables(document, "plans", name_form=_NAME, accepted=_NAME_FORM).items()
+    }
+    return None if check.problems else RateLimits(presets, groups, plans)
+
+
+def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
+    path = ("policies", name)
+    check.keys(path, table, _POLICY_KEYS)
+    policy = Policy(
+        # Whatever is wrong is noted, and stands as something valid, so that one mistake is one problem.
+        name=name if _NAME.fullmatch(name) else "invalid",
+        limit=_limit(check, (*path, "limit"), table.get("limit")),
+        window_ms=_window_ms(check, (*path, "window"), table.get("window")),
+        algorithm=check.word((*path, "algorithm"), table.get("algorithm"), ALGORITHMS, "sliding_window"),
+        on_failure=check.word((*path, "on_failure"), table.get("on_failure"), FAILURE_MODES, "open"),
+        shadow=check.flag((*path, "shadow"), table.get("shadow")),
+    )
+    return Preset(
+        policy,
+        subject=check.word((*path, "subject"), table.get("subject"), SUBJECT_KINDS, "client"),
+        share=check.flag((*path, "share"), table.get("share")),
+    )
+
+
+def _limit(check: Check, path: KeyPath, value: object) -> int:
+    # True is an int, too.
+    if type(value) is int and 1 <= value <= MAX_LIMIT:
+        return value
+    check.refuse(path, value, f"a whole number from 1 to {MAX_LIMIT}")
+    return 1
+
+
+def _window_ms(check: Check, path: KeyPath, value: object) -> int:
+    found = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    window_ms = int(found[1]) * _UNITS_MS[found[2]] if found else 0
+    if 1 <= window_ms <= MAX_WINDOW_MS:
+        return window_ms
+    check.refuse(path, value, _WINDOW_FORM)
+    return 1
+
+
+def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[str, Preset]) -> Group:
+    path = ("groups", name)
+    check.keys(path, table, _GROUP_KEYS)
+    if "policies" not in table:
+        check.problem(path, "it has no policies; write policies = [] if it is to have no limit")
+    policies = _policy_names(check, (*path, "policies"), table.get("policies", []), presets)
+    signed_in = _policy_names(check, (*path, "signed_in"), table.get("signed_in", []), presets)
+    anonymous = _policy_names(check, (*path, "anonymous"), table.get("anonymous", []), presets)
+    for key, names in (("signed_in", signed_in), ("anonymous", anonymous)):
+        for policy in names:
+            if policy in policies:
+                check.problem((*path, key), f'"{policy}" is in policies already, which count for everybody')
+    most = len(policies) + max(len(signed_in), len(anonymous))
+    if most > MAX_CHARGES:
+        check.problem(path, f"its requests have {most} policies; {MAX_CHARGES} at most")
+    for policy in anonymous:
+        if policy in presets and presets[policy].subject == "user":
+            check.problem((*path, "anonymous"), f'"{policy}" counts users, and these requests have none')
+    charge = check.word((*path, "charge"), table.get("charge"), CHARGINGS, "all")
+    return Group(policies, signed_in, anonymous, charge)
+
+
+def _check_names(
+    check: Check, name: str, group: Group, presets: Mapping[str, Preset], named: Collection[SubjectKind]
+) -> None:
+    """Note the policies that would count nobody, as the group's requests do not name whom they count."""
+    for key, policies in (
+        ("policies", group.policies), ("signed_in", group.signed_in), ("anonymous", group.anonymous)
+    ):  # fmt: skip
+        for policy in policies:
+            kind = presets[policy].subject if policy in presets else "client"
+            if kind in NAMED_KINDS and kind not in named:
+                check.problem(
+                    ("groups", name, key), f'"{policy}" counts by {kind}, and these requests name none'
+                )
+
+
+def _policy_names(
+    check: Check, path: KeyPath, value: object, presets: Mapping[str, Preset]
+) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        check.refuse(path, value, 'a list of policy names, as in ["standard"]')
+        return ()
+    for name in dict.fromkeys(value):
+        if name not in presets:
+            check.problem(path, f'there is no policy "{name}"; {check.choice(name, presets)}')
+        elif value.count(name) > 1:
+            check.problem(path, f'"{name}" is there {value.count(name)} times')
+    return tuple(value)
+
+
+def _plan(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[str, Preset]) -> dict[str, int]:
+    limits = {}
+    for policy, value in table.items():
+        path = ("plans", name, policy)
+        if policy not in presets:
+            check.problem(path, f"there is no such policy; {check.choice(policy, presets)}")
+        elif presets[policy].subject not in {"client", "user"}:
+            check.problem(path, f"this policy counts by {presets[policy].subject}, and a plan is a user's")
+        limits[policy] = _limit(check, path, value)
+    return limits

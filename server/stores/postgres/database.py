@@ -1,0 +1,413 @@
+"""The one way to PostgreSQL: named queries in, rows as dicts out, each one timed, traced and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, TypeVar
+
+import aiopg
+import structlog
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+
+from server.stores.postgres.connector import Connector
+from server.stores.postgres.errors import (
+    ConstraintViolated,
+    DatabaseFull,
+    DatabaseReadOnly,
+    DatabaseUnavailable,
+    QueryFailed,
+    SchemaOutdated,
+    ValueRefused,
+    unavailable,
+)
+from server.stores.postgres.pool import ConnectionPool
+from server.stores.postgres.queries import QUERIES_FOLDER, load_queries
+from server.stores.postgres.query_runner import OnQuery, QueryRunner
+from server.telemetry.timings import measure
+
+__all__ = [
+    "ConstraintViolated",
+    "Database",
+    "DatabaseFull",
+    "DatabaseReadOnly",
+    "DatabaseUnavailable",
+    "QueryFailed",
+    "SchemaOutdated",
+    "Transaction",
+    "ValueRefused",
+]
+
+log = structlog.get_logger(__name__)
+
+# The server's limit ends what a vanished client left behind: it comes after our own.
+_SERVER_GRACE_MS = 1000
+
+Row = dict[str, Any]
+Result = TypeVar("Result")
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+# While the database takes no writes, its connections are replaced at most so often.
+_RENEWAL_SECONDS = 1.0
+
+
+class Transaction:
+    """Several queries that happen together or not at all; from `Database.transaction`."""
+
+    def __init__(self, runner: QueryRunner, connection: aiopg.Connection) -> None:
+        self._runner = runner
+        self._connection: aiopg.Connection | None = connection
+        self._ends_at: float | None = None
+
+    async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
+        """As `Database.fetch_all`."""
+        return await self.run(query, parameters, _rows)
+
+    async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
+        """As `Database.fetch_one`."""
+        return await self.run(query, parameters, _first_row)
+
+    async def execute(self, query: str, /, **parameters: Any) -> int:
+        """As `Database.execute`."""
+        return await self.run(query, parameters, _row_count)
+
+    async def extend_deadline(self, timeout_ms: float) -> None:
+        """Give what follows so long in all, instead of a limit to each query: for work that is known to be long."""
+        self._ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
+        await self.execute("extend_deadline", timeout_ms=int(timeout_ms) + _SERVER_GRACE_MS)
+
+    def end(self) -> None:
+        """Its connection now belongs to others: it runs nothing any more."""
+        self._connection = None
+
+    async def run(
+        self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
+    ) -> Result:
+        """Run a query, and read from its cursor what is wanted of it."""
+        if self._connection is None:
+            raise RuntimeError("this transaction has ended")
+        query = self._runner.queries[name]
+        with measure("db"):
+            return read(
+                await self._runner.run(
+                    self._connection, query, parameters, final=False, timeout_seconds=self._seconds_left()
+                )
+            )
+
+    def _seconds_left(self) -> float | None:
+        if self._ends_at is None:
+            return None
+        return max(0.001, self._ends_at - asyncio.get_running_loop().time())
+
+
+class Database:
+    """The database: queries by the name of their file in sql/queries/, over a pool of connections.
+
+    No error of the driver leaves it: see the module's `__all__`.
+    It starts without its server, and finds it again by itself.
+
+    Attributes:
+        blocked_by: why nothing but `ping` and `check` may run now, in a word (see `schema`); None if
+            everything may.
+        on_schema_error: called when a query found a table or a column missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        acquire_timeout_ms: float = 1000,
+        query_timeout_ms: float = 5000,
+        idle_seconds: float = 60,
+        slow_query_ms: float = 50,
+        on_query: OnQuery | None = None,
+        queries_folder: Path = QUERIES_FOLDER,
+    ) -> None:
+        """Args: url: `postgresql://` or `postgres://`; pool_size: connections at most.
+
+        acquire_timeout_ms: how long a query waits for a connection, opening one included.
+        idle_seconds: connections that nobody needed for so long are closed, but for the last one.
+        query_timeout_ms: how long a statement may take; the server's own limit lies a second above.
+        slow_query_ms: from here on a query is warned of, by its name, never with its parameters.
+        on_query: called with a query's name and its seconds, well or failed.
+
+        Raises:
+            ValueError: the URL is none that PostgreSQL understands.
+        """
+        self._connector = Connector(
+            url, connect_timeout_ms=acquire_timeout_ms, query_timeout_ms=query_timeout_ms
+        )
+        self._pool = ConnectionPool(
+            self._connector.connect,
+            size=pool_size,
+            acquire_timeout_ms=acquire_timeout_ms,
+            idle_seconds=idle_seconds,
+        )
+        self._runner = QueryRunner(
+            load_queries(queries_folder),
+            query_timeout_ms=query_timeout_ms,
+            slow_query_ms=slow_query_ms,
+            on_query=on_query,
+        )
+        self.blocked_by: str | None = None
+        self.on_schema_error: Callable[[], None] = lambda: None
+        self._is_full = False
+        self._renewed_at = -_RENEWAL_SECONDS
+
+    @property
+    def pool_size(self) -> int:
+        """How many connections are open."""
+        return self._pool.open
+
+    @property
+    def pool_limit(self) -> int:
+        """How many there may be."""
+        return self._pool.size
+
+    @property
+    def pool_in_use(self) -> int:
+        """How many of them run something."""
+        return self._pool.in_use
+
+    @property
+    def waiters(self) -> int:
+        """How many tasks wait for a connection."""
+        return self._pool.waiters
+
+    async def start(self) -> None:
+        """Open the first connection. A database that is down is logged, and found again by itself."""
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.ping()
+
+    async def applied_migrations(self) -> frozenset[str]:
+        """The names of the migrations that were applied here, whatever else holds.
+
+        Raises:
+            DatabaseUnavailable: there is no answer.
+        """
+        row = await self._run("has_migrations", {}, _first_row, blockable=False)
+        if row is None or not row["has_migrations"]:
+            return frozenset()
+        rows = await self._run("list_migrations", {}, _rows, blockable=False)
+        return frozenset(row["name"] for row in rows)
+
+    async def warn_of_limits(self, workers: int) -> None:
+        """Log it if all workers' pools together may want more connections than the server gives.
+
+        Behind a pooler nothing is said: its limit is not the server's, and nothing tells what it is.
+        """
+        with contextlib.suppress(DatabaseUnavailable, QueryFailed):
+            row = await self._run("get_connection_limit", {}, _first_row, blockable=False)
+            limit = None if row is None else row["connections"]
+            if limit is not None and workers * self._pool.size > limit and not self._connector.preamble:
+                log.warning(
+                    "database.pool_exceeds_limit",
+                    workers=workers,
+                    pool_size=self._pool.size,
+                    limit=limit,
+                    detail=f"{workers} workers x DATABASE_POOL_SIZE={self._pool.size} may want more than the "
+                    f"{limit} connections there are; DATABASE_POOL_SIZE={max(1, limit // workers)} fits",
+                )
+
+    async def close(self, grace_seconds: float = 5.0) -> None:
+        """Wait for running queries, for so long, then close all connections."""
+        await self._pool.close(grace_seconds)
+
+    async def ping(self) -> None:
+        """Ask the server for an answer, whatever else holds.
+
+        Raises:
+            DatabaseUnavailable: there is none.
+        """
+        await self._run("ping", {}, _rows, blockable=False)
+
+    async def check(self) -> None:
+        """Whether the server can do everything that the service needs; health checks call this.
+
+        Raises:
+            DatabaseUnavailable: it does not answer, or nothing may run, see `blocked_by`.
+            DatabaseReadOnly: it answers, but takes no writes.
+            DatabaseFull: the same, as its disk is full.
+        """
+        row = await self._run("ping", {}, _first_row, blockable=False)
+        if self.blocked_by is not None:
+            raise unavailable(self.blocked_by)
+        if row is not None and row.get("is_read_only"):
+            self._renew_connections()
+            raise DatabaseReadOnly("read_only")
+        if self._is_full:
+            await self._probe_room()
+
+    async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
+        """The rows of a query, each a dict by column name.
+
+        Args:
+            query: the name of its file in sql/queries/, without folder and `.sql`.
+            parameters: exactly those that it names; a dict becomes jsonb, a list an array.
+
+        Raises:
+            KeyError: there is no such query.
+            DatabaseUnavailable: no connection, no answer in time, or the connection was lost.
+            ConstraintViolated: a write that the schema forbids.
+            ValueRefused: a value that its column can't hold.
+        """
+        return await self._run(query, parameters, _rows)
+
+    async def fetch_one(self, query: str, /, **parameters: Any) -> Row | None:
+        """The first row of a query, or None without any. Arguments and errors as `fetch_all`."""
+        return await self._run(query, parameters, _first_row)
+
+    async def execute(self, query: str, /, **parameters: Any) -> int:
+        """Run a query for its effect: the number of rows it touched. Arguments and errors as `fetch_all`."""
+        return await self._run(query, parameters, _row_count)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, isolation: Isolation | None = None) -> AsyncIterator[Transaction]:
+        """A transaction for the length of the block: committed at its end, rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailable: also with `outcome_unknown`, when the answer to COMMIT was lost.
+            QueryFailed: the block went on after a query that had failed, and there is nothing to commit.
+        """
+        begin = "BEGIN" if isolation is None else f"BEGIN ISOLATION LEVEL {isolation.upper()}"
+        if self._connector.preamble:
+            begin = f"{begin}; {self._connector.preamble}"
+        async with self._connection() as connection:
+            await self._control(connection, begin, final=False)
+            transaction = Transaction(self._runner, connection)
+            try:
+                yield transaction
+            except Exception:
+                transaction.end()
+                await self._roll_back(connection)
+                raise
+            except BaseException:
+                transaction.end()
+                connection.close()  # cancelled: no more waiting; the server rolls back when we hang up
+                raise
+            transaction.end()
+            await self._commit(connection)
+
+    async def run_transaction(
+        self, work: Callable[[Transaction], Awaitable[Result]], *, isolation: Isolation | None = None
+    ) -> Result:
+        """Run `work` in a transaction, and once more as a whole if that can't happen twice.
+
+        That is after a lost connection, a serialization failure or a deadlock; never after a COMMIT whose
+        answer was lost.
+
+        Args:
+            work: may run twice, so it must do nothing that a rollback does not undo.
+            isolation: the level; the server's default is read committed.
+        """
+        try:
+            async with self.transaction(isolation=isolation) as transaction:
+                return await work(transaction)
+        except DatabaseUnavailable as error:
+            if not error.retryable:
+                raise
+            log.info("database.transaction_retried", error=error.reason)
+        async with self.transaction(isolation=isolation) as transaction:
+            return await work(transaction)
+
+    async def _run(
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        read: Callable[[aiopg.Cursor], Result],
+        *,
+        blockable: bool = True,
+    ) -> Result:
+        """Run one query; its rows are read before the connection goes back, where a shutdown may close it."""
+        query = self._runner.queries[name]
+        if query.private:
+            async with self.transaction() as transaction:
+                return await transaction.run(name, parameters, read)
+        with measure("db"):
+            async with self._connection(blockable=blockable) as connection:
+                return read(
+                    await self._runner.run(
+                        connection, query, parameters, final=True, preamble=self._connector.preamble
+                    )
+                )
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, *, blockable: bool = True) -> AsyncIterator[aiopg.Connection]:
+        if blockable and self.blocked_by is not None:
+            raise unavailable(self.blocked_by)
+        connection = await self._pool.acquire()
+        try:
+            yield connection
+        except DatabaseUnavailable as error:
+            self._learn_from(error)
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _learn_from(self, error: DatabaseUnavailable) -> None:
+        if isinstance(error, SchemaOutdated):
+            self.on_schema_error()
+        elif isinstance(error, DatabaseFull):
+            self._is_full = True
+        elif isinstance(error, DatabaseReadOnly):
+            self._renew_connections()
+
+    def _renew_connections(self) -> None:
+        """Use new connections: a session keeps default_transaction_read_only as it was when the session began."""
+        now = monotonic()
+        if now - self._renewed_at >= _RENEWAL_SECONDS:
+            self._renewed_at = now
+            self._pool.renew()
+
+    async def _probe_room(self) -> None:
+        """After a write that found the disk full: whether the server still has no room.
+
+        Raises:
+            DatabaseFull: it has none.
+        """
+        with contextlib.suppress(DatabaseReadOnly):  # a role may be forbidden to make temporary tables
+            async with self.transaction() as transaction:
+                await transaction.execute("probe_room")
+        self._is_full = False
+
+    async def _control(self, connection: aiopg.Connection, statement: str, *, final: bool) -> None:
+        name = statement.partition(" ")[0].rstrip(";").lower()
+        with measure("db"):
+            await self._runner.run_sql(connection, name, statement, {}, final=final)
+
+    async def _commit(self, connection: aiopg.Connection) -> None:
+        if connection.raw.get_transaction_status() != TRANSACTION_STATUS_INTRANS and not connection.closed:
+            # The server would answer COMMIT with ROLLBACK, and nobody would notice.
+            await self._roll_back(connection)
+            raise QueryFailed("commit", "25P02", "a query of the transaction had failed")
+        await self._control(connection, "COMMIT", final=True)
+
+    async def _roll_back(self, connection: aiopg.Connection) -> None:
+        if connection.closed:
+            return
+        try:
+            await self._control(connection, "ROLLBACK", final=False)
+        except DatabaseUnavailable:
+            connection.close()
+
+
+def _rows(cursor: aiopg.Cursor) -> list[Row]:
+    raw = cursor.raw
+    if raw.description is None:
+        return []
+    names = [column.name for column in raw.description]
+    return [dict(zip(names, row, strict=True)) for row in raw.fetchall()]
+
+
+def _first_row(cursor: aiopg.Cursor) -> Row | None:
+    rows = _rows(cursor)
+    return rows[0] if rows else None
+
+
+def _row_count(cursor: aiopg.Cursor) -> int:
+    count: int = cursor.raw.rowcount
+    return count

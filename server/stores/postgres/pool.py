@@ -1,0 +1,248 @@
+"""A bounded pool of connections to PostgreSQL that grows when it must, learns its ceiling, and shrinks when idle.
+
+The pool is ours. aiopg's own loses wake-ups (a connection that comes back closed wakes no waiter), opens
+connections while it holds the lock that every release needs, starts a task for each release, takes a failed
+growth for a missing database, and never closes what nobody uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+
+import aiopg
+import structlog
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from server.stores.postgres.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+# How long the pool makes do with what it has after the server refused one more connection.
+GROWTH_RETRY_SECONDS = 5.0
+_KEPT_WHEN_IDLE = 1
+
+
+class ConnectionPool:
+    """At most `size` connections at a time; the most recently used one is given out first.
+
+    A caller waits for whichever comes first: a connection that is given back, or a new one. New ones are opened by
+    tasks of the pool's own, so a server that refuses them, or does not answer, fails nobody while others exist.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[aiopg.Connection]],
+        *,
+        size: int,
+        acquire_timeout_ms: float,
+        idle_seconds: float = 60.0,
+        growth_retry_seconds: float = GROWTH_RETRY_SECONDS,
+    ) -> None:
+        """Args: connect: opens one; size: at most so many; acquire_timeout_ms: to wait, and to connect.
+
+        idle_seconds: connections that nobody needed for so long are closed, but for the last one.
+        growth_retry_seconds: the pause after a refused growth.
+        """
+        self.size = size
+        self._connect = connect
+        self._acquire_timeout_seconds = acquire_timeout_ms / 1000
+        self._idle_seconds = idle_seconds
+        self._growth_retry_seconds = growth_retry_seconds
+        # Invariant: while somebody waits, nothing is free.
+        self._free: deque[aiopg.Connection] = deque()
+        self._used: set[aiopg.Connection] = set()
+        self._stale: set[aiopg.Connection] = set()  # those of `_used` that are closed when they come back
+        self._waiters: OrderedDict[asyncio.Future[aiopg.Connection], None] = OrderedDict()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._retry_at: float | None = None  # when growth may be tried again; None: there is no known ceiling
+        self._ceiling_logged = False
+        self._fewest_free = 0  # since the idle timer was set: so many were not needed
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._reachable = True
+        self._closing = False
+        self._all_back = asyncio.Event()
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._used) + sum(not connection.closed for connection in self._free)
+
+    @property
+    def in_use(self) -> int:
+        """How many of them run something."""
+        return len(self._used)
+
+    @property
+    def waiters(self) -> int:
+        """How many callers wait for one."""
+        return len(self._waiters)
+
+    async def acquire(self) -> aiopg.Connection:
+        """A connection that is open as far as anyone knows; give it back with `release`.
+
+        Raises:
+            DatabaseUnavailable: `pool_exhausted`, `closed`, or why not even one connection could be opened.
+        """
+        if self._closing:
+            raise DatabaseUnavailable("closed")
+        while self._free:
+            connection = self._free.pop()
+            if not connection.closed:
+                self._fewest_free = min(self._fewest_free, len(self._free))
+                self._used.add(connection)
+                return connection
+        return await self._wait()
+
+    def release(self, connection: aiopg.Connection) -> None:
+        """Take a connection back. One in a transaction, with a running query or closed is not used again."""
+        self._used.discard(connection)
+        if self._stale and connection in self._stale:
+            self._stale.discard(connection)
+            connection.close()
+        # The status is ACTIVE while a query runs and INTRANS or INERROR in a transaction.
+        if connection.closed or connection.raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+            connection.close()
+            self._grow()
+        elif self._closing:
+            connection.close()
+        else:
+            self._offer(connection)
+        if self._closing and not self._used:
+            self._all_back.set()
+
+    def renew(self) -> None:
+        """Use none of the present connections again: what is free is closed now, the others when they come back."""
+        self._stale |= self._used
+        for connection in self._free:
+            connection.close()
+        self._free.clear()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let nobody in any more, give those inside some time, then close what they still hold."""
+        self._closing = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        self._fail_waiters(DatabaseUnavailable("closed"))
+        self.renew()
+        if self._used:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds):
+                    await self._all_back.wait()
+        if self._used:
+            log.warning("database.connections_terminated", connections=len(self._used))
+        for connection in list(self._used):
+            connection.close()
+
+    async def _wait(self) -> aiopg.Connection:
+        waiter: asyncio.Future[aiopg.Connection] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        self._fewest_free = 0
+        self._grow()
+        try:
+            async with asyncio.timeout(self._acquire_timeout_seconds):
+                return await waiter
+        except BaseException as error:
+            self._waiters.pop(waiter, None)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(waiter.result())  # it came together with the end of the waiting
+            if isinstance(error, TimeoutError):
+                raise DatabaseUnavailable("pool_exhausted" if self._used else "timeout") from None
+            raise
+
+    def _offer(self, connection: aiopg.Connection) -> None:
+        """Give an idle connection to the first of those that wait, or keep it."""
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():
+                self._used.add(connection)
+                waiter.set_result(connection)
+                return
+        self._free.append(connection)
+
+    def _grow(self) -> None:
+        """Open a connection for each of those that wait, as far as there may be more."""
+        while len(self._opening) < len(self._waiters) and self._may_grow():
+            task = asyncio.get_running_loop().create_task(self._open_one(), name="database-connect")
+            self._opening.add(task)
+
+    def _may_grow(self) -> bool:
+        existing = len(self._used) + len(self._opening)
+        if existing == 0 or self._retry_at is None:
+            return existing < self.size and not self._closing
+        # One attempt at a time, after the pause: the server has refused more than there are.
+        is_time = asyncio.get_running_loop().time() >= self._retry_at
+        return existing < self.size and is_time and not self._opening and not self._closing
+
+    async def _open_one(self) -> None:
+        error: DatabaseUnavailable | None = None
+        try:
+            async with asyncio.timeout(self._acquire_timeout_seconds):
+                connection = await self._connect()
+        except TimeoutError:
+            error = DatabaseUnavailable("timeout", driver_message="no answer in time")
+        except DatabaseUnavailable as failure:
+            error = failure
+        except Exception as failure:
+            log.exception("database.connect_failed")
+            error = DatabaseUnavailable("closed", driver_message=type(failure).__name__)
+        finally:
+            self._opening.remove(asyncio.current_task())  # type: ignore[arg-type]  # a task is running: this one
+        if error is not None:
+            self._growth_failed(error)
+            return
+        self._note_reachable(None)
+        self._retry_at = None
+        self._offer(connection)
+        if self.open == self.size:
+            self._ceiling_logged = False
+        self._watch_idle()
+        self._grow()
+
+    def _growth_failed(self, error: DatabaseUnavailable) -> None:
+        if not (self._used or self._free or self._opening):
+            self._note_reachable(error)
+            self._fail_waiters(error)
+            return
+        if not self._ceiling_logged:
+            self._ceiling_logged = True
+            log.warning(
+                "database.growth_refused",
+                open=self.open,
+                pool_size=self.size,
+                error=error.reason,
+                detail=error.driver_message,
+            )
+        self._retry_at = asyncio.get_running_loop().time() + self._growth_retry_seconds
+
+    def _fail_waiters(self, error: DatabaseUnavailable) -> None:
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():  # each its own: an exception that is raised twice grows a traceback of both
+                waiter.set_exception(DatabaseUnavailable(error.reason))
+
+    def _watch_idle(self) -> None:
+        if self._idle_timer is None and self.open > _KEPT_WHEN_IDLE:
+            self._fewest_free = len(self._free)
+            self._idle_timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close as many as were free during all of the time since the timer was set, the longest unused first."""
+        self._idle_timer = None
+        surplus = min(self._fewest_free, self.open - _KEPT_WHEN_IDLE)
+        for _ in range(min(surplus, len(self._free))):
+            self._free.popleft().close()
+        self._watch_idle()
+
+    def _note_reachable(self, error: DatabaseUnavailable | None) -> None:
+        """Log the loss of the server and its return, each once, however many ask meanwhile."""
+        if error is not None and self._reachable:
+            log.warning("database.unavailable", error=error.reason, detail=error.driver_message)
+        elif error is None and not self._reachable:
+            log.info("database.recovered")
+        self._reachable = error is None

@@ -1,0 +1,89 @@
+"""Whether the database's schema is as new as the code. While it is older, no query of the service runs.
+
+Half of the queries might work on an older schema, and some of these would store what a missing trigger or column was
+to complete. So none runs until the migrations have been applied, which is noticed within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from server.stores.postgres.database import Database, DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+MIGRATIONS_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "migrations"
+_COMMAND = "python -m server migrate"
+
+
+class SchemaWatch:
+    """Compares the applied migrations with those the code brings along, until none is missing.
+
+    A schema that is newer than the code is fine: each migration works with the release before it. A query that misses
+    a table or a column has the comparison made again.
+
+    Args:
+        database: is blocked while the schema is older, or not known yet.
+        folder: the migrations' files.
+        interval_seconds: the pause between two comparisons while something is missing.
+    """
+
+    def __init__(
+        self, database: Database, *, folder: Path = MIGRATIONS_FOLDER, interval_seconds: float = 1.0
+    ) -> None:
+        self._database = database
+        self._required = frozenset(path.name for path in folder.glob("*.sql"))
+        self._interval_seconds = interval_seconds
+        self._missing: frozenset[str] = frozenset()
+        self._doubted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        database.on_schema_error = self._doubted.set
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether migrations are known to be missing."""
+        return bool(self._missing)
+
+    async def start(self) -> None:
+        """Compare once, and go on for as long as that is needed."""
+        await self._compare()
+        self._task = asyncio.create_task(self._run(), name="schema-watch")
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            if self._database.blocked_by is None:
+                await self._doubted.wait()
+            self._doubted.clear()
+            await self._compare()
+            await asyncio.sleep(self._interval_seconds)
+
+    async def _compare(self) -> None:
+        try:
+            missing = self._required - await self._database.applied_migrations()
+        except DatabaseUnavailable as error:
+            # A schema that was seen to be current stays so while the server is down.
+            if self._task is None or self._database.blocked_by is not None:
+                self._database.blocked_by = error.reason
+            return
+        if missing and missing != self._missing:
+            log.error(
+                "database.schema_outdated",
+                missing=sorted(missing),
+                detail=f"the schema is older than the code; run `{_COMMAND}`: this service waits for it",
+            )
+        elif self._missing and not missing:
+            log.info("database.schema_current")
+        self._missing = missing
+        self._database.blocked_by = "schema" if missing else None

@@ -1,0 +1,213 @@
+"""A Redis Cluster: a connection to each master; a command goes to the one that has its key's slot.
+
+Redirections are followed. The map of slots is asked for again, by one task, whenever a node says MOVED or is
+lost, or a slot has no master; until then a redirected slot is remembered from the redirection itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Coroutine
+
+import structlog
+from redis.crc import key_slot
+
+from server.stores.redis.address import Node, RedisAddress
+from server.stores.redis.commands import Command
+from server.stores.redis.deadlines import Deadlines
+from server.stores.redis.dial import Dialler, reason_of
+from server.stores.redis.errors import RedisReplyError, RedisUnavailable, Reply, fail
+from server.stores.redis.node import NodeSettings, RedisNode, backoff_seconds
+from server.stores.redis.slots import NUMBER_OF_SLOTS, Topology, slot_of
+from server.stores.redis.status import StatusKeeper
+
+log = structlog.get_logger(__name__)
+
+MOST_REDIRECTIONS = 5
+
+
+class RedisCluster:
+    """The nodes of a Cluster, behind the interface of one.
+
+    Args:
+        address: its first nodes.
+        dialler: connects to a node.
+        settings: the limits of each node.
+        keeper: told of faults, round trips and reconnections.
+        deadlines: of what is written to them.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        dialler: Dialler,
+        settings: NodeSettings,
+        keeper: StatusKeeper,
+        deadlines: Deadlines,
+    ) -> None:
+        self._name = str(address)
+        self._dialler = dialler
+        self._settings = settings
+        self._keeper = keeper
+        self._deadlines = deadlines
+        self._topology = Topology(address, dialler, settings.verify_seconds)
+        self._nodes: dict[Node, RedisNode] = {}
+        self._masters: list[RedisNode | None] = [None] * NUMBER_OF_SLOTS
+        self._refusal = "starting"
+        self._outdated = asyncio.Event()
+        self._first_try = asyncio.Event()
+        self._maintenance: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether every slot has a master that commands can be sent to."""
+        return None not in self._masters and all(node.connected for node in self._nodes.values())
+
+    async def start(self) -> None:
+        """Return when all masters are connected, or after the first failed try."""
+        if self._maintenance is None:
+            self._maintenance = asyncio.create_task(self._maintain(), name=f"redis cluster {self._name}")
+        await self._first_try.wait()
+
+    async def close(self) -> None:
+        """Cut all connections; unanswered commands fail with the reason `closed`."""
+        self._refusal = "closed"
+        tasks = [*self._tasks, *([self._maintenance] if self._maintenance else [])]
+        for task in tasks:
+            task.cancel()
+        nodes, self._nodes = list(self._nodes.values()), {}
+        self._masters = [None] * NUMBER_OF_SLOTS
+        await asyncio.gather(*(node.close() for node in nodes))
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def send(self, command: Command, seconds: float) -> asyncio.Future[Reply]:
+        """Send a command to the master of its key's slot; the future has failed already if there is none.
+
+        Raises:
+            RuntimeError: the link was never started.
+        """
+        slot = slot_of(command)
+        node = self._any_master() if slot is None else self._masters[slot]
+        if node is not None:
+            return node.send(command, seconds)
+        if self._maintenance is None:
+            raise RuntimeError("the link to Redis was not started: await its start() first")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        fail(future, RedisUnavailable(self._refusal))
+        return future
+
+    def node_of(self, key: bytes) -> str:
+        """The master that has a key at present; the empty name if its slot has none."""
+        node = self._masters[key_slot(key)]
+        return "" if node is None else node.name
+
+    def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
+        """Send a command to every master."""
+        return [node.send(command, seconds) for node in self._nodes.values()]
+
+    def _any_master(self) -> RedisNode | None:
+        return next((node for node in self._nodes.values() if node.connected), None)
+
+    async def _maintain(self) -> None:
+        attempt = 0
+        while True:
+            self._outdated.clear()
+            await self._refresh()
+            self._first_try.set()
+            if self.connected:
+                attempt = 0
+                await self._outdated.wait()
+            await asyncio.sleep(backoff_seconds(attempt))
+            attempt += 1
+
+    async def _refresh(self) -> None:
+        try:
+            masters = await self._topology.ask()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be asked again
+            reason = reason_of(error)
+            self._keeper.fault(reason)
+            if self._refusal != reason:
+                log.warning("redis.topology_unknown", server=self._name, error=reason, detail=str(error))
+            self._refusal = reason
+            return
+        self._refusal = "clusterdown"  # of a slot without a master
+        found = {master for master in masters if master is not None}
+        for address in found - self._nodes.keys():
+            self._add(address)
+        gone = [self._nodes.pop(address) for address in self._nodes.keys() - found]
+        self._masters = [None if master is None else self._nodes[master] for master in masters]
+        for node in gone:
+            self._run(self._retire(node))
+        await asyncio.gather(*(node.start() for node in self._nodes.values()))
+
+    def _add(self, address: Node) -> RedisNode:
+        node = self._nodes[address] = RedisNode(
+            f"{address[0]}:{address[1]}",
+            functools.partial(self._dialler.dial, node=address),
+            self._settings,
+            self._keeper,
+            self._deadlines,
+            on_lost=self._outdated.set,
+            on_redirect=functools.partial(self._redirect, address[0]),
+        )
+        return node
+
+    async def _retire(self, node: RedisNode) -> None:
+        """Let a node that is no master any more answer what it was asked, then close it."""
+        try:
+            await asyncio.sleep(self._settings.stall_seconds)
+        finally:
+            await node.close()
+
+    def _redirect(
+        self,
+        sender: str,
+        future: asyncio.Future[Reply],
+        command: Command,
+        seconds: float | None,
+        redirections: int,
+        error: RedisReplyError,
+    ) -> None:
+        """Follow `MOVED slot host:port` or `ASK slot host:port`; without a host it is the sender's."""
+        if redirections >= MOST_REDIRECTIONS:
+            fail(future, RedisUnavailable("moved"))
+            return
+        _, slot, where = error.message.split(" ", 2)
+        host, _, port = where.rpartition(":")
+        address = (host or sender, int(port))
+        node = self._nodes.get(address) or self._add(address)
+        asking = error.code == "ASK"
+        if not asking:
+            self._masters[int(slot)] = node
+            self._outdated.set()
+        self._run(self._resend(node, future, command, seconds, redirections + 1, asking=asking))
+
+    async def _resend(
+        self,
+        node: RedisNode,
+        future: asyncio.Future[Reply],
+        command: Command,
+        seconds: float | None,
+        redirections: int,
+        *,
+        asking: bool,
+    ) -> None:
+        try:
+            await node.start()  # a node that we did not know is connected first
+        except asyncio.CancelledError:
+            if not future.done():
+                fail(future, RedisUnavailable("closed"))
+            raise
+        if future.done():
+            return
+        if asking:
+            node.send(("ASKING",))
+        node.send(command, seconds, future=future, redirections=redirections)
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

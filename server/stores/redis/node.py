@@ -1,0 +1,228 @@
+"""One Redis server kept connected: dialled, verified, watched, and dialled again with jittered back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+import structlog
+
+from server.stores.redis.commands import Command
+from server.stores.redis.deadlines import Deadlines
+from server.stores.redis.errors import RedisReplyError, RedisUnavailable, Reply, fail
+from server.stores.redis.protocol import Redirect, ReplyStream
+from server.stores.redis.status import StatusKeeper
+
+log = structlog.get_logger(__name__)
+
+BACKOFF_FIRST_SECONDS = 0.05
+BACKOFF_LONGEST_SECONDS = 2.0
+_IDLE_SECONDS = 1.0
+
+Dial = Callable[[ReplyStream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """How patient a node is: unanswered commands at most, seconds for its handshake and its oldest reply."""
+
+    backlog: int
+    verify_seconds: float
+    stall_seconds: float
+
+
+class RedisNode:
+    """A server, or whichever server has its role at the moment.
+
+    Args:
+        name: what logs call it.
+        dial: connects a stream.
+        settings: its limits.
+        keeper: told of faults, round trips and reconnections.
+        deadlines: of what is written to it.
+        must_be_master: a server that is not a master counts as not connected.
+        on_lost: called when its connection ended, or its first could not be made.
+        on_redirect: see ReplyStream.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dial: Dial,
+        settings: NodeSettings,
+        keeper: StatusKeeper,
+        deadlines: Deadlines,
+        *,
+        must_be_master: bool = False,
+        on_lost: Callable[[], None] | None = None,
+        on_redirect: Redirect | None = None,
+    ) -> None:
+        self.name = name
+        self._dial = dial
+        self._settings = settings
+        self._keeper = keeper
+        self._deadlines = deadlines
+        self._only_masters = self._must_be_master = must_be_master
+        self._on_lost = on_lost
+        self._on_redirect = on_redirect
+        self._stream: ReplyStream | None = None
+        self._refusal = "starting"
+        self._known_state: bool | None = None  # connected or not; None before the first try
+        self._connections = 0
+        self._task: asyncio.Task[None] | None = None
+        self.first_try = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent."""
+        return self._stream is not None and self._stream.accepts
+
+    async def start(self) -> None:
+        """Return once connected, or after the first failed try; it goes on trying in the background."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_connected(), name=f"redis {self.name}")
+        await self.first_try.wait()
+
+    async def close(self) -> None:
+        """Cut the connection; unanswered commands fail with the reason `closed`."""
+        self._refusal = "closed"
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cut("closed")
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self.first_try.set()
+
+    def send(
+        self,
+        command: Command,
+        seconds: float | None = None,
+        *,
+        future: asyncio.Future[Reply] | None = None,
+        redirections: int = 0,
+    ) -> asyncio.Future[Reply]:
+        """See ReplyStream.send; without a connection the future has failed already.
+
+        Raises:
+            RuntimeError: the node was never started.
+        """
+        stream = self._stream
+        if stream is not None:
+            return stream.send(command, seconds, future=future, redirections=redirections)
+        if self._task is None and self._refusal != "closed":
+            raise RuntimeError("the link to Redis was not started: await its start() first")
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+        fail(future, RedisUnavailable(self._refusal, node=self.name))
+        return future
+
+    def node_of(self, key: bytes) -> str:
+        """The server that has a key: this one."""
+        del key
+        return self.name
+
+    def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
+        """Send a command to every server, that is, to this one."""
+        return [self.send(command, seconds)]
+
+    async def _keep_connected(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                stream = await self._connect()
+            except RedisUnavailable as error:
+                self._went_down(error)
+            except Exception:  # whatever it is, Redis must be tried again
+                log.exception("redis.connect_failed", server=self.name)
+                self._went_down(RedisUnavailable("error"))
+            else:
+                self._came_up(stream)
+                connected_at = monotonic()
+                self._went_down(RedisUnavailable(await self._watch(stream)))
+                if monotonic() - connected_at > BACKOFF_LONGEST_SECONDS:  # else it may be the same trouble
+                    attempt = 0
+            await asyncio.sleep(backoff_seconds(attempt))
+            attempt += 1
+
+    async def _connect(self) -> ReplyStream:
+        stream = ReplyStream(
+            backlog=self._settings.backlog,
+            deadlines=self._deadlines,
+            node=self.name,
+            on_round_trip=self._keeper.round_trip,
+            on_fault=self._keeper.fault,
+            on_redirect=self._on_redirect,
+        )
+        try:
+            await self._dial(stream)
+            async with asyncio.timeout(self._settings.verify_seconds):
+                await self._verify(stream)
+        except TimeoutError:
+            stream.cut("timeout")
+            raise RedisUnavailable("timeout") from None
+        except BaseException:
+            stream.cut("closed")
+            raise
+        return stream
+
+    async def _verify(self, stream: ReplyStream) -> None:
+        """Make sure that it answers, and is a master if it must be (believed where ROLE is forbidden)."""
+        with contextlib.suppress(RedisReplyError):
+            await stream.send(("PING",))
+        if self._must_be_master:
+            with contextlib.suppress(RedisReplyError):
+                role = await stream.send(("ROLE",))
+                if role[0] != b"master":
+                    raise RedisUnavailable("readonly")
+
+    async def _watch(self, stream: ReplyStream) -> str:
+        """Wait until the connection is over, cutting it when it stalls and pinging it when it is idle."""
+        stall = self._settings.stall_seconds
+        interval = min(_IDLE_SECONDS, stall / 4)
+        while not stream.lost.done():
+            await asyncio.wait([stream.lost], timeout=interval)
+            unanswered = stream.oldest_unanswered_seconds()
+            if unanswered > stall:
+                stream.cut("stalled")
+            elif unanswered == 0 and monotonic() - stream.last_answer_time >= _IDLE_SECONDS:
+                stream.send(("PING",))
+        return stream.lost.result()
+
+    def _came_up(self, stream: ReplyStream) -> None:
+        self._stream = stream
+        self._must_be_master = self._only_masters
+        self._connections += 1
+        if self._connections > 1:
+            self._keeper.reconnected()
+        self._changed(connected=True)
+        log.info("redis.connected", server=self.name)
+
+    def _went_down(self, error: RedisUnavailable) -> None:
+        self._stream = None
+        self._refusal = error.reason
+        if error.reason == "readonly":  # until a master is found, the same server again would be no better
+            self._must_be_master = True
+        self._keeper.fault(error.reason)
+        if self._known_state is not False:
+            detail = str(error.__cause__ or "") or None
+            log.warning("redis.connection_lost", server=self.name, error=error.reason, detail=detail)
+        self._changed(connected=False)
+
+    def _changed(self, *, connected: bool) -> None:
+        changed = connected is not self._known_state
+        self._known_state = connected
+        self.first_try.set()
+        if changed and not connected and self._on_lost is not None:
+            self._on_lost()
+
+
+def backoff_seconds(attempt: int) -> float:
+    """The wait before the next try: doubling, bounded, random by half so that workers don't march in step."""
+    longest = min(BACKOFF_LONGEST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt, 16))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - a jitter, not a secret

@@ -1,0 +1,192 @@
+"""Makes any Python value fit for a log line: JSON types only, bounded in size, without secrets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
+from pathlib import PurePath
+from typing import Any, ClassVar
+from uuid import UUID
+
+from server.telemetry.logs.redaction import REDACTED, is_secret_key, redact
+
+_OVERLAP = 512  # How far beyond a cut a secret may reach and still be recognised by its end.
+_MAX_KEY_CHARACTERS = 100
+_TOTAL_CHARACTERS = 40_000
+_CHARACTERS_OF_ANYTHING_ELSE = 8
+_LARGEST_SHOWN_BITS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a line may hold: characters of a text, items of a container, levels, characters of a stack."""
+
+    characters: int
+    items: int
+    depth: int
+    stack: int
+
+
+def safe_text(text: str, characters: int) -> str:
+    """The text as valid Unicode, redacted, and cut with a marker that says how much is missing."""
+    length = len(text)
+    if length > characters + _OVERLAP:
+        text = text[: characters + _OVERLAP]
+    text = redact(text)
+    if length > characters:
+        text = f"{text[:characters]}…[+{length - characters} characters]"
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no Unicode
+    return text
+
+
+def safe_stack(text: str, characters: int) -> str:
+    """A traceback, redacted, cut in its middle: where it began and, more of it, where it failed."""
+    longest = 20 * characters
+    if len(text) > longest:
+        text = text[: longest // 2] + text[-longest // 2 :]
+    text = redact(text).encode("utf-8", "backslashreplace").decode()
+    if len(text) <= characters:
+        return text
+    head = characters // 4
+    return f"{text[:head]}\n…[+{len(text) - characters} characters]\n{text[head - characters :]}"
+
+
+class Converter:
+    """Turns the values of one line into JSON types, within the line's limits.
+
+    Together they may hold `_TOTAL_CHARACTERS`, several times what a line takes: the work for a structure of any
+    size, breadth and depth is bounded, too.
+    """
+
+    __slots__ = ("_left", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._left = _TOTAL_CHARACTERS
+
+    def pair(self, key: object, value: object, depth: int = 0) -> tuple[str, Any]:
+        """A key as text and its value, which is redacted when the key says that it is secret."""
+        name = key if type(key) is str else _key_text(key)
+        secret = is_secret_key(name[-_MAX_KEY_CHARACTERS:])
+        if len(name) > _MAX_KEY_CHARACTERS or not name.isascii():
+            name = safe_text(name, _MAX_KEY_CHARACTERS)
+        self._left -= len(name)
+        if secret and not _harmless(name, value):
+            return name, REDACTED
+        return name, self.value(value, depth)
+
+    def value(self, value: object, depth: int = 0) -> Any:
+        """The value as JSON types. Never raises: what can't be shown is named by its type."""
+        kind = type(value)
+        if kind is str:
+            shown: Any = self._text(value)  # type: ignore[arg-type]
+        elif value is None or kind is bool:
+            shown = value
+        else:
+            try:
+                shown = self._convert(value, depth)
+            except Exception:  # noqa: BLE001 - anybody's __repr__ may raise anything
+                shown = f"<{kind.__name__}: not representable>"
+        self._left -= len(shown) if type(shown) is str else _CHARACTERS_OF_ANYTHING_ELSE
+        return shown
+
+    def _text(self, value: str) -> str:
+        return safe_text(value, self.limits.characters)
+
+    def _convert(self, value: object, depth: int) -> Any:
+        for kinds, convert in self._converters:
+            if isinstance(value, kinds):
+                return convert(self, value, depth)
+        return self._text(repr(value))
+
+    def _integer(self, value: int, _depth: int) -> int | str:
+        if -(2**63) <= value < 2**63:
+            return int(value)
+        bits = value.bit_length()
+        return str(int(value)) if bits <= _LARGEST_SHOWN_BITS else f"<integer of {bits} bits>"
+
+    def _float(self, value: float, _depth: int) -> float | str:
+        return float(value) if math.isfinite(value) else repr(float(value))  # JSON has no NaN
+
+    def _bytes(self, value: bytes | bytearray | memoryview, _depth: int) -> str:
+        head = bytes(value[: self.limits.characters + _OVERLAP])
+        text = self._text(head.decode("utf-8", "backslashreplace"))
+        return text if len(head) == len(value) else f"{text}…[{len(value)} bytes]"
+
+    def _error(self, value: BaseException, _depth: int) -> str:
+        return self._text(f"{type(value).__name__}: {value}")
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+        length = len(value)
+        if depth >= self.limits.depth:
+            return f"<{type(value).__name__} of {length}>"
+        shown: dict[str, Any] = {}
+        taken = 0
+        # tuple(): another thread may change the mapping while it is read
+        for key, item in tuple(islice(value.items(), self.limits.items)):
+            if self._left <= 0:
+                break
+            name, safe = self.pair(key, item, depth + 1)
+            shown[name] = safe
+            taken += 1
+        if length > taken:
+            shown["…"] = f"+{length - taken} items"
+        return shown
+
+    def _sequence(self, value: Collection[Any], depth: int) -> Any:
+        length = len(value)
+        if depth >= self.limits.depth:
+            return f"<{type(value).__name__} of {length}>"
+        shown: list[Any] = []
+        for item in tuple(islice(value, self.limits.items)):
+            if self._left <= 0:
+                break
+            shown.append(self._item(item, depth + 1))
+        if length > len(shown):
+            shown.append(f"…+{length - len(shown)} items")
+        return shown
+
+    def _item(self, item: object, depth: int) -> Any:
+        """An item of a sequence; a (name, value) pair, as header lists hold them, is redacted by its name."""
+        match item:
+            case (str() | bytes() as name, value) if is_secret_key(_key_text(name)[-_MAX_KEY_CHARACTERS:]):
+                return list(self.pair(name, value, depth))
+            case _:
+                return self.value(item, depth)
+
+    # The first that fits converts; whatever else there is shows its repr().
+    _converters: ClassVar[tuple[tuple[type | tuple[type, ...], Callable[[Any, Any, int], Any]], ...]] = (
+        (Enum, lambda self, value, depth: self.value(value.value, depth)),
+        (int, _integer),
+        (float, _float),
+        (str, lambda self, value, _: self._text(str.__str__(value))),
+        ((bytes, bytearray, memoryview), _bytes),
+        ((datetime, date, time), lambda _, value, __: value.isoformat().replace("+00:00", "Z")),
+        (timedelta, lambda _, value, __: value.total_seconds()),
+        ((UUID, Decimal, PurePath), lambda self, value, _: self._text(str(value))),
+        (BaseException, _error),
+        (type, lambda _, value, __: f"{value.__module__}.{value.__qualname__}"),
+        (Mapping, _mapping),
+        ((list, tuple, AbstractSet), _sequence),
+    )
+
+
+def _harmless(key: str, value: object) -> bool:
+    """Whether a value under a secret key tells nothing: absent, a yes or no, or a number of tokens."""
+    return value is None or type(value) is bool or (type(value) in {int, float} and key.endswith("tokens"))
+
+
+def _key_text(key: object) -> str:
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "backslashreplace")
+    try:
+        return str(key)
+    except Exception:  # noqa: BLE001 - the same of __str__
+        return f"<{type(key).__name__}>"

@@ -1,0 +1,197 @@
+"""Structured logging: our own events and every library's records, in one shape on standard output.
+
+`configure_logging` is called once per process, before the first event. Everyone else does
+
+    log = structlog.get_logger(__name__)
+    log.warning("redis.connection_lost", error="refused")
+
+with a stable dotted event name and values as keywords. `docs/logging.md` lists the fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+import structlog
+from structlog.contextvars import get_contextvars
+from structlog.processors import StackInfoRenderer
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
+from structlog.typing import EventDict, Processor
+
+from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
+from server.telemetry.logs.output import LineOutput
+from server.telemetry.request_context import current_request
+
+Format = Literal["json", "console", "ecs", "gcp"]
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+log = structlog.get_logger(__name__)
+
+
+def configure_logging(
+    *,
+    level: str,
+    format: str,  # noqa: A002 - the setting is called LOG_FORMAT
+    service: str,
+    env: str,
+    version: str,
+    descriptor: int = 1,
+) -> None:
+    """Send every event and record of this process to a file descriptor, one line each.
+
+    May be called again, as a worker process does after its master: the last call holds, also for loggers in
+    use.
+
+    Args:
+        level: the least severe level to be written: debug, info, warning, error or critical, in any case.
+        format: `json`, `ecs` or `gcp` for one line of JSON an event with that pipeline's names; `console` for
+            people.
+        service: the `service` field.
+        env: the `env` field, such as `production`.
+        version: the `version` field.
+        descriptor: where to write; standard output by default.
+
+    Raises:
+        ValueError: an unknown level or format.
+    """
+    threshold = level.lower()
+    if threshold not in get_args(Level):
+        raise ValueError(f"unknown log level {level!r}: one of {', '.join(get_args(Level))}")
+    if format not in get_args(Format):
+        raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(Format))}")
+
+    output = _output(descriptor)
+    render: Processor
+    if format == "console":
+        render = ConsoleLines(colors=os.isatty(descriptor))
+    else:
+        render = JsonLines(
+            format,  # type: ignore[arg-type]
+            service=service,
+            env=env,
+            version=version,
+            longest_bytes=min(MAX_LINE_BYTES, output.whole_bytes),
+        )
+    output.describe_loss = lambda count: _rendered(
+        render, "warning", {"event": "log.lines_dropped", "count": count}
+    )
+    structlog.configure(
+        processors=[_context_first, StackInfoRenderer(), render],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=partial(LineLogger, output),
+        cache_logger_on_first_use=False,  # or a second call would not reach the loggers that are in use
+    )
+    _take_over_records(threshold.upper(), LineHandler(output, render))
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def handle_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An event loop's exception handler: `loop.set_exception_handler(handle_loop_exception)`."""
+    del loop
+    error = context.get("exception")
+    task = context.get("task") or context.get("future")
+    log.error("loop.uncaught_exception", detail=context.get("message"), task=repr(task), exc_info=error)
+
+
+class LineLogger:
+    """What structlog's loggers end in: hands rendered lines to the output."""
+
+    __slots__ = ("critical", "debug", "error", "info", "name", "warning")
+
+    def __init__(self, output: LineOutput, name: str = "root") -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = output.write
+
+
+class LineHandler(logging.Handler):
+    """Gives the standard library's records the shape of our own events."""
+
+    def __init__(self, output: LineOutput, render: Processor) -> None:
+        super().__init__()
+        self.output = output
+        self.render = render
+        self.setFormatter(
+            ProcessorFormatter(
+                foreign_pre_chain=[add_logger_name, ExtraAdder(), _context_first],
+                processors=[ProcessorFormatter.remove_processors_meta, render, _as_text],
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; one that can't be formatted is written with its arguments beside it."""
+        try:
+            line = self.format(record).encode()
+        except Exception:  # noqa: BLE001 - wrong arguments in somebody's logging call
+            event = {
+                "event": record.msg,
+                "logger": record.name,
+                "args": record.args,
+                "exc_info": record.exc_info,
+            }
+            line = _rendered(self.render, record.levelname.lower(), event)
+        self.output.write(line)
+
+
+def _output(descriptor: int) -> LineOutput:
+    """An earlier call's output to the same descriptor, with what waits in it; else a new one."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler) and handler.output.descriptor == descriptor:
+            return handler.output
+    output = LineOutput(descriptor)
+    atexit.register(output.flush)
+    return output
+
+
+def _take_over_records(level: str, handler: LineHandler) -> None:
+    root = logging.getLogger()
+    for former in [
+        former for former in root.handlers if isinstance(former, LineHandler | logging.StreamHandler)
+    ]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
+
+
+def _context_first(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """The bound context variables, then the event's own fields: what identifies a request is cut last."""
+    request = current_request.get()
+    if request is None:
+        return {**get_contextvars(), **event}
+    return {**request.fields(), **get_contextvars(), **event}
+
+
+def _rendered(render: Processor, level: str, event: EventDict) -> bytes:
+    return bytes(render(None, level, event))  # type: ignore[arg-type]  # our renderers return bytes
+
+
+def _as_text(_logger: object, _method: str, line: Any) -> str:
+    text: str = line.decode()
+    return text
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("process.uncaught_exception", exc_info=error)
+
+
+def _log_uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
+        name = failure.thread.name if failure.thread is not None else None
+        log.critical("thread.uncaught_exception", thread=name, exc_info=failure.exc_value)
+
+
+def _log_unraisable(failure: sys.UnraisableHookArgs) -> None:
+    log.error("process.unraisable_exception", detail=failure.err_msg, exc_info=failure.exc_value)

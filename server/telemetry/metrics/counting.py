@@ -1,0 +1,119 @@
+"""Counting on the request path: an addition to a plain number, handed to the metric a few hundredths of a second later.
+
+prometheus_client's own `inc` and `observe` check, lock and look for exemplars each time, which together took a tenth of
+a request. A tally is written with the buffer of `buffered_values`: it shares its delay, and its promise that nothing
+which a scrape has shown is ever lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from server.telemetry.metrics.buffered_values import Buffer
+
+
+class CounterTally:
+    """A counter's child. Args: child: the counter, with its labels if it has any."""
+
+    __slots__ = ("_buffer", "_child", "_pending")
+
+    def __init__(self, child: Counter, buffer: Buffer) -> None:
+        self._child = child
+        self._buffer = buffer
+        self._pending = 0.0
+
+    def inc(self, amount: float = 1) -> None:
+        """Count."""
+        was_written = not self._pending
+        self._pending += amount
+        if was_written:
+            self._buffer.add(self)
+
+    def write(self) -> None:
+        """Hand over what was counted."""
+        pending, self._pending = self._pending, 0.0
+        self._child.inc(pending)
+
+
+class GaugeTally:
+    """A gauge's child that goes up and down with what is under way."""
+
+    __slots__ = ("_buffer", "_child", "_is_written", "_value")
+
+    def __init__(self, child: Gauge, buffer: Buffer) -> None:
+        self._child = child
+        self._buffer = buffer
+        self._value = 0
+        self._is_written = True
+
+    def inc(self) -> None:
+        """One more."""
+        self._value += 1
+        if self._is_written:
+            self._is_written = False
+            self._buffer.add(self)
+
+    def dec(self) -> None:
+        """One less."""
+        self._value -= 1
+        if self._is_written:
+            self._is_written = False
+            self._buffer.add(self)
+
+    def write(self) -> None:
+        """Hand over the present value."""
+        self._is_written = True
+        self._child.set(self._value)
+
+
+class HistogramTally:
+    """A histogram's child."""
+
+    __slots__ = ("_bounds", "_buckets", "_buffer", "_child", "_count", "_sum")
+
+    def __init__(self, child: Histogram, buffer: Buffer) -> None:
+        self._child = child
+        self._buffer = buffer
+        # prometheus_client gives no other way to add several observations at once.
+        self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 - see above
+        self._buckets = [0] * len(self._bounds)
+        self._sum = 0.0
+        self._count = 0
+
+    def observe(self, amount: float) -> None:
+        """Count one observation."""
+        self._count += 1
+        self._sum += amount
+        self._buckets[bisect_left(self._bounds, amount)] += 1
+        if self._count == 1:
+            self._buffer.add(self)
+
+    def write(self) -> None:
+        """Hand over what was observed."""
+        child: Any = self._child
+        child._sum.inc(self._sum)  # noqa: SLF001 - see above
+        for index, count in enumerate(self._buckets):
+            if count:
+                child._buckets[index].inc(count)  # noqa: SLF001 - see above
+                self._buckets[index] = 0
+        self._sum = 0.0
+        self._count = 0
+
+
+def tally_of(child: Any, buffer: Buffer) -> Any:
+    """The tally of a metric or of its child: a counter's, a gauge's or a histogram's.
+
+    Raises:
+        TypeError: there is no tally for its kind.
+    """
+    match child:
+        case Counter():
+            return CounterTally(child, buffer)
+        case Gauge():
+            return GaugeTally(child, buffer)
+        case Histogram():
+            return HistogramTally(child, buffer)
+    raise TypeError(f"no tally for {child!r}")

@@ -1,0 +1,106 @@
+"""Collects the metrics of all worker processes and writes them in the formats that scrapers ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from server.telemetry.metrics.exemplars import Exemplars
+from server.telemetry.metrics.series import Family, Series
+from server.telemetry.metrics.workers import WorkerFiles
+
+
+class Declarations(CollectorRegistry):
+    """A registry that knows what is declared in it without asking every metric for its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.families: list[Metric] = []
+
+    def register(self, collector: Collector) -> None:
+        """Declare a metric; its name must be new."""
+        super().register(collector)
+        if isinstance(collector, MetricWrapperBase):
+            self.families.extend(collector.describe())
+
+
+def collect_families(registry: Declarations, files: WorkerFiles | None, *, kind: str = "*") -> list[Family]:
+    """The metrics of all workers by name; of this process alone without files.
+
+    Args:
+        registry: where the metrics are declared; one that has no value yet appears without samples.
+        files: what the workers have written.
+        kind: `counter`, `gauge` or `histogram` to read only those.
+    """
+    if files is None:
+        return [_family_of(metric) for metric in registry.collect()]
+    values = files.values(kind)
+    return [
+        Family(metric.name, metric.type, metric.documentation, values.get(metric.name, []))
+        for metric in registry.families
+    ]
+
+
+def counter_value(families: Iterable[Family], name: str) -> float:
+    """The sum over all labels of a counter, by its name without `_total`."""
+    return sum(value for family in families if family.name == name for _, value in family.samples)
+
+
+def render_families(
+    families: Sequence[Family], accept: str, exemplars: Exemplars | None = None
+) -> tuple[bytes, str]:
+    """The exposition and its content type: OpenMetrics 1.0 with exemplars if Accept prefers it, else text 0.0.4."""
+    openmetrics = _prefers_openmetrics(accept)
+    lines = []
+    for family in families:
+        name = family.name if openmetrics else family.exposed_name
+        description = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
+        if openmetrics:
+            description = description.replace('"', r"\"")
+        lines.append(f"# HELP {name} {description}\n# TYPE {name} {family.kind}\n")
+        rows = [(series, f"{series.text} {floatToGoString(value)}") for series, value in family.samples]  # type: ignore[no-untyped-call]
+        if openmetrics and exemplars is not None and family.name == exemplars.family:
+            lines += [f"{row}{exemplars.of(series)}\n" for series, row in rows]
+        else:
+            lines += [f"{row}\n" for _, row in rows]
+    if openmetrics:
+        lines.append("# EOF\n")
+    return "".join(lines).encode(), CONTENT_TYPE_OPENMETRICS if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _family_of(metric: Metric) -> Family:
+    # When a series began is no fact about it where workers come and go; their files do not say it either.
+    samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+    return Family(
+        metric.name,
+        metric.type,
+        metric.documentation,
+        [(Series.of(sample.name, sample.labels), sample.value) for sample in samples],
+    )
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics is named and nothing else is wanted more (RFC 9110, section 12.5.1)."""
+    wanted = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.lower().split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        if media_type in wanted:
+            wanted[media_type] = max(wanted[media_type], _quality(parameters))
+    return 0.0 < wanted["application/openmetrics-text"] >= wanted["text/plain"]
+
+
+def _quality(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0

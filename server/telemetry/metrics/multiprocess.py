@@ -1,0 +1,228 @@
+"""The directory in which worker processes share their metrics.
+
+prometheus_client decides when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR, whether
+values live in files of that directory or in memory. So the directory is prepared before anything imports it,
+and this module does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from server.telemetry.metrics.file_lock import hold_lock
+
+log = structlog.get_logger(__name__)
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+LOCK = "files.lock"  # of who reads the workers' files, and of who puts some of them together
+# In the environment of a master that takes another one's place: the descriptor of that one's lock.
+INHERITED_LOCK: Final = "MASTERY_METRICS_LOCK"
+_PREFIX = "mastery-metrics-"
+_OWNER = "owner.pid"
+_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "last-good-*", LOCK, _OWNER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """That a master and its workers use a directory, which no other master may empty or remove.
+
+    Attributes:
+        pid: the master's process id.
+        descriptor: of what is locked, for as long as one of these processes lives.
+        is_private: whether the directory was made by a master, and goes with the last one.
+    """
+
+    directory: Path
+    pid: int
+    descriptor: int
+    is_private: bool
+
+
+_claim: _Claim | None = None
+_logged: set[tuple[str, str]] = set()
+
+
+def multiprocess_directory() -> Path | None:
+    """Where the workers share their metrics; None where this process is the only one.
+
+    Read from the environment, as prometheus_client itself does: the two must agree.
+    """
+    path = os.environ.get(VARIABLE, "")
+    return Path(path) if path else None
+
+
+def prepare_directory(*, fresh: bool = False) -> Path | None:
+    """Make the directory and empty it of an earlier run's metrics; called once, before the first worker.
+
+    A master that takes another one's place (`pass_on_directory`) goes on with that one's directory, and counters go on
+    too. One that is in use by anybody else is left alone.
+
+    Args:
+        fresh: take a new private one even where the environment names one, which another master process still
+            uses.
+
+    Returns:
+        The directory that the environment names, or a new private one, which it names from now on. None if none can
+        be made: each worker has metrics of its own then.
+    """
+    global _claim  # noqa: PLW0603 - as the environment that it belongs to
+    given = multiprocess_directory()
+    inherited = os.environ.pop(INHERITED_LOCK, "")
+    if given is not None and inherited:
+        claim = _inherit(given, inherited)
+        if claim is not None:
+            _claim = claim
+            return given
+    try:
+        if given is not None and not fresh and _use_given(given):
+            return given
+        return _make_private()
+    except OSError as error:
+        os.environ.pop(VARIABLE, None)
+        log.error("metrics.no_directory", error=error.strerror, detail="each worker has metrics of its own")  # noqa: TRY400
+        return None
+
+
+def _use_given(directory: Path) -> bool:
+    """Claim and empty the directory that the environment names; False if that can't be."""
+    global _claim  # noqa: PLW0603 - see above
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if _claim is None or _claim.directory != directory or _claim.pid != os.getpid():
+            _claim = _Claim(directory, os.getpid(), hold_lock(directory), is_private=False)
+        for pattern in _OURS:
+            for stale in directory.glob(pattern):
+                stale.unlink(missing_ok=True)
+    except OSError as error:
+        reason = "another service uses it" if isinstance(error, BlockingIOError) else error.strerror
+        log.error(  # noqa: TRY400 - an operator's mistake, not ours
+            "metrics.directory_not_used", variable=VARIABLE, directory=str(directory), reason=reason,
+            detail="a private directory is used instead",
+        )  # fmt: skip
+        return False
+    return True
+
+
+def _make_private() -> Path:
+    global _claim  # noqa: PLW0603 - see above
+    parent = Path(memory_directory() or tempfile.gettempdir())
+    _remove_ownerless(parent)
+    private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    owner = private / f"{_OWNER}.new"
+    lock = hold_lock(owner)
+    owner.rename(private / _OWNER)  # when it is there, it is locked
+    _claim = _Claim(private, os.getpid(), lock, is_private=True)
+    os.environ[VARIABLE] = str(private)
+    return private
+
+
+def pass_on_directory(environment: dict[str, str]) -> None:
+    """Let the master that this process becomes by `exec` go on with its directory.
+
+    Args:
+        environment: of the new master; the directory and its lock are put there.
+    """
+    directory = multiprocess_directory()
+    if _claim is None or _claim.directory != directory:
+        return
+    os.set_inheritable(_claim.descriptor, True)
+    environment[VARIABLE] = str(directory)
+    environment[INHERITED_LOCK] = str(_claim.descriptor)
+
+
+def _inherit(directory: Path, descriptor: str) -> _Claim | None:
+    """The claim of the master before this one; None if the descriptor is not what it says."""
+    lock = int(descriptor) if descriptor.isdecimal() else -1
+    for locked, is_private in ((directory / _OWNER, True), (directory, False)):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(locked.stat(), os.fstat(lock)):
+                os.set_inheritable(lock, False)
+                return _Claim(directory, os.getpid(), lock, is_private)
+    return None
+
+
+def remove_directory() -> None:
+    """Give the directory back; a private one is removed with its last master. Called after the last worker."""
+    global _claim  # noqa: PLW0603 - see above
+    claim = _claim
+    if claim is None or claim.pid != os.getpid():
+        return
+    _claim = None
+    os.close(claim.descriptor)
+    if not claim.is_private:
+        return
+    try:
+        lock = hold_lock(claim.directory / _OWNER)
+    except OSError:  # a new master has taken over, or a worker has not ended yet
+        return
+    shutil.rmtree(claim.directory, ignore_errors=True)
+    os.close(lock)
+
+
+def _remove_ownerless(parent: Path) -> None:
+    """Remove the private directories of masters that were killed, with all their workers, before they could do it."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        try:
+            if not (directory / _OWNER).exists():
+                continue
+            lock = hold_lock(directory / _OWNER)
+        except OSError:  # it is in use, or another user's
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def has_other_workers(directory: Path) -> bool:
+    """Whether another living worker writes its metrics there."""
+    ours = f"_{os.getpid()}.db"
+    return any(not path.name.endswith(ours) for path in directory.glob("gauge_live*_*.db"))
+
+
+def forget_worker(pid: int, *, retire_files: bool = True) -> None:
+    """Drop what only a living process has, such as its requests in flight; what it counted stays, with the others'.
+
+    Never raises: it runs in the master, whose end would be the service's.
+
+    Args:
+        pid: of a worker that has ended.
+        retire_files: put its counters together with those of others that have ended; for one master at a time.
+    """
+    directory = multiprocess_directory()
+    if directory is None:
+        return
+    try:
+        # Not before it is needed: see the module's docstring.
+        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+        from server.telemetry.metrics.retired_files import retire  # noqa: PLC0415
+
+        mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        if retire_files:
+            retire(directory, pid)
+    except Exception as error:  # noqa: BLE001 - see above
+        _log_once("metrics.worker_not_retired", error)
+
+
+def _log_once(event: str, error: Exception) -> None:
+    """Log a fault, but not again with each worker that ends while it lasts."""
+    reason = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else repr(error)
+    if (event, reason) not in _logged:
+        _logged.add((event, reason))
+        log.error(
+            event, reason=reason, detail="what it counted stays in files of its own, or is lost with them"
+        )
+
+
+def memory_directory() -> str | None:
+    """A directory that lives in memory, or None for the usual temporary one."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - what we make in it has random names and is private
+    return str(shared_memory) if shared_memory.is_dir() and os.access(shared_memory, os.W_OK) else None

@@ -1,0 +1,138 @@
+"""Adds up what the worker processes have written to their files of metrics.
+
+prometheus_client's own collector parses every key of every file at every scrape, and makes objects of each value.
+The keys of a file only ever become more, so here they are parsed once, and a scrape reads the numbers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import add
+from pathlib import Path
+
+import orjson
+from prometheus_client.mmap_dict import MmapedDict
+
+from server.telemetry.metrics.file_lock import shared_lock
+from server.telemetry.metrics.multiprocess import LOCK
+from server.telemetry.metrics.series import Series, cumulative
+from server.telemetry.metrics.value_files import unshared_files
+
+_HEADER_BYTES = (
+    8  # A worker that has just made its file has not written this much yet; one killed then never does.
+)
+_WORD_BYTES = 8
+_LOCK_SECONDS = 0.1  # a master that was stopped in the wrong moment must not stop the workers
+_used_bytes = struct.Struct("i").unpack_from  # the header's first number, as in prometheus_client.mmap_dict
+_MERGES: dict[str, Callable[[float, float], float]] = {"livemin": min, "livemax": max, "livesum": add}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a file holds, by key: the place of its value, in words of eight bytes.
+
+    Attributes:
+        version: the file and how many of its bytes were used; what follows is true for no other.
+    """
+
+    version: tuple[int, int]
+    places: dict[str, int]
+
+
+class WorkerFiles:
+    """The files of metrics in a directory.
+
+    Args:
+        directory: where the workers write theirs; see `multiprocess`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._layouts: dict[str, _Layout] = {}
+        self._series: dict[tuple[str, str | None], tuple[str, Series]] = {}
+        self._counts: dict[tuple[str, ...], Series] = {}
+
+    def values(self, kind: str = "*") -> dict[str, list[tuple[Series, float]]]:
+        """By the name of their metric: sums over all workers, of gauges what their mode says.
+
+        What this process can't write to its files is read from its memory.
+
+        Args:
+            kind: `counter`, `gauge` or `histogram` to read only those.
+
+        Raises:
+            KeyError: a gauge has a mode that nobody needed so far.
+        """
+        merged: dict[Series, float] = {}
+        families: dict[str, list[Series]] = {}
+        histograms = set()
+        with shared_lock(self._directory / LOCK, seconds=_LOCK_SECONDS):
+            paths = set(self._directory.glob(f"{kind}_*.db"))
+            own = {file.path: file for file in unshared_files() if file.path.match(f"{kind}_*.db")}
+            read = [
+                (path, own[path].items() if path in own else self._read(path))
+                for path in sorted(paths | own.keys())
+            ]
+        for path, written in read:
+            kind_of_file, *mode, pid = path.stem.split("_")
+            own_pid = pid if mode == ["liveall"] else None
+            merge = _MERGES[mode[0]] if mode and own_pid is None else add
+            for key, value in written:
+                name, series = self._series.get((key, own_pid)) or self._parse(key, own_pid, kind_of_file)
+                former = merged.get(series)
+                if former is None:
+                    families.setdefault(name, []).append(series)
+                    if series.count is not None:
+                        histograms.add(name)
+                merged[series] = value if former is None else merge(former, value)
+        if kind == "*" and len(self._layouts) > len(read):
+            self._forget({path.name for path, _ in read})
+        values = {name: [(series, merged[series]) for series in family] for name, family in families.items()}
+        return values | {name: cumulative(values[name]) for name in histograms}
+
+    def _forget(self, names: set[str]) -> None:
+        """Keep what is remembered of the files with these names, and of the workers that they are of."""
+        pids = {name.removesuffix(".db").rpartition("_")[2] for name in names}
+        self._layouts = {name: layout for name, layout in self._layouts.items() if name in names}
+        self._series = {key: found for key, found in self._series.items() if key[1] is None or key[1] in pids}
+
+    def _read(self, path: Path) -> Iterable[tuple[str, float]]:
+        """The keys and values of a file."""
+        try:
+            data = path.read_bytes()
+            if len(data) < _HEADER_BYTES:
+                return ()
+            version = path.stat().st_ino, _used_bytes(data)[0]
+            layout = self._layouts.get(path.name)
+            if layout is None or layout.version != version:
+                layout = self._layouts[path.name] = _layout(path)
+                data = path.read_bytes()
+        except FileNotFoundError:  # its worker has just ended
+            return ()
+        words = memoryview(data)[: len(data) // _WORD_BYTES * _WORD_BYTES].cast("d")
+        return [(key, words[place]) for key, place in layout.places.items()]
+
+    def _parse(self, key: str, pid: str | None, kind: str) -> tuple[str, Series]:
+        name, sample, labels, _ = orjson.loads(key)
+        if pid is not None:
+            labels["pid"] = pid
+        count = None
+        if kind == "histogram":
+            others = {label: labels[label] for label in labels if label != "le"}
+            of_one = name, *others.values()
+            count = self._counts.get(of_one)
+            if count is None:
+                count = self._counts[of_one] = Series.of(f"{name}_count", others)
+        found = self._series[key, pid] = name, Series.of(sample, labels, count=count)
+        return found
+
+
+def _layout(path: Path) -> _Layout:
+    """Parse a file's keys with the library that wrote them."""
+    places, end = {}, _HEADER_BYTES
+    for key, _, _, place in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+        places[key] = place // _WORD_BYTES
+        end = place + 2 * _WORD_BYTES  # a value and its time
+    return _Layout((path.stat().st_ino, end), places)

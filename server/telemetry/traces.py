@@ -1,0 +1,236 @@
+"""Traces over OTLP/HTTP: each request as a span of the OpenTelemetry SDK, and its operations as spans below it.
+
+This module needs the extra `otel`, and is imported only where traces are exported. What the service itself measures is
+in `timings`; it becomes spans when the request has ended. The SDK's own thread sends them, in batches: a collector that
+is slow or away costs no request anything, and its spans are dropped when their queue is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Mapping
+from time import perf_counter, time_ns
+from typing import Any, Final
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.trace.span import TraceState
+
+from server.telemetry.context import TraceContext
+from server.telemetry.export_log import ExportLog
+from server.telemetry.request_context import RequestContext, current_request
+from server.telemetry.timings import Operation, Part, Timings
+
+log = structlog.get_logger(__name__)
+
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
+)
+_LONGEST_METHOD: Final = 32
+_GENERATED_ID: Final = re.compile(r"req_([0-9a-f]{32})", re.ASCII)
+_CLOSE_SECONDS: Final = 2.0
+# The semantic conventions for database client calls, HTTP servers and resources, version 1.37 and later.
+_KINDS: Final[Mapping[Part, SpanKind]] = {
+    "db": SpanKind.CLIENT,
+    "cache": SpanKind.CLIENT,
+    "limit": SpanKind.INTERNAL,  # many a decision is made without a call
+}
+_SYSTEMS: Final[Mapping[Part, str]] = {"db": "postgresql", "cache": "redis"}
+
+
+class SpanExport:
+    """The spans of this process. Made after the fork, and closed with the application.
+
+    All that the specification lets the environment say (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, …) the SDK reads itself.
+
+    Args:
+        url: where the collector takes traces, such as http://localhost:4318/v1/traces.
+        service: what the service is called, unless the environment says otherwise.
+        env: where it runs, such as `production`.
+        version: what is running there.
+    """
+
+    def __init__(self, url: str, *, service: str, env: str, version: str) -> None:
+        attributes: dict[str, Any] = {
+            "service.name": service,
+            "service.version": version,
+            "deployment.environment.name": env,
+            "process.pid": os.getpid(),
+        }
+        named = OTELResourceDetector().detect().attributes
+        self._provider = TracerProvider(
+            resource=Resource.create({**attributes, **named}),
+            id_generator=_RequestIds(),
+            shutdown_on_exit=False,
+        )
+        self._exporter = OTLPSpanExporter(endpoint=url)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self._tracer = self._provider.get_tracer("server", version)
+        self._log = ExportLog("opentelemetry")
+
+    def begin(
+        self, request: RequestContext, timings: Timings, *, method: str, scheme: str, route: str | None
+    ) -> Span | None:
+        """Begin the span of a request, and record its operations if it is sampled.
+
+        What the service tells others about the trace from now on is that this span is their parent.
+
+        Args:
+            request: in `current_request` already, with the trace that the caller has named, if any.
+            timings: of the request.
+            method: its method.
+            scheme: http or https.
+            route: its route template; None where there is none.
+
+        Returns:
+            The span, to be given to `end`; None where the sampler or the caller does not want it.
+        """
+        name, attributes = _described(method, scheme, route)
+        span = self._tracer.start_span(
+            name,
+            _remote(request.trace),
+            SpanKind.SERVER,
+            attributes,
+            start_time=_clock_difference_ns() + _nanoseconds(timings.started),
+        )
+        own = span.get_span_context()
+        if own.is_valid:
+            state = "" if request.trace is None else request.trace.state
+            request.trace = TraceContext(
+                f"{own.trace_id:032x}", f"{own.span_id:016x}", own.trace_flags, state
+            )
+            request.trace_id = request.trace.trace_id
+        if not span.is_recording():
+            return None
+        timings.operations = []
+        return span
+
+    def end(
+        self,
+        span: Span,
+        request: RequestContext,
+        timings: Timings,
+        *,
+        status: int,
+        client_ip: str,
+        response_bytes: int,
+        rate_limit: str,
+        error_code: str | None,
+    ) -> None:
+        """End the span of a request that has been answered; the arguments are those of its log line."""
+        operations, timings.operations = timings.operations or [], None
+        parent, difference_ns = set_span_in_context(span), _clock_difference_ns()
+        for each in operations:
+            self._note(each, parent, difference_ns)
+        span.set_attributes(
+            {
+                "http.response.status_code": status,
+                "http.response.body.size": response_bytes,
+                "client.address": client_ip,
+                "mastery.request_id": request.request_id,
+                "mastery.rate_limit": rate_limit,
+            }
+        )
+        if request.user_id is not None:
+            span.set_attribute("user.id", request.user_id)
+        if timings.cache_outcome is not None:
+            span.set_attribute("mastery.cache", timings.cache_outcome)
+        if error_code is not None:
+            span.set_attribute("mastery.error_code", error_code)
+        if status >= 500:  # what a client did wrong is no error of a server's span
+            span.set_attribute("error.type", error_code or str(status))
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    async def close(self) -> None:
+        """Send what waits, for so long as a shutdown can wait for it."""
+        last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
+        last.start()
+        await asyncio.to_thread(last.join, _CLOSE_SECONDS)
+        if last.is_alive():
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # no further attempts
+            log.warning("tracing.spans_lost")
+        self._log.close()
+
+    def _note(self, operation: Operation, parent: Context, difference_ns: int) -> None:
+        attributes: dict[str, str] = {}
+        system = _SYSTEMS.get(operation.part)
+        if system is not None:
+            attributes = {"db.system.name": system, "db.query.summary": operation.name}
+        if operation.error_type is not None:
+            attributes["error.type"] = operation.error_type
+        span = self._tracer.start_span(
+            operation.name,
+            parent,
+            _KINDS[operation.part],
+            attributes,
+            start_time=difference_ns + _nanoseconds(operation.began),
+        )
+        if operation.error_type is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(difference_ns + _nanoseconds(operation.ended))
+
+
+class _RequestIds(RandomIdGenerator):
+    """A trace that begins with a request which got its id from us has the number in it: `req_` and the trace id."""
+
+    def generate_trace_id(self) -> int:
+        request = current_request.get()
+        generated = None if request is None else _GENERATED_ID.fullmatch(request.request_id)
+        return (generated is not None and int(generated[1], 16)) or super().generate_trace_id()
+
+
+def _described(method: str, scheme: str, route: str | None) -> tuple[str, dict[str, str]]:
+    """The name and the first attributes of a request's span; neither is anything that a client can invent."""
+    attributes = {"http.request.method": method, "url.scheme": scheme}
+    name = method
+    if method not in _METHODS:
+        original = method[:_LONGEST_METHOD]
+        attributes |= {"http.request.method": "_OTHER", "http.request.method_original": original}
+        name = "HTTP"
+    if route is not None:
+        attributes["http.route"] = route
+        name = f"{name} {route}"
+    return name, attributes
+
+
+def _remote(trace: TraceContext | None) -> Context:
+    """The context in which the caller's span is the parent."""
+    if trace is None:
+        return Context()
+    caller = SpanContext(
+        int(trace.trace_id, 16),
+        int(trace.parent_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(trace.flags),
+        trace_state=TraceState.from_header([trace.state]) if trace.state else None,
+    )
+    return set_span_in_context(NonRecordingSpan(caller), Context())
+
+
+def _clock_difference_ns() -> int:
+    """From a time of `perf_counter` to the same since 1970."""
+    return time_ns() - _nanoseconds(perf_counter())
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

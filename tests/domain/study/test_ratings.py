@@ -1,0 +1,211 @@
+"""Ratings: what they change, in which order, and what happens beside them at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
+
+import pytest
+import structlog
+
+from server.domain.editing.classes import delete_class
+from server.domain.editing.decks import delete_deck, update_deck
+from server.domain.editing.flashcards import delete_flashcard, update_flashcard
+from server.domain.identity.tokens import Caller
+from server.domain.study.ratings import Rating
+from server.errors import AccountGone, Conflict, NotFound
+from tests.domain.conftest import Course, Domain
+
+NOW = datetime.now(UTC)
+# As everything must that writes for a user.
+_LOCK_FIGURES = "DO $$ BEGIN PERFORM FROM user_stats ORDER BY user_id FOR UPDATE; END $$;"
+
+
+def rate(
+    card: UUID, confidence: int = 3, *, hours_ago: float | None = None, session: UUID | None = None
+) -> Rating:
+    """A rating of this moment, or of some hours ago."""
+    at = None if hours_ago is None else NOW - timedelta(hours=hours_ago)
+    return Rating(flashcard_id=card, confidence_level=confidence, session_id=session, rated_at=at)
+
+
+async def test_the_newest_rating_decides_and_all_of_them_count(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """An offline device's older ratings count as seen and change nothing else, within a batch and between them."""
+    user, card = people["user"].user_id, course.cards["r1"]
+    (first, second, third) = await domain.record_ratings(
+        user, [rate(card, 2, hours_ago=5), rate(card, 5, hours_ago=1), rate(card, 1, hours_ago=9)], zone=None
+    )
+    assert first == second == third
+    assert (5, "mastered", 3) == (first["confidenceLevel"], first["masteryStatus"], first["timesSeen"])
+    (late,) = await domain.record_ratings(user, [rate(card, 1, hours_ago=2)], zone=None)
+    assert first | {"timesSeen": 4} == late
+    (now,) = await domain.record_ratings(user, [rate(card, 3)], zone=None)
+    assert (3, "learning", 5) == (now["confidenceLevel"], now["masteryStatus"], now["timesSeen"])
+
+
+async def test_a_rating_of_now_is_the_newest_whatever_the_clocks_say(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """A host whose clock is behind the one before still records the later rating."""
+    user, card = people["user"].user_id, course.cards["r1"]
+    await domain.record_ratings(user, [rate(card, 5)], zone=None)
+    domain.sql(
+        "WITH p AS (UPDATE user_card_progress SET last_seen_at = now() + interval '1 minute')"
+        " UPDATE user_stats SET last_active_at = now() + interval '1 minute' WHERE user_id = %s",
+        user,
+    )
+    (later,) = await domain.record_ratings(user, [rate(card, 1)], zone=None)
+    assert (1, 2) == (later["confidenceLevel"], later["timesSeen"])
+
+
+async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Caller], course: Course) -> None:
+    """One card that can not be rated, or one session that is not the user's, undoes the whole batch."""
+    user = people["user"].user_id
+    foreign = await domain.start_session(people["other"].user_id, [course.decks["Analysis"]])
+    ended = await domain.start_session(user, [course.decks["Analysis"]])
+    await domain.end_session(user, UUID(ended["sessionId"]))
+    good = rate(course.cards["r1"])
+    for bad, expected in (
+        (rate(uuid4()), NotFound),
+        (rate(course.cards["d1"]), NotFound),
+        (rate(course.cards["draft a2"]), NotFound),
+        (rate(course.cards["h1"]), NotFound),
+        (rate(course.cards["r2"], session=UUID(foreign["sessionId"])), NotFound),
+        (rate(course.cards["r2"], session=uuid4()), NotFound),
+        (rate(course.cards["r2"], session=UUID(ended["sessionId"])), Conflict),
+    ):
+        with pytest.raises(expected):
+            await domain.record_ratings(user, [good, bad], zone=None)
+    assert [(0,)] == domain.sql("SELECT count(*) FROM user_card_progress")
+    assert [(0,)] == domain.sql("SELECT count(*) FROM session_cards")
+    assert [(0, 0, None)] == domain.sql(
+        "SELECT total_cards_studied, study_streak_days, last_active_date FROM user_stats WHERE user_id = %s",
+        user,
+    )
+
+
+async def test_who_no_longer_exists_rates_nothing(domain: Domain, course: Course) -> None:
+    """The bearer of a token whose account is gone is told so, not that something conflicts."""
+    with pytest.raises(AccountGone):
+        await domain.record_ratings(uuid4(), [rate(course.cards["r1"])], zone=None)
+    with pytest.raises(AccountGone):
+        await domain.start_session(uuid4(), [course.decks["Analysis"]])
+    with pytest.raises(AccountGone):
+        await domain.add_bookmark(uuid4(), course.cards["r1"])
+
+
+async def test_two_devices_lose_no_rating(domain: Domain, people: dict[str, Caller], course: Course) -> None:
+    """Batches of the same cards in other orders, at the same time: no deadlock, and every rating is counted."""
+    user = people["user"].user_id
+    cards = [course.cards[name] for name in ("r1", "r2", "r3", "l1", "l2", "a1")]
+    generator = random.Random(7)  # noqa: S311 - shuffles cards, guards nothing
+
+    async def send() -> None:
+        await domain.record_ratings(
+            user, [rate(card, generator.randint(1, 5)) for card in generator.sample(cards, 6)], zone=None
+        )
+
+    await asyncio.gather(*(send() for _ in range(20)))
+    seen = domain.sql("SELECT flashcard_id, times_seen FROM user_card_progress WHERE user_id = %s", user)
+    assert dict.fromkeys(cards, 20) == dict(seen)
+
+
+async def test_deletions_beside_ratings(domain: Domain, people: dict[str, Caller], course: Course) -> None:
+    """Ratings either happen before a deletion or find nothing: nobody deadlocks, no count drifts."""
+    users = [people[name].user_id for name in ("user", "other", "admin")]
+    cards = [course.cards[name] for name in ("r1", "r2", "r3", "l1", "l2")]
+    for user in users:
+        await domain.record_ratings(user, [rate(card) for card in cards], zone=None)
+
+    async def study(user: UUID) -> None:
+        left = cards
+        while left:
+            try:
+                await domain.record_ratings(user, [rate(card) for card in reversed(left)], zone=None)
+            except NotFound:
+                left = left[:-1]
+
+    async def delete() -> None:
+        await domain.writer.run(lambda unit: delete_flashcard(unit, course.cards["l2"]))
+        await domain.writer.run(lambda unit: delete_deck(unit, course.decks["Law"]))
+        await domain.writer.run(lambda unit: delete_class(unit, course.classes["Risk"]))
+
+    with structlog.testing.capture_logs() as events:
+        await asyncio.gather(*(study(user) for user in users), delete())
+    assert [] == [event for event in events if event["event"] == "database.transaction_retried"]
+    assert_counters_are_exact(domain)
+
+
+async def test_the_profiles_time_zone_is_used_unless_the_request_names_one(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """X-Time-Zone, else the profile's zone, decides which day it is."""
+    user = people["user"].user_id
+    domain.sql("UPDATE users SET time_zone = 'Pacific/Kiritimati' WHERE id = %s", user)
+    for zone in (None, ZoneInfo("Etc/GMT+12")):
+        domain.sql("DELETE FROM user_active_days WHERE user_id = %s", user)
+        before = datetime.now(UTC)
+        await domain.record_ratings(user, [rate(course.cards["r1"])], zone=zone)
+        days = {
+            moment.astimezone(zone or ZoneInfo("Pacific/Kiritimati")).date()
+            for moment in (before, datetime.now(UTC))
+        }
+        ((day,),) = domain.sql("SELECT last_active_date FROM user_stats WHERE user_id = %s", user)
+        assert day in days
+
+
+def assert_counters_are_exact(domain: Domain) -> None:
+    """The kept figures are what a recount gives."""
+    recount = domain.sql(
+        "SELECT s.user_id, s.new_cards, s.learning_cards, s.mastered_cards, count(p.*) FILTER (WHERE"
+        " p.mastery_status = 'new'), count(p.*) FILTER (WHERE p.mastery_status = 'learning'),"
+        " count(p.*) FILTER (WHERE p.mastery_status = 'mastered')"
+        " FROM user_stats s LEFT JOIN user_card_progress p USING (user_id) GROUP BY s.user_id"
+    )
+    assert [] == [row for row in recount if row[1:4] != row[4:]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_counters_equal_a_recount_whatever_happens(
+    domain: Domain, people: dict[str, Caller], course: Course, seed: int
+) -> None:
+    """After random ratings, batches and deletions of cards, decks, classes and users the counters are exact."""
+    generator = random.Random(seed)  # noqa: S311 - makes up a test, guards nothing
+    cards = [course.cards[name] for name in ("r1", "r2", "r3", "l1", "l2", "a1")]
+    users = [caller.user_id for caller in people.values()]
+
+    async def some_ratings(user: UUID) -> None:
+        chosen = [
+            rate(generator.choice(cards), generator.randint(1, 5)) for _ in range(generator.randint(1, 8))
+        ]
+        try:
+            await domain.record_ratings(user, chosen, zone=None)
+        except (NotFound, AccountGone):
+            return
+
+    async def run(statement: str, value: UUID) -> None:
+        await asyncio.to_thread(domain.sql, _LOCK_FIGURES + statement, value)
+
+    write = domain.writer.run
+    changes: list[Callable[[], Awaitable[object]]] = [
+        lambda: write(lambda unit: delete_flashcard(unit, course.cards["r2"])),
+        lambda: write(lambda unit: delete_deck(unit, course.decks["Law"])),
+        lambda: write(lambda unit: update_deck(unit, course.decks["Data"], {"is_published": False})),
+        lambda: write(
+            lambda unit: update_flashcard(unit, course.cards["r3"], {"deck_id": course.decks["Data"]})
+        ),
+        lambda: run("DELETE FROM users WHERE id = %s", users[1]),
+        lambda: run("DELETE FROM user_card_progress WHERE user_id = %s", users[0]),
+        lambda: run("UPDATE user_card_progress SET mastery_status = 'learning' WHERE user_id = %s", users[2]),
+    ]
+    generator.shuffle(changes)
+    changes.append(lambda: write(lambda unit: delete_class(unit, course.classes["Risk"])))
+    for change in changes:
+        await asyncio.gather(*(some_ratings(generator.choice(users)) for _ in range(6)), change())
+        assert_counters_are_exact(domain)

@@ -1,0 +1,362 @@
+"""The client's address behind proxies, and the subjects made from it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.net.client_address import client_address
+from server.net.proxies import TrustedProxies
+from server.ratelimit.subjects import (
+    parse_subject,
+    subject_of_address,
+    subject_of_email,
+    subject_of_family,
+    subject_of_user,
+    wider_subject_of_address,
+)
+from server.settings import Settings, SettingsError
+
+NOBODY = TrustedProxies.parse("")
+ONE_HOP = TrustedProxies.parse("1")
+OUR_NETWORK = TrustedProxies.parse("10.0.0.0/8, fd00::/8")
+PROXY = "10.0.0.1"
+CLIENT = "198.51.100.7"
+
+
+def address_of(
+    peer: str | None,
+    *,
+    forwarded: list[str] | None = None,
+    x_forwarded_for: list[str] | None = None,
+    trusted: TrustedProxies = OUR_NETWORK,
+) -> str:
+    return str(client_address(peer, forwarded or [], x_forwarded_for or [], trusted))
+
+
+def test_point_13_without_trusted_proxies_only_the_peer_counts() -> None:
+    """Nobody's header is believed unless the settings name who may write it."""
+    found = address_of(CLIENT, forwarded=["for=1.1.1.1"], x_forwarded_for=["1.1.1.1"], trusted=NOBODY)
+    assert found == CLIENT
+
+
+def test_point_13_an_untrusted_peer_is_the_client_whatever_it_sends() -> None:
+    """A caller outside of the trusted networks can't name another address."""
+    assert address_of(CLIENT, x_forwarded_for=["1.1.1.1"]) == CLIENT
+    assert address_of(CLIENT, forwarded=["for=1.1.1.1"]) == CLIENT
+
+
+def test_mistake_trusting_the_first_x_forwarded_for_entry() -> None:
+    """The list is read from the right, where the proxies append; its first entry is the caller's to write."""
+    assert address_of(PROXY, x_forwarded_for=[f"1.1.1.1, {CLIENT}"]) == CLIENT
+    assert address_of(PROXY, x_forwarded_for=[f"1.1.1.1, {CLIENT}"], trusted=ONE_HOP) == CLIENT
+
+
+def test_point_13_trusted_networks_are_walked_through_to_the_first_outsider() -> None:
+    """A chain of proxies ends at the first address that is not one of theirs."""
+    assert address_of(PROXY, x_forwarded_for=[f"1.1.1.1, {CLIENT}, 10.2.3.4, fd00::9"]) == CLIENT
+    assert address_of(PROXY, forwarded=[f'for=1.1.1.1, for={CLIENT}, for="[fd00::9]:80"']) == CLIENT
+
+
+def test_point_13_hops_count_proxies_whatever_their_addresses() -> None:
+    """Two hops are the peer and one entry; the entry before that is the client."""
+    header = ["1.1.1.1, 2.2.2.2, 3.3.3.3"]
+    assert address_of("9.9.9.9", x_forwarded_for=header, trusted=ONE_HOP) == "3.3.3.3"
+    assert address_of("9.9.9.9", x_forwarded_for=header, trusted=TrustedProxies.parse("2")) == "2.2.2.2"
+
+
+def test_point_13_a_chain_shorter_than_the_hops_ends_at_its_far_end() -> None:
+    """A request through fewer proxies than configured is counted by the farthest address there is."""
+    assert address_of(PROXY, x_forwarded_for=[CLIENT], trusted=TrustedProxies.parse("5")) == CLIENT
+
+
+def test_point_13_several_header_lines_are_one_list() -> None:
+    """Lines are joined in the order received, so that the last one is the nearest proxy's."""
+    assert address_of(PROXY, x_forwarded_for=["1.1.1.1", CLIENT]) == CLIENT
+    assert address_of(PROXY, forwarded=["for=1.1.1.1", f"for={CLIENT}"]) == CLIENT
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        f"for={CLIENT}",
+        f'For="{CLIENT}"',
+        f'for="{CLIENT}:47011"',
+        f'by=10.0.0.1;proto=https;FOR="{CLIENT}";host="a,b;c"',
+        f'for="{CLIENT}:_hidden"; host="say \\"hi, there\\""',
+        f'for="\\{CLIENT}"',
+    ],
+)
+def test_point_13_forwarded_is_read_as_rfc_7239_writes_it(element: str) -> None:
+    """Names in any case, quoted values with escapes, ports, other parameters, separators inside of quotes."""
+    assert address_of(PROXY, forwarded=[f"for=1.1.1.1,{element}"]) == CLIENT
+
+
+@pytest.mark.parametrize("node", ["2001:db8:cafe::17", "[2001:db8:cafe::17]", "[2001:db8:cafe::17]:4711"])
+def test_point_13_ipv6_nodes_are_read_with_and_without_brackets_and_ports(node: str) -> None:
+    """Both headers carry IPv6, quoted in Forwarded."""
+    assert address_of(PROXY, forwarded=[f'for="{node}"']) == "2001:db8:cafe::17"
+    assert address_of(PROXY, x_forwarded_for=[node]) == "2001:db8:cafe::17"
+
+
+def test_point_13_an_ipv4_entry_may_have_a_port() -> None:
+    """Some load balancers append the port to X-Forwarded-For."""
+    assert address_of(PROXY, x_forwarded_for=[f"{CLIENT}:52100"]) == CLIENT
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "unknown",
+        "_hidden",
+        "",
+        "unix:",
+        "300.1.1.1",
+        "1.1.1.1:http",
+        "[2001:db8::1",
+        "[1.1.1.1]:80",
+        "x" * 5000,
+        "1.1.1.1 2.2.2.2",
+        "١.1.1.1",  # noqa: RUF001 - a digit, but not an ASCII one.
+    ],
+)
+def test_point_13_an_unreadable_hop_ends_the_walk_at_the_proxy_that_wrote_it(node: str) -> None:
+    """Obfuscated identifiers, `unknown` and garbage name nobody: the last trustworthy address counts."""
+    assert address_of(PROXY, x_forwarded_for=[f"1.1.1.1, {node}, 10.0.0.2"]) == "10.0.0.2"
+    assert address_of(PROXY, forwarded=[f'for=1.1.1.1, for="{node}", for=10.0.0.2']) == "10.0.0.2"
+
+
+@pytest.mark.parametrize("element", ["proto=https", "for=2.2.2.2;for=3.3.3.3", "", "for", "2.2.2.2"])
+def test_point_13_a_hop_without_exactly_one_for_names_nobody(element: str) -> None:
+    """RFC 7239 allows one `for` an element; more or less is nothing to rely on."""
+    assert address_of(PROXY, forwarded=[f"for=1.1.1.1, {element}, for=10.0.0.2"]) == "10.0.0.2"
+
+
+def test_point_13_when_both_headers_are_there_only_what_both_say_is_believed() -> None:
+    """One of them may be invented; agreeing, they are as good as one, and differing, they name nobody."""
+    agreeing = address_of(PROXY, forwarded=[f"for={CLIENT}"], x_forwarded_for=[f"1.1.1.1, {CLIENT}"])
+    differing = address_of(PROXY, forwarded=["for=1.1.1.1"], x_forwarded_for=[CLIENT])
+    assert agreeing == CLIENT
+    assert differing == PROXY
+
+
+def test_point_13_a_named_header_is_the_only_one_read() -> None:
+    """Who says which header the proxies write gets that one, with or without the other beside it."""
+    by_x = TrustedProxies.parse("10.0.0.0/8, X-Forwarded-For")
+    by_forwarded = TrustedProxies.parse("forwarded, 1")
+    both = {"forwarded": ["for=1.1.1.1"], "x_forwarded_for": ["2.2.2.2"]}
+    assert address_of(PROXY, **both, trusted=by_x) == "2.2.2.2"
+    assert address_of(PROXY, **both, trusted=by_forwarded) == "1.1.1.1"
+    assert address_of(PROXY, forwarded=["for=1.1.1.1"], trusted=by_x) == PROXY
+    assert address_of(PROXY, x_forwarded_for=["2.2.2.2"], trusted=by_forwarded) == PROXY
+
+
+@pytest.mark.parametrize("peer", [None, "", "/run/mastery.sock"])
+def test_point_13_a_unix_socket_counts_as_the_local_machine(peer: str | None) -> None:
+    """A peer without an address is a process here: 127.0.0.1, for trust and for counting."""
+    assert address_of(peer, x_forwarded_for=[CLIENT]) == "127.0.0.1"
+    assert address_of(peer, x_forwarded_for=[CLIENT], trusted=TrustedProxies.parse("127.0.0.1")) == CLIENT
+    assert address_of(peer, x_forwarded_for=[CLIENT], trusted=ONE_HOP) == CLIENT
+
+
+def test_point_13_an_ipv4_mapped_address_is_its_ipv4_address() -> None:
+    """A dual-stack socket shows ::ffff:10.0.0.1 for the proxy at 10.0.0.1; both are the same."""
+    assert address_of("::ffff:10.0.0.1", x_forwarded_for=[f"::ffff:{CLIENT}"]) == CLIENT
+    mapped = TrustedProxies.parse("::ffff:10.0.0.0/104")
+    assert address_of("10.0.0.1", x_forwarded_for=[CLIENT], trusted=mapped) == CLIENT
+
+
+def test_point_13_a_nat64_address_is_its_ipv4_address() -> None:
+    """64:ff9b::/96 carries the IPv4 address in its last 32 bits (RFC 6052), however it is written."""
+    assert address_of("64:ff9b::c633:6407") == CLIENT
+    assert address_of(PROXY, x_forwarded_for=[f"64:ff9b::{CLIENT}"]) == CLIENT
+
+
+@pytest.mark.parametrize("near", ["64:ff9b:1::c633:6407", "64:ff9b::1:c633:6407", "::1:c633:6407"])
+def test_point_13_only_the_well_known_nat64_prefix_is_unwrapped(near: str) -> None:
+    """Next to 64:ff9b::/96 and ::ffff:0:0/96 an address is an IPv6 address like any other."""
+    assert address_of(near) == near
+
+
+def test_point_13_a_nat64_address_is_not_trusted_as_the_private_address_inside_it() -> None:
+    """RFC 6052 forbids 64:ff9b::10.0.0.1, so who shows it is not the proxy at 10.0.0.1."""
+    assert address_of("64:ff9b::10.0.0.1", x_forwarded_for=["1.1.1.1"]) == "10.0.0.1"
+
+
+def test_point_13_the_zone_of_a_link_local_address_is_left_out() -> None:
+    """The interface of the proxy is no part of who calls."""
+    assert address_of("fe80::1%eth0") == "fe80::1"
+
+
+header_text = st.text(
+    alphabet=st.one_of(
+        st.sampled_from(' \t,;="\\[]:_.%for1234567890abcdefx'),
+        st.characters(codec="latin-1"),
+    ),
+    max_size=60,
+)
+clients = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).filter(
+    lambda address: not any(address in network for network in OUR_NETWORK.networks)
+)
+
+
+def as_element(address: IPv4Address | IPv6Address) -> str:
+    return f"for={address}" if address.version == 4 else f'for="[{address}]:443"'
+
+
+@given(client=clients, prefix=header_text, lines=st.lists(header_text, max_size=3))
+@pytest.mark.parametrize("trusted", [OUR_NETWORK, ONE_HOP])
+def test_point_13_text_in_front_of_what_the_proxy_appends_changes_nothing(
+    trusted: TrustedProxies, client: IPv4Address | IPv6Address, prefix: str, lines: list[str]
+) -> None:
+    """Whatever a caller sends in a header, the address that the trusted proxy appends is the one found."""
+    honest = client_address(PROXY, [], [str(client)], trusted)
+    assert honest == client_address(PROXY, [], [*lines, f"{prefix}, {client}"], trusted)
+    assert honest == client_address(PROXY, [*lines, f"{prefix}, {as_element(client)}"], [], trusted)
+
+
+@given(client=clients, prefix=header_text, invented=st.lists(header_text, min_size=1, max_size=3))
+def test_point_13_a_header_the_proxy_does_not_write_names_nobody_new(
+    client: IPv4Address | IPv6Address, prefix: str, invented: list[str]
+) -> None:
+    """With an invented second header the caller stays itself or becomes the proxy, never somebody else."""
+    honest = {client_address(PROXY, [], [str(client)], OUR_NETWORK), ip_address(PROXY)}
+    assert client_address(PROXY, invented, [f"{prefix}, {client}"], OUR_NETWORK) in honest
+    assert client_address(PROXY, [f"{prefix}, {as_element(client)}"], invented, OUR_NETWORK) in honest
+    pinned = TrustedProxies.parse("10.0.0.0/8, x-forwarded-for")
+    assert client_address(PROXY, invented, [f"{prefix}, {client}"], pinned) in honest - {ip_address(PROXY)}
+
+
+@given(forwarded=st.lists(header_text, max_size=3), x_forwarded_for=st.lists(header_text, max_size=3))
+def test_point_13_no_header_text_breaks_the_reading(forwarded: list[str], x_forwarded_for: list[str]) -> None:
+    """Any text at all gives some address."""
+    found = client_address(PROXY, forwarded, x_forwarded_for, TrustedProxies.parse("16"))
+    assert isinstance(found, IPv4Address | IPv6Address)
+
+
+@pytest.mark.parametrize(
+    ("text", "hops", "networks"),
+    [
+        ("", 0, []),
+        ("0", 0, []),
+        (" 2 ", 2, []),
+        ("10.0.0.0/8,, 192.0.2.7", 0, ["10.0.0.0/8", "192.0.2.7/32"]),
+        ("2001:DB8::/32", 0, ["2001:db8::/32"]),
+    ],
+)
+def test_point_13_trusted_proxies_are_networks_or_a_number(text: str, hops: int, networks: list[str]) -> None:
+    """Networks, single addresses or one number; nothing means nobody."""
+    parsed = TrustedProxies.parse(text)
+    assert (hops, networks) == (parsed.hops, [str(network) for network in parsed.networks])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("10.0.0.1/8", "host bits"),
+        ("proxy.example", "proxy.example"),
+        ("-1", "-1"),
+        ("33", "too many"),
+        ("1, 10.0.0.0/8", "mixes"),
+        ("1, 2", "mixes"),
+        ("0.0.0.0/0", "everybody"),
+        ("::/0", "everybody"),
+        ("::ffff:0:0/96", "everybody"),
+        ("forwarded, x-forwarded-for, 1", "two headers"),
+    ],
+)
+def test_point_13_a_wrong_setting_says_what_is_accepted(text: str, complaint: str) -> None:
+    """The message names what is wrong, and both forms that are right."""
+    environment = {
+        "DATABASE_URL": "postgresql://h/d",
+        "REDIS_URL": "redis://h",
+        "SECRET_KEY": "k" * 32,
+        "TRUSTED_PROXIES": text,
+    }
+    with pytest.raises(SettingsError, match="number of hops") as caught:
+        Settings.from_env(environment)
+    assert complaint in str(caught.value)
+
+
+def test_point_13_addresses_are_counted_as_one_client_has_them() -> None:
+    """IPv4 each on its own; IPv6 by /64 and, in the wider tier, by /48."""
+    v6 = ip_address("2001:db8:1:2:3:4:5:6")
+    assert subject_of_address(ip_address("192.0.2.1")) == "ip:192.0.2.1"
+    assert subject_of_address(v6) == "ip:2001:db8:1:2::/64"
+    assert wider_subject_of_address(v6) == "ip:2001:db8:1::/48"
+    assert wider_subject_of_address(ip_address("192.0.2.1")) is None
+
+
+@given(address=st.ip_addresses(v=6), other_bits=st.integers(0, 2**64 - 1))
+def test_point_13_the_addresses_of_one_network_are_one_subject(address: IPv6Address, other_bits: int) -> None:
+    """Changing the last 64 bits does not make another client."""
+    neighbour = IPv6Address(int(address) >> 64 << 64 | other_bits)
+    assert subject_of_address(address) == subject_of_address(neighbour)
+
+
+def test_point_13_an_email_subject_hides_the_address_and_ignores_its_case() -> None:
+    """Keys and logs show a digest; Ada@Example.ORG is no second account to guess at."""
+    subject = subject_of_email("ada@example.org")
+    assert subject == subject_of_email("  Ada@Example.ORG ")
+    assert subject != subject_of_email("bob@example.org")
+    assert "ada" not in subject
+    assert len("email:") + 32 == len(subject)
+
+
+USER = "0b7d4f2e-58c5-4d38-9d5c-2f6a4a3a1c11"
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        (f"user:{USER.upper()}", f"user:{USER}"),
+        (f"user:{{{USER}}}", f"user:{USER}"),
+        (" ip:192.0.2.1 ", "ip:192.0.2.1"),
+        ("ip:192.0.2.1/32", "ip:192.0.2.1"),
+        ("ip:::ffff:192.0.2.1", "ip:192.0.2.1"),
+        ("ip:64:ff9b::192.0.2.1", "ip:192.0.2.1"),
+        ("ip:2001:DB8:1:2::5", "ip:2001:db8:1:2::/64"),
+        ("ip:2001:db8:1:2::5/128", "ip:2001:db8:1:2::/64"),
+        ("ip:2001:db8:1:2::/64", "ip:2001:db8:1:2::/64"),
+        ("ip:2001:db8:1::/48", "ip:2001:db8:1::/48"),
+        ("email:Ada@example.org", subject_of_email("ada@example.org")),
+        (subject_of_email("ada@example.org"), subject_of_email("ada@example.org")),
+        ("email:\uff21da@example.org ", subject_of_email("ada@example.org")),
+        ("family:00000000-0000-0000-0000-000000000001", subject_of_family(UUID(int=1).bytes)),
+        (subject_of_family(b"a family"), subject_of_family(b"a family")),
+    ],
+)
+def test_point_13_a_subject_is_read_as_it_is_counted(text: str, subject: str) -> None:
+    """An operator's spelling and the limiter's key meet; what is printed can be typed in again."""
+    assert subject == parse_subject(text)
+    assert subject == parse_subject(subject)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "user:<uuid>"),
+        ("192.0.2.1", "ip:<address>"),
+        ("user:ada", "user:<uuid>"),
+        ("ip:nowhere", "ip:192.0.2.1"),
+        ("ip:192.0.2.0/24", "single addresses"),
+        ("ip:2001:db8::/32", "/64 and by /48"),
+        ("ip:2001:db8::1/64", "ip:2001:db8::/64"),
+        ("email:ada", "email:<address>"),
+        ("host:example.org", "user:<uuid>"),
+    ],
+)
+def test_point_13_a_subject_that_is_none_says_how_one_reads(text: str, complaint: str) -> None:
+    """Every message shows a form that is right."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_subject(text)
+    assert complaint in str(caught.value)
+
+
+def test_point_13_a_user_is_counted_by_id() -> None:
+    """As text or UUID, the same user is the same subject."""
+    assert subject_of_user(USER) == subject_of_user(UUID(USER)) == f"user:{USER}"

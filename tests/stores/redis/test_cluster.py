@@ -1,0 +1,151 @@
+"""A real Cluster of three masters: commands find their node, wherever their slot goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from server.stores.redis.link import RedisReplyError
+from server.stores.redis.slots import slot_of
+from tests.support.redis_fleet import TestCluster, key_of_master, redis_cluster
+from tests.support.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of
+from tests.support.waiting import wait_until
+
+every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
+
+
+async def give_slot(cluster: TestCluster, key: str, number: int) -> None:
+    """Move the slot of a key that does not exist yet to another master, behind the link's back."""
+    for member in cluster.masters:
+        await member.admin.execute(
+            "CLUSTER", "SETSLOT", key_slot(key.encode()), "NODE", cluster.masters[number].node_id
+        )
+
+
+@every_version
+async def test_keys_and_scripts_everywhere(binary: Path, tmp_path: Path) -> None:
+    """Commands, scripts and pings work on all masters, though the URL names one of them and a dead one."""
+    async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
+        assert link.status.connected
+        keys = [f"key{number}" for number in range(300)]
+        await asyncio.gather(*(link.submit("SET", key, key) for key in keys))
+        replies = await asyncio.gather(*(link.execute("GET", key) for key in keys))
+        assert [key.encode() for key in keys] == replies
+        counts = [await member.admin.execute("DBSIZE") for member in cluster.masters]
+        assert sum(counts) == 300
+        assert min(counts) > 0
+        sums = await asyncio.gather(*(link.run_script(ADD, [f"sum{number}"], [1]) for number in range(60)))
+        assert sums == [1] * 60
+        assert await link.ping() > 0
+        with pytest.raises(RedisReplyError, match="CROSSSLOT"):
+            await link.execute("MGET", *(key_of_master(number) for number in range(3)))
+
+
+@every_version
+async def test_moved_slot(binary: Path, tmp_path: Path) -> None:
+    """A command whose slot went to another master is redirected there, and the next ones go straight."""
+    async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
+        key = key_of_master(0)
+        await give_slot(cluster, key, 2)
+        assert await asyncio.gather(*(link.execute("INCR", key) for _ in range(20))) == list(range(1, 21))
+        assert await link.run_script(ADD, [key], [1]) == 21
+        await cluster.masters[0].admin.execute("CONFIG", "RESETSTAT")
+        assert await link.execute("INCR", key) == 22
+        statistics = await cluster.masters[0].admin.execute("INFO", "commandstats")
+        assert b"cmdstat_incr" not in statistics
+        assert link.status.last_error is None
+
+
+@every_version
+async def test_migrating_slot(binary: Path, tmp_path: Path) -> None:
+    """While a slot migrates, ASK is followed for keys that went, and keys on both sides are `tryagain`."""
+    async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
+        key = f"{{{key_of_master(0)}}}"
+        source, target = cluster.masters[0], cluster.masters[1]
+        slot = key_slot(key.encode())
+        await link.execute("SET", f"{key}stays", "here")
+        await target.admin.execute("CLUSTER", "SETSLOT", slot, "IMPORTING", source.node_id)
+        await source.admin.execute("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
+        assert await link.execute("SET", f"{key}goes", "there") == b"OK"
+        replies = await asyncio.gather(link.execute("GET", f"{key}stays"), link.execute("GET", f"{key}goes"))
+        assert list(replies) == [b"here", b"there"]
+        assert await link.run_script(ADD, [f"{key}sum"], [2]) == 2
+        error = await refusal(link.execute("MGET", f"{key}stays", f"{key}goes"))
+        assert (error.reason, error.outcome_unknown) == ("tryagain", False)
+
+
+@every_version
+async def test_failover(binary: Path, tmp_path: Path) -> None:
+    """A master dies: its slots are refused until its replica is elected, and then served."""
+    async with redis_cluster(tmp_path, binary, replica=True) as cluster, open_link(cluster.url) as link:
+        lost, other = key_of_master(0), key_of_master(1)
+        await cluster.masters[0].admin.execute("SET", lost, "before")
+        await cluster.masters[0].admin.execute("WAIT", 1, 5000)
+        os.kill(cluster.masters[0].server.pid, signal.SIGKILL)
+        await wait_until(lambda: not link.status.connected, "the loss is noticed")
+        assert not (await refusal(link.execute("GET", lost))).outcome_unknown
+        await wait_until(lambda: link.status.connected, "the replica has taken over", seconds=40)
+        assert await link.execute("GET", lost) == b"before"
+        assert await link.execute("SET", other, "x") == b"OK"
+
+
+async def test_slots_without_a_master(tmp_path: Path) -> None:
+    """A Cluster that lost a master for good says `clusterdown`: nothing was executed."""
+    async with redis_cluster(tmp_path, redis_binaries()[0]) as cluster, open_link(cluster.url) as link:
+        os.kill(cluster.masters[0].server.pid, signal.SIGKILL)
+        key = key_of_master(1)
+
+        async def down() -> bool:
+            if await answers(link):
+                return False
+            error = await refusal(link.execute("SET", key, 1))
+            assert not error.outcome_unknown
+            return error.reason == "clusterdown"
+
+        await wait_until(down, "the cluster is down")
+        assert not link.status.connected
+
+
+async def test_no_node_answers() -> None:
+    """Without any node the start returns, and calls are refused at once."""
+    async with open_link("redis+cluster://127.0.0.1:1,127.0.0.1:2") as link:
+        error = await refusal(link.execute("GET", "key"))
+        assert (error.reason, error.outcome_unknown) == ("refused", False)
+        assert (await refusal(link.submit("PING"))).reason == "refused"
+        assert link.status.last_error == "refused"
+
+
+async def test_close_in_the_middle(tmp_path: Path) -> None:
+    """Closing fails what is pending on any node and leaves no task behind."""
+    async with redis_cluster(tmp_path, redis_binaries()[0]) as cluster:
+        before = asyncio.all_tasks()
+        async with open_link(cluster.url) as link:
+            await give_slot(cluster, key_of_master(0), 1)
+            futures = [link.submit("GET", key_of_master(number)) for number in range(3)]
+            await asyncio.sleep(0)
+            await link.close()
+            assert {"closed"} == {(await refusal(future)).reason for future in futures}
+            assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (("GET", "a{tag}b"), b"tag"),
+        ((b"get", b"key"), b"key"),
+        (("EVALSHA", script_of(b"").sha1, 2, "first", "second", "argument"), b"first"),
+        (("OBJECT", "ENCODING", "key"), b"key"),
+        (("EVAL", "return 1", 0), None),
+        (("SCRIPT", "LOAD", "return 1"), None),
+        (("PING",), None),
+        (("SET", 17, 1), b"17"),
+    ],
+)
+def test_slot_of_a_command(command: tuple[str | bytes | int, ...], key: bytes | None) -> None:
+    """The slot is that of the first key's hash tag, wherever the command has its keys."""
+    assert slot_of(command) == (None if key is None else key_slot(key))

@@ -1,0 +1,111 @@
+"""Start, status and end of a link."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from typing import Any
+
+import pytest
+import uvloop
+
+from server.development.servers import EmbeddedServer
+from server.ratelimit import Charge, Limiter, Policy
+from server.stores.redis.link import RedisLink, RedisUnavailable
+from server.stores.redis.node import RedisNode
+from tests.support.redis_servers import let_the_loop_write, open_link, refusal
+from tests.support.waiting import wait_until
+
+
+async def test_close_fails_what_is_pending(any_redis: EmbeddedServer) -> None:
+    """Closing ends pending calls, written or not, and later ones, with the reason `closed`."""
+    link = RedisLink(any_redis.url)
+    await link.start()
+    await link.execute("CLIENT", "PAUSE", 300)
+    written = link.submit("GET", "key")
+    await let_the_loop_write()
+    unwritten = link.submit("GET", "key")
+    await link.close()
+    errors = [await refusal(call) for call in (written, unwritten, link.submit("GET", "key"))]
+    expected = [("closed", True), ("closed", False), ("closed", False)]
+    assert expected == [(error.reason, error.outcome_unknown) for error in errors]
+    assert not link.status.connected
+
+
+async def test_dropped_futures_are_silent(any_redis: EmbeddedServer) -> None:
+    """Nobody has to look at a submitted command's future: no complaint, no task is left."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    link = RedisLink(any_redis.url, deadline_ms=10)
+    await link.start()
+    link.submit("NO-SUCH-COMMAND")
+    link.submit("GET", "key")
+    await link.execute("PING", deadline_ms=2000)
+    await link.execute("CLIENT", "PAUSE", 100)
+    link.submit("GET", "times out")
+    assert (await refusal(link.execute("GET", "times out too"))).reason == "timeout"
+    link.submit("GET", "unwritten")
+    await link.close()
+    link.submit("GET", "after the end")
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_ping_and_status(any_redis: EmbeddedServer) -> None:
+    """A ping takes some milliseconds, and a healthy link has no error to tell of."""
+    async with open_link(any_redis.url) as link:
+        assert 0 < await link.ping() < 1000
+        status = link.status
+        assert status.connected
+        assert (status.last_error, status.last_error_time) == (None, None)
+        assert status.reconnects == 0
+        assert status.latency_ms is not None
+
+
+async def test_idle_link_is_pinged(any_redis: EmbeddedServer) -> None:
+    """A second without traffic brings a ping, so that the latency stays fresh."""
+    trips: list[float] = []
+    async with open_link(any_redis.url, on_round_trip=trips.append):
+        trips.clear()
+        await wait_until(lambda: len(trips) >= 2, "two background pings")
+
+
+async def test_ping_of_a_closed_link() -> None:
+    """A ping that nobody answers raises."""
+    link = RedisLink("redis://127.0.0.1:1")
+    await link.close()
+    with pytest.raises(RedisUnavailable):
+        await link.ping()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_socket_options(own_redis: EmbeddedServer, run: Any) -> None:
+    """Small writes leave at once, and a peer that vanished is noticed by the kernel too."""
+
+    async def options() -> tuple[int, int]:
+        async with open_link(own_redis.url) as link:
+            node = link._route
+            assert isinstance(node, RedisNode)
+            assert node._stream is not None
+            assert node._stream._transport is not None
+            sock = node._stream._transport.get_extra_info("socket")
+            return (
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            )
+
+    assert run(options()) == (1, 1)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_point_20_a_link_that_was_never_started_raises(any_redis: EmbeddedServer, scheme: str) -> None:
+    """Forgetting `start` is a mistake of the program, not an outage: it is loud, also through a limiter."""
+    link = RedisLink(any_redis.url.replace("redis", scheme, 1).removesuffix("/0"))
+    with pytest.raises(RuntimeError, match="await its start"):
+        link.submit("GET", "key")
+    with pytest.raises(RuntimeError, match="await its start"):
+        await Limiter(link).decide([Charge(Policy("one", 1, 1000), "g", "user:1")])
+    await link.close()

@@ -1,0 +1,344 @@
+"""One event is one line of JSON, whatever it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import UserDict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
+
+NASTY = "a\nb\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x00\x1b[31m\x9b31m\u202e\ud800"
+
+
+class Colour(Enum):
+    """An enumeration."""
+
+    RED = "red"
+
+
+class Unprintable:
+    """Whose text can't be had."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class UnprintableError(Exception):
+    """Whose message can't be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Treacherous(Mapping[str, object]):
+    """A mapping that fails while it is read."""
+
+    def __getitem__(self, key: str) -> object:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("changed during iteration")
+
+    def __len__(self) -> int:
+        return 3
+
+
+def render(method: str = "info", shape: Any = "json", **event: Any) -> dict[str, Any]:
+    """The line of an event, read back."""
+    return parse(JsonLines(shape, service="mastery", env="test", version="1")(None, method, event))
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """What a line says, after a look at its form."""
+    assert len(line) <= MAX_LINE_BYTES
+    assert line.endswith(b"\n")
+    assert 1 == len(line.decode().splitlines())
+    parsed: dict[str, Any] = orjson.loads(line)
+    return parsed
+
+
+@pytest.mark.parametrize("longest_bytes", [4096, MAX_LINE_BYTES])
+@pytest.mark.parametrize("text", ["x", NASTY, "é", "\\"])
+def test_no_line_is_longer_than_it_may_be(longest_bytes: int, text: str) -> None:
+    """However much an event holds, and however much longer its texts become by escaping."""
+    render = JsonLines(
+        "json", service=text * 99, env=text * 99, version=text * 99, longest_bytes=longest_bytes
+    )
+    for size in (1, 10, 100, 1000, 10_000):
+        event = {
+            f"{number}{text * size}": {text * size: [text * size] * size} for number in range(min(size, 99))
+        }
+        line = render(None, "error", {"event": text * size, **event, "exc_info": ValueError(text * size)})
+        assert len(line) <= longest_bytes
+        assert "timestamp" in orjson.loads(line)
+
+
+def test_the_fields_of_a_line() -> None:
+    """Every line begins with when, how severe, what, who, and which service; times are RFC 3339 in UTC."""
+    line = render(event="redis.connection_lost", logger="server.stores.redis.link", attempts=3)
+    assert ["timestamp", "level", "message", "logger", "service", "env", "version", "attempts"] == list(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
+    assert {
+        "level": "info",
+        "message": "redis.connection_lost",
+        "logger": "server.stores.redis.link",
+        "service": "mastery",
+        "env": "test",
+        "version": "1",
+        "attempts": 3,
+    } == line
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (1.5, 1.5),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (2**63, str(2**63)),
+        (-(2**63), -(2**63)),
+        ([10**5000], ["<integer of 16610 bits>"]),
+        ("\ud800x", "\\ud800x"),
+        (b"caf\xc3\xa9\xff", "café\\xff"),
+        (bytearray(b"x"), "x"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (datetime(2026, 1, 2, 3, 4, 5, 678000, UTC), "2026-01-02T03:04:05.678000Z"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (timedelta(milliseconds=1500), 1.5),
+        (Decimal("1.10"), "1.10"),
+        (Colour.RED, "red"),
+        (Path("/x/y"), "/x/y"),
+        (ValueError("bad"), "ValueError: bad"),
+        (Colour, f"{__name__}.Colour"),
+        ((1, "a"), [1, "a"]),
+        ({7}, [7]),
+        (UserDict({"a": 1}), {"a": 1}),
+        ({1: "a", None: "b", b"c": "d", (1, 2): "e"}, {"1": "a", "None": "b", "c": "d", "(1, 2)": "e"}),
+        (Unprintable(), "<Unprintable: not representable>"),
+        ([Unprintable()], ["<Unprintable: not representable>"]),
+        (UnprintableError(), "<UnprintableError: not representable>"),
+        (Treacherous(), "<Treacherous: not representable>"),
+    ],
+)
+def test_any_value_has_a_form(value: object, expected: object) -> None:
+    """Every type has a form in JSON, and a value that fails to show itself is named by its type."""
+    assert expected == render(event="x", value=value)["value"]
+
+
+def test_a_structure_that_holds_itself() -> None:
+    """A cycle ends at the greatest depth."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert [[[[[["<list of 1>"]]]]]] == render(event="x", cycle=cycle)["cycle"]
+
+
+def test_control_characters_are_escaped() -> None:
+    """Nothing in a line splits it, moves a terminal's cursor or reverses its text."""
+    renderer = JsonLines("json", service="s", env="e", version="1")
+    line = renderer(None, "info", {"event": NASTY, NASTY: NASTY, "deep": [{NASTY: NASTY}]})
+    assert not re.search(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", line.decode()
+    )
+    assert NASTY.replace("\ud800", "\\ud800") == parse(line)["message"]
+
+
+def test_secrets_are_redacted_by_key_at_any_depth() -> None:
+    """A secret's name hides its value wherever it is; absence and counts are shown."""
+    line = render(
+        event="x",
+        password="hunter2",
+        token=None,
+        tokens=7,
+        headers=[("Cookie", "sid=1"), (b"Authorization", b"Bearer x"), ("Host", "h")],
+        deep={"a": [{"refreshToken": {"b": "c"}, "token_count": 3}]},
+        dsn="redis://:hunter2@cache:6379",
+    )
+    assert "[redacted]" == line["password"]
+    assert line["token"] is None
+    assert 7 == line["tokens"]
+    assert [["Cookie", "[redacted]"], ["Authorization", "[redacted]"], ["Host", "h"]] == line["headers"]
+    assert {"a": [{"refreshToken": "[redacted]", "token_count": 3}]} == line["deep"]
+    assert "redis://:[redacted]@cache:6379" == line["dsn"]
+
+
+def test_a_secret_across_a_cut_is_redacted_whole() -> None:
+    """Where a long text is cut, no beginning of a secret is left."""
+    text = f"{'x' * 1980} redis://user:hunter2hunter2hunter2@cache:6379/0 {'x' * 3000}"
+    line = render(event="x", text=text)
+    assert "hunter2" not in line["text"]
+    assert line["text"].endswith("characters]")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 1_000_000,
+        "\x00" * 100_000,
+        "\U0001f600" * 100_000,
+        ["\u2028" * 1000] * 1000,
+        {f"key{number}": "v" * 100 for number in range(100_000)},
+        [[["x" * 5000] * 100] * 100],
+        b"\xff" * 1_000_000,
+        {"k" * 100_000: 1},
+    ],
+    ids=["text", "controls", "emoji", "separators", "keys", "nested", "bytes", "long key"],
+)
+def test_large_values_are_cut(value: object) -> None:
+    """A line stays below ten thousand bytes, says that something is missing, and keeps what identifies it."""
+    line = render(event="import.failed", request_id="req_1", value=value)
+    assert ("import.failed", "req_1") == (line["message"], line["request_id"])
+    assert "…" in str(line) or " of 1" in str(line)
+
+
+def test_many_fields_are_cut() -> None:
+    """A thousand fields do not fit; that some are missing is said."""
+    line = render(event="x", **{f"field_{number}": "y" * 500 for number in range(1000)})
+    assert line["log.truncated"] is True
+    assert "y" * 100 in line["field_0"]
+
+
+def test_a_wide_and_deep_structure_takes_no_time() -> None:
+    """The work for a line is bounded: a structure of 10**12 texts is shown in part within a second."""
+    structure: object = "x" * 5000
+    for _ in range(6):
+        structure = [structure] * 100
+    began = perf_counter()
+    render(event="x", structure=structure)
+    assert perf_counter() - began < 1.0
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.integers(),
+        st.floats(),
+        st.binary(),
+        st.text(st.characters(exclude_categories=())),
+        st.sampled_from('\x00\x7f\x9b\u2028\ud800"\\').map(lambda character: character * 3000),
+        st.builds(Unprintable),
+        st.datetimes(),
+        st.decimals(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers(), st.binary()), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(["json", "ecs", "gcp"]),
+    st.dictionaries(st.text(st.characters(exclude_categories=()), max_size=200), VALUES, max_size=12),
+    VALUES,
+)
+def test_every_event_is_one_line(shape: Any, event: dict[str, Any], name: object) -> None:
+    """No event whatsoever is lost, breaks its line, or makes it too long."""
+    renderer = JsonLines(shape, service="mastery", env="test", version="1")
+    parse(renderer(None, "info", {**event, "event": name}))
+
+
+def test_an_exception_is_told_in_three_fields() -> None:
+    """The type with its module, the message and the stack with its causes; secrets in them are redacted."""
+
+    def fail() -> None:
+        try:
+            [][int("redis://u:hunter2@h")]
+        except ValueError as error:
+            raise orjson.JSONDecodeError("bad\nbody", "x", 0) from error
+
+    with pytest.raises(orjson.JSONDecodeError) as caught:
+        fail()
+    line = render("error", event="boom", exc_info=caught.value)
+    assert "orjson.JSONDecodeError" == line["error.type"]
+    assert "bad\nbody: line 1 column 1 (char 0)" == line["error.message"]
+    assert "ValueError: invalid literal" in line["error.stack"]
+    assert "hunter2" not in line["error.stack"]
+    assert "in fail" in line["error.stack"]
+
+
+def test_a_long_stack_keeps_its_end() -> None:
+    """A stack is cut in its middle: where the failure happened is at its end."""
+
+    def descend(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("the deepest\u2028" + "m" * 4000)
+        descend(depth - 1)
+
+    try:
+        descend(300)
+    except ValueError as error:
+        line = render("error", event="boom", exc_info=error)
+    assert line["error.stack"].startswith("Traceback")
+    assert "characters]" in line["error.stack"]
+    assert line["error.message"].startswith("the deepest")
+
+
+def test_the_current_exception_is_found() -> None:
+    """`exc_info=True` means the exception that is being handled, and is nothing outside of a handler."""
+    try:
+        _ = os.environ["NO_SUCH_VARIABLE"]
+    except KeyError:
+        assert "KeyError" == render(event="x", exc_info=True)["error.type"]
+    assert "error.type" not in render(event="x", exc_info=True)
+
+
+def test_an_exception_without_a_message_is_reported() -> None:
+    """An exception whose text fails still has its type and its stack."""
+    line = render(event="x", exc_info=UnprintableError())
+    assert f"{__name__}.UnprintableError" == line["error.type"]
+    assert "failed" in line["error.message"]
+
+
+def test_an_error_as_a_value() -> None:
+    """`error=` takes a word or an exception, and never collides with `error.type` in a pipeline's index."""
+    assert "refused" == render(event="x", error="refused")["error.message"]
+    line = render(event="x", error=TimeoutError("late"))
+    assert ("TimeoutError", "late") == (line["error.type"], line["error.message"])
+    assert "error" not in line
+
+
+def test_a_field_does_not_replace_ours() -> None:
+    """A field with a name of ours is kept under another."""
+    line = render(event="x", level="high", message="hello", timestamp="now")
+    assert ("info", "x") == (line["level"], line["message"])
+    assert ("high", "hello", "now") == (line["level_"], line["message_"], line["timestamp_"])
+
+
+def test_ecs_names() -> None:
+    """Elastic Common Schema has names of its own."""
+    line = render("warning", "ecs", event="x", trace_id="t", exc_info=ValueError("v"), **{"http.status": 200})
+    assert ["@timestamp", "log.level", "message", "log.logger", "service.name"] == list(line)[:5]
+    assert ("t", 200) == (line["trace.id"], line["http.response.status_code"])
+    assert {"error.type", "error.message", "error.stack_trace"} <= set(line)
+
+
+def test_gcp_names() -> None:
+    """Google Cloud Logging reads `severity`, in capitals, and `time`."""
+    line = render("warn", "gcp", event="x", exc_info=ValueError("v"))
+    assert "WARNING" == line["severity"]
+    assert {"time", "stack_trace"} <= set(line)
+
+
+def test_the_console_hides_secrets_and_forges_no_line() -> None:
+    """For people there is colour-free text off a terminal, redacted, one line an event."""
+    text = ConsoleLines(colors=False)(None, "info", {"event": NASTY, "password": "hunter2", "n": 1}).decode()
+    assert 1 == len(text.splitlines())
+    assert "hunter2" not in text
+    assert "\x1b" not in text
+    assert "n=1" in text
