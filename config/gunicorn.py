@@ -51,7 +51,7 @@ logger_class = "server.telemetry.logs.gunicorn_logger.GunicornLogger"
 # Here, for gunicorn logs its first line before it calls any hook.
 configure_logging(
     level=loglevel,
-    format=_setting("LOG_FORMAT", "json"),
+    format=_setting("LOG_FORMAT", "") or None,
     service="mastery",
     env=_setting("MASTERY_ENV", "production"),
     version=__version__,

@@ -56,7 +56,8 @@ class Settings:
     port: int = 8000  # PORT
     web_concurrency: int = 1  # WEB_CONCURRENCY
     log_level: str = "info"  # LOG_LEVEL
-    log_format: Literal["json", "console", "ecs", "gcp"] = "json"  # LOG_FORMAT
+    # LOG_FORMAT; None for the console's on a terminal, JSON elsewhere
+    log_format: Literal["json", "console", "ecs", "gcp"] | None = None
     environment: str = "production"  # MASTERY_ENV
     trusted_proxies: TrustedProxies = _NOBODY  # TRUSTED_PROXIES
     rate_limits_file: Path = ROOT / "config" / "ratelimits.toml"  # RATE_LIMITS_FILE

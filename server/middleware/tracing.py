@@ -41,6 +41,7 @@ def tracing(
         spans: exports each request as a trace.
     """
     access_log = AccessLog()
+    where = path_of if access_log.shows_paths else route_template
     clients = Clients(trusted)
 
     def write_line(
@@ -67,7 +68,7 @@ def tracing(
         access_log.write(
             context,
             method=request.method,
-            route=route_template(request),
+            route=where(request),
             status=status,
             elapsed=elapsed,
             counts=timings.counts,
@@ -132,6 +133,11 @@ def trace_context_of(request: web.Request) -> TraceContext | None:
 def route_template(request: web.Request) -> str:
     """The template of the route that a request matched, such as /api/classes/{classId}."""
     return template_of(request) or "unmatched"
+
+
+def path_of(request: web.Request) -> str:
+    """The path of a request without its query, percent-encoded as it was sent."""
+    return request.rel_url.raw_path
 
 
 def template_of(request: web.Request) -> str | None:

@@ -28,6 +28,8 @@ _LIMITS = (
     Limits(characters=120, items=15, depth=2, stack=600),
     Limits(characters=60, items=4, depth=0, stack=60),
 )
+_REQUEST_HEAD = ("http.method", "http.route", "http.status", "duration_ms")
+_LONGEST_HEAD = 300
 _CONSOLE_LIMITS = Limits(characters=10_000, items=200, depth=8, stack=100_000)
 # What JSON allows in a text, yet a terminal obeys or a line splitter splits at: DEL and the C1 controls, the
 # line and paragraph separators, the marks that reverse the direction of writing; in UTF-8.
@@ -150,7 +152,10 @@ class JsonLines:
 
 
 class ConsoleLines:
-    """The last processor for people: structlog's console renderer, without secrets."""
+    """The last processor for people: structlog's console renderer, without secrets.
+
+    A request's line begins with what one looks for: method, path, status and duration.
+    """
 
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)
@@ -159,15 +164,20 @@ class ConsoleLines:
         """Render an event as one line of text, and its exception as a traceback below it."""
         level = _LEVELS.get(method, method)
         failure = _failure_of(event.get("exc_info"))
+        text, consumed = str(event.get("event", "")), _CONSUMED
+        verb, path, status, duration = (event.get(name) for name in _REQUEST_HEAD)
+        if text == "http.request" and isinstance(path, str) and isinstance(duration, float):
+            text = f"{verb} {safe_text(path, _LONGEST_HEAD)} {status} {duration:.2f} ms"
+            consumed = _CONSUMED.union(_REQUEST_HEAD)
         shown = {
             "timestamp": datetime.now().astimezone().isoformat(sep=" ", timespec="milliseconds")[:-6],
             "level": level,
             "logger": event.get("logger") or getattr(logger, "name", "root"),
-            "event": _printable(safe_text(str(event.get("event", "")), _CONSOLE_LIMITS.characters)),
+            "event": _printable(safe_text(text, _CONSOLE_LIMITS.characters)),
         }
         converter = Converter(_CONSOLE_LIMITS)
         for key, value in event.items():
-            if key not in _CONSUMED:
+            if key not in consumed:
                 name, safe = converter.pair(key, value)
                 shown[f"{name}_" if name in shown else name] = safe
         if failure is not None:

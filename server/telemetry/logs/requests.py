@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from server.telemetry.logs.access_lines import AccessLines, quoted
-from server.telemetry.logs.lines import JsonLines
+from server.telemetry.logs.lines import ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput
 from server.telemetry.logs.safety import safe_text
 from server.telemetry.logs.setup import LineHandler
@@ -34,8 +34,11 @@ class AccessLog:
         self._lines: JsonLines | None = None
         self._output: LineOutput | None = None
         self._fast: AccessLines | None = None
+        self.shows_paths = False  # only to people at a terminal: a path names who reads what
         root = logging.getLogger()
         for handler in root.handlers:
+            if isinstance(handler, LineHandler) and isinstance(handler.render, ConsoleLines):
+                self.shows_paths = True
             if isinstance(handler, LineHandler) and isinstance(handler.render, JsonLines):
                 self._lines, self._output = handler.render, handler.output
                 self._fast = AccessLines(handler.render, LOGGER) if handler.render.shape == "json" else None
@@ -60,7 +63,7 @@ class AccessLog:
         Args:
             request: its ids, and its user where one is known.
             method: its method.
-            route: its route template, never its path.
+            route: its route template; its path where `shows_paths` says so, and nowhere else.
             status: of the answer; 499 for a client that went away. From 500 on the level is error.
             elapsed: gives `duration_ms`, the total that the response headers named, and `db_ms`, `cache_ms` and
                 `limit_ms`, each where it happened.

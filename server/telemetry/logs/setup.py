@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 def configure_logging(
     *,
     level: str,
-    format: str,  # noqa: A002 - the setting is called LOG_FORMAT
+    format: str | None,  # noqa: A002 - the setting is called LOG_FORMAT
     service: str,
     env: str,
     version: str,
@@ -53,7 +53,7 @@ def configure_logging(
     Args:
         level: the least severe level to be written: debug, info, warning, error or critical, in any case.
         format: `json`, `ecs` or `gcp` for one line of JSON an event with that pipeline's names; `console` for
-            people.
+            people; None for `console` where the descriptor is a terminal, `json` elsewhere.
         service: the `service` field.
         env: the `env` field, such as `production`.
         version: the `version` field.
@@ -65,13 +65,16 @@ def configure_logging(
     threshold = level.lower()
     if threshold not in get_args(Level):
         raise ValueError(f"unknown log level {level!r}: one of {', '.join(get_args(Level))}")
+    is_terminal = os.isatty(descriptor)
+    if format is None:
+        format = "console" if is_terminal else "json"  # noqa: A001 - see above
     if format not in get_args(Format):
         raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(Format))}")
 
     output = _output(descriptor)
     render: Processor
     if format == "console":
-        render = ConsoleLines(colors=os.isatty(descriptor))
+        render = ConsoleLines(colors=is_terminal)
     else:
         render = JsonLines(
             format,  # type: ignore[arg-type]

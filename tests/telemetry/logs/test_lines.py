@@ -335,6 +335,24 @@ def test_gcp_names() -> None:
     assert {"time", "stack_trace"} <= set(line)
 
 
+def test_the_console_begins_a_request_with_what_one_looks_for() -> None:
+    """Method, path, status and duration come first, the rest behind them, and the path forges no line."""
+    fields = {
+        "http.method": "GET",
+        "http.route": "/a\nb",
+        "http.status": 200,
+        "duration_ms": 12.345,
+        "db_count": 2,
+    }
+    text = ConsoleLines(colors=False)(None, "info", {"event": "http.request", **fields}).decode()
+    when, what = text.split("[info     ] ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", when)
+    assert what.startswith("GET /a\\nb 200 12.35 ms ")
+    assert what.endswith(" db_count=2\n")
+    assert "http." not in text
+    assert "event" in ConsoleLines(colors=False)(None, "info", {"event": "event", **fields}).decode()
+
+
 def test_the_console_hides_secrets_and_forges_no_line() -> None:
     """For people there is colour-free text off a terminal, redacted, one line an event."""
     text = ConsoleLines(colors=False)(None, "info", {"event": NASTY, "password": "hunter2", "n": 1}).decode()

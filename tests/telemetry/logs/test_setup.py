@@ -161,7 +161,7 @@ def test_exceptions_of_a_thread(logged: Lines) -> None:
 PROGRAM = """
 import logging, sys, warnings
 from server.telemetry.logs.setup import configure_logging
-configure_logging(level="info", format=sys.argv[1], service="s", env="e", version="v")
+configure_logging(level="info", format=sys.argv[1] or None, service="s", env="e", version="v")
 class Sloppy:
     def __del__(self):
         raise LookupError("in __del__")
@@ -202,3 +202,17 @@ def test_the_console_format() -> None:
     assert b"process.uncaught_exception" in done.stdout
     assert b"\nSystemError: the end: password=[redacted]" in done.stdout
     assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("form", ["", "json"])
+def test_a_terminal_gets_the_console_format_unless_another_is_set(form: str) -> None:
+    """Without a format a person reads text, in colours, and a pipe gets JSON; a format that is set holds everywhere."""
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        with os.fdopen(theirs, "wb") as output:
+            command = [sys.executable, "-c", PROGRAM, form]
+            subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, check=False, timeout=60)
+        shown = terminal.read(65_536)
+    assert form == ("json" if shown.startswith(b"{") else "")
+    assert (b"\x1b[" in shown) == (not form)
+    assert run_program(form).stdout.startswith(b"{")
