@@ -39,6 +39,11 @@ bench-limiter: ## compare the rate limiter with others; rewrites the tables of d
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench.limiter.run --write $(ARGS)
 
+.PHONY: schema
+schema: ## write sql/schema.sql, the whole schema on one page, from the migrations
+	@.ci/set-up requirements-dev.txt
+	@$(python) -m server schema --from-migrations >sql/schema.sql.new && mv sql/schema.sql.new sql/schema.sql
+
 .PHONY: lock
 lock: ## resolve pyproject.toml again into the four locks, newest versions that fit
 	@.ci/lock

@@ -95,6 +95,14 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("users", help="make, list and change accounts; the first admin is made here")
     )
 
+    schema = commands.add_parser("schema", help="print the schema of the database, as sql/schema.sql is")
+    schema.add_argument(
+        "--from-migrations",
+        action="store_true",
+        help="of a database that has the migrations and nothing else",
+    )
+    schema.set_defaults(command=_schema)
+
     limits = commands.add_parser("limits", help="see and change what a client has used of its rate limits")
     actions = limits.add_subparsers(required=True, metavar="ACTION")
     for name, help_ in (
@@ -241,6 +249,26 @@ def _check_counters(options: argparse.Namespace) -> None:
     if report.differences and not options.repair:
         raise CommandError(f"{found}; check-counters --repair sets them right")
     sys.stdout.write(f"{found}{', set right' if report.differences else ''}\n")
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from server.cli.schema_page import read_schema
+
+    settings = _settings(*(() if options.from_migrations else ("DATABASE_URL",)))
+    if not options.from_migrations:
+        sys.stdout.write(read_schema(settings.database_url))
+        return
+    import tempfile
+
+    from server.cli.migrations import migrate
+    from server.development.postgres import postgres_server
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        postgres_server(Path(folder) / "postgres", options=("fsync=off",)) as server,
+    ):
+        migrate(server.url)
+        sys.stdout.write(read_schema(server.url))
 
 
 def _users(options: argparse.Namespace) -> None:

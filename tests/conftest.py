@@ -76,6 +76,15 @@ def database_url(shared_postgres: EmbeddedServer, database_template: str) -> Ite
 
 
 @pytest.fixture
+def empty_url(shared_postgres: EmbeddedServer) -> Iterator[str]:
+    """A database with nothing in it that belongs to one test."""
+    name = f"empty_{secrets.token_hex(6)}"
+    run_sql(shared_postgres.url, f"CREATE DATABASE {name}")
+    yield replace_database(shared_postgres.url, name)
+    run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A started Database over the test's own copy of the schema."""
     database = Database(database_url, pool_size=4)

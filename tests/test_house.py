@@ -16,6 +16,8 @@ from tests.support.checkout import ROOT
 LOCKS = ("requirements.txt", "requirements-otel.txt", "requirements-embedded.txt", "requirements-dev.txt")
 _PACKAGE = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 _LONGEST_LINES = 500
+# Made, not written: the whole schema is meant to be one page.
+_LONGER = {"sql/schema.sql"}
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -75,7 +77,7 @@ def test_modules_are_short() -> None:
         for file in tracked(f":(glob){pattern}")
     }
     assert len(lengths) > 400
-    assert {} == {path: lines for path, lines in lengths.items() if lines > _LONGEST_LINES}
+    assert _LONGER == {path for path, lines in lengths.items() if lines > _LONGEST_LINES}
 
 
 def test_files_know_no_machine() -> None:

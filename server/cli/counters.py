@@ -34,8 +34,8 @@ _NEXT_BOUND = """
 SELECT id::text FROM users WHERE id > %(after)s::uuid ORDER BY id OFFSET %(users)s - 1 LIMIT 1
 """
 # What is kept and what there is to count, for users in a range of ids: a row for the user, and one for each deck. The
-# streak is that of the last run of active days (0007_active_days.sql says what a run is); a day that only the log of
-# reviews has is one of them. The log in turn has the newest rating of each card.
+# streak is that of the last run of active days (keep_streaks in sql/schema.sql says what a run is); a day that only the
+# log of reviews has is one of them. The log in turn has the newest rating of each card.
 _COMPARE = """
 WITH rated AS MATERIALIZED (
     SELECT user_id, deck_id,

@@ -50,6 +50,7 @@ def test_help_names_every_command(checkout: Checkout) -> None:
         "users",
         "generate",
         "check-counters",
+        "schema",
     ):
         assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE), command
 

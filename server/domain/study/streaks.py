@@ -2,7 +2,7 @@
 
 A streak lives until midnight at the end of the day after its last one, in the zone in which that was counted; whoever
 studies before that instant continues it, whatever the date is by then where they are: what they were shown is what goes
-on. The runs of days are found by the trigger `keep_streaks` (sql/migrations/0007_active_days.sql).
+on. The runs of days are found by the trigger `keep_streaks` (sql/schema.sql).
 """
 
 from __future__ import annotations
