@@ -93,3 +93,21 @@ def test_text_files_are_as_editors_are_asked_to_write_them(ending: str) -> None:
         ):
             faults.append(name)
     assert [] == faults
+
+
+def test_every_decision_is_dated_and_in_the_index() -> None:
+    """A page a decision: its number, its day, the same four headings, and a line of the index with the same day."""
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    pages = sorted(page for page in folder.glob("*.md") if page.name != "README.md")
+    rows = re.findall(r"^\| \[(.+)\]\((.+)\) \| (.+) \|$", index, re.MULTILINE)
+    assert [page.name for page in pages] == [name for _, name, _ in rows]
+    for number, (page, (title, name, day)) in enumerate(zip(pages, rows, strict=True), start=1):
+        text = page.read_text()
+        assert name.startswith(f"{number:04}-")
+        assert title.startswith(f"{number:04} ")
+        assert text.startswith(f"# {title}\n\n{day}\n\n"), name
+        assert all(date.fromisoformat(one) for one in day.split(", revised "))
+        headings = ["Context", "Decision", "Consequences", "What would change our mind"]
+        assert headings == re.findall(r"^## (.+)$", text, re.MULTILINE), name
+        assert len(text.splitlines()) <= 60, f"{name}: a decision is one page"
