@@ -18,6 +18,13 @@ from server.settings import ROOT
 from tests.support.service import running_service
 
 PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
+PROSE = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+_LONGEST_LINE = 120
+_CODE = re.compile(r"`[^`\n]+`")
+_PATH = re.compile(
+    r"`((?:server|lua|sql|config|tests|bench|docs|deploy|\.ci|\.github)/[^`\s:]*)(?:::(\w+))?`"
+)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _SEPARATOR = "--- the next example ---"
 _BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -98,3 +105,51 @@ def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environmen
         assert matches(example.output, printed), (
             f"{page}:{example.line}: {example.command}\nprinted:\n{printed}"
         )
+
+
+def prose_of(page: Path) -> list[tuple[int, str]]:
+    """The lines of a page that are neither code nor tables nor pictures, numbered, without the code within them."""
+    lines, is_code = [], False
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        if line.startswith("```"):
+            is_code = not is_code
+        elif not is_code and not line.startswith(("|", "    ", "!", "#")):
+            lines.append((number, _CODE.sub("", line)))
+    return lines
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that the headings of a page have in a browser."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_folded(page: Path) -> None:
+    """A line of prose has at most 120 characters: it is read beside code, and compared line by line."""
+    assert [] == [(number, line) for number, line in prose_of(page) if len(line) > _LONGEST_LINE]
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each link within the repository names a file that there is, and a heading that it has."""
+    dead = []
+    for target in _LINK.findall(_CODE.sub("", page.read_text())):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
+            dead.append(target)
+    assert [] == dead
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_exist(page: Path) -> None:
+    """Each file or folder of the checkout that a page names is there, and so is each `file.py::test_name`."""
+    missing = []
+    for path, test in _PATH.findall(page.read_text()):
+        found = sorted(ROOT.glob(path.rstrip("/")))
+        if not found or (test and f"def {test}(" not in found[0].read_text()):
+            missing.append(f"{path}::{test}" if test else path)
+    assert [] == missing
