@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import sys
+import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
 import pytest
+import structlog
 
 from server.cli.migrations import migrate
 from server.development.servers import EmbeddedServer, postgres_server, redis_server
@@ -22,6 +27,23 @@ FAST_POSTGRES = (
     "max_connections=200",
     "autovacuum=off",  # plans are tested with the statistics that a test has taken, at no moment of chance
 )
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """Logging is as at the start after every test: what a command or a bench configures in this process ends with it."""
+    root = logging.getLogger()
+    handlers, level, show_warning = list(root.handlers), root.level, warnings.showwarning
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    if root.handlers != handlers:
+        logging.captureWarnings(capture=False)
+        warnings.showwarning = show_warning
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
 @pytest.fixture(scope="session")
