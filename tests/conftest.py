@@ -31,7 +31,7 @@ FAST_POSTGRES = (
 
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
-    """Logging is as at the start after every test: what a command or a bench configures in this process ends with it."""
+    """Logging is as at the start after every test: what a command or a bench configures here ends with it."""
     root = logging.getLogger()
     handlers, level, show_warning = list(root.handlers), root.level, warnings.showwarning
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
