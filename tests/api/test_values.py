@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Self
 
 import pytest
 import structlog
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
+from server.api import fields
 from server.api.fields import PastMoment, Text
 from server.api.requests import parse_json
 from server.domain.catalog.deck_files import DeckFileError, read_cards
@@ -53,6 +54,31 @@ def test_share_14_a_moment_is_refused_or_in_utc(moment: datetime, offset_seconds
         return
     assert UTC is taken.tzinfo
     assert datetime(2000, 1, 1, tzinfo=UTC) <= taken <= datetime.now(UTC)
+
+
+def test_a_clock_may_be_five_minutes_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment of the next five minutes becomes now: nothing is stored in the future. A later one is refused."""
+    now = datetime(2026, 3, 2, 11, 30, tzinfo=UTC)
+
+    class FrozenTime(datetime):
+        """A time of day that stands still."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            """Always the same moment."""
+            del tz
+            return now  # type: ignore[return-value]
+
+    monkeypatch.setattr(fields, "datetime", FrozenTime)
+
+    def taken(ahead: timedelta) -> datetime:
+        moment: datetime = PastMoment().deserialize((now + ahead).isoformat())
+        return moment
+
+    assert now - timedelta(seconds=1) == taken(-timedelta(seconds=1))
+    assert [now] * 3 == [taken(timedelta(minutes=minutes)) for minutes in (0, 2, 5)]
+    with pytest.raises(ValidationError, match="between the year 2000 and now"):
+        taken(timedelta(minutes=5, microseconds=1))
 
 
 @pytest.mark.parametrize("zone", NO_ZONES)

@@ -141,6 +141,17 @@ def test_a_class_file_is_checked(database_url: str, tmp_path: Path, content: str
         import_path(database_url, tmp_path)
 
 
+def test_a_name_is_as_long_as_the_api_takes_it(database_url: str, tmp_path: Path) -> None:
+    """A class of 255 characters is imported, one of 256 is refused."""
+    write(tmp_path / "long" / "cells.tsv", "Q\tA\n")
+    about = write(tmp_path / "long" / "class.toml", f'name = "{"x" * 256}"')
+    with pytest.raises(ImportFailed, match="its name needs 1 to 255 characters"):
+        import_path(database_url, tmp_path)
+    write(about, f'name = "{"x" * 255}"')
+    import_path(database_url, tmp_path)
+    assert [(255,)] == ask(database_url, "SELECT length(name) FROM classes")
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [

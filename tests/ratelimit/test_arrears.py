@@ -55,6 +55,19 @@ def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
     assert (2, 10 * SECOND_US) == (look.remaining, look.release_us)
 
 
+@pytest.mark.parametrize(("age_seconds", "charged"), [(0, 4), (12, 2), (24, 0), (60, 0)])
+def test_arrears_of_a_bucket_have_drained_since_their_admission(
+    simulated: SimulatedRedis, subject: str, age_seconds: int, charged: int
+) -> None:
+    """A bucket drains from the admission on: after half of the time half of it is charged, in the end nothing."""
+    charge = Charge(Policy("ten", 10, 60_000, algorithm="token_bucket"), "g", subject, 4)
+    simulated.now_us = START_US
+    arrears = [(charge, age_seconds * SECOND_US)]
+    assert bool(charged) == result_of(charge_arrears(simulated, charges=arrears, log_entries=1024))
+    look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
+    assert 10 - charged == look.remaining
+
+
 def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
     """However much was admitted, a client is clear again two windows later."""
     for algorithm in ALGORITHMS:

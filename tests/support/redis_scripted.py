@@ -5,10 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import hiredis
+
+
+def reply_to(command: list[bytes]) -> bytes:
+    """ECHO and PING as Redis has them; FAIL answers an error with its argument, LIST has one in a list."""
+    name, argument = command[0].upper(), command[-1]
+    bulk = b"$%d\r\n%s\r\n" % (len(argument), argument)
+    match name:
+        case b"PING":
+            return b"+PONG\r\n"
+        case b"ECHO":
+            return bulk
+        case b"FAIL":
+            return b"-FAIL %s\r\n" % argument
+        case b"LIST":
+            return b"*3\r\n%s-FAIL %s\r\n$-1\r\n" % (bulk, argument)
+        case _:
+            return b"-ERR unknown command\r\n"
 
 
 @dataclass
@@ -19,12 +36,14 @@ class ScriptedServer:
         piece_sizes: how many bytes each send has, over and over.
         pauses_ms: how long it waits after each send, over and over.
         cuts: the number of sent bytes after which the first, second… connection is cut; later ones are whole.
+        reply: answers a command.
         received: the last argument of every command, in the order of arrival.
     """
 
     piece_sizes: Sequence[int]
     pauses_ms: Sequence[int]
     cuts: Sequence[int]
+    reply: Callable[[list[bytes]], bytes] = reply_to
     received: list[bytes] = field(default_factory=list)
     connections: int = 0
     url: str = ""
@@ -57,7 +76,7 @@ class ScriptedServer:
                 replies = b""
                 while (command := parser.gets()) is not None:
                     self.received.append(command[-1])
-                    replies += reply_to(command)
+                    replies += self.reply(command)
                 while replies:
                     piece, replies = _split(replies, next(sizes))
                     if budget is not None:
@@ -74,20 +93,3 @@ class ScriptedServer:
 
 def _split(data: bytes, size: int) -> tuple[bytes, bytes]:
     return data[:size], data[size:]
-
-
-def reply_to(command: list[bytes]) -> bytes:
-    """ECHO and PING as Redis has them; FAIL answers an error with its argument, LIST has one in a list."""
-    name, argument = command[0].upper(), command[-1]
-    bulk = b"$%d\r\n%s\r\n" % (len(argument), argument)
-    match name:
-        case b"PING":
-            return b"+PONG\r\n"
-        case b"ECHO":
-            return bulk
-        case b"FAIL":
-            return b"-FAIL %s\r\n" % argument
-        case b"LIST":
-            return b"*3\r\n%s-FAIL %s\r\n$-1\r\n" % (bulk, argument)
-        case _:
-            return b"-ERR unknown command\r\n"

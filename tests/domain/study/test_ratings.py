@@ -70,7 +70,8 @@ async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Calle
     foreign = await domain.start_session(people["other"].user_id, [course.decks["Analysis"]])
     ended = await domain.start_session(user, [course.decks["Analysis"]])
     await domain.end_session(user, UUID(ended["sessionId"]))
-    good = rate(course.cards["r1"])
+    own = await domain.start_session(user, [course.decks["Analysis"]])
+    good = rate(course.cards["r1"], session=UUID(own["sessionId"]))
     for bad, expected in (
         (rate(uuid4()), NotFound),
         (rate(course.cards["d1"]), NotFound),
@@ -80,8 +81,9 @@ async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Calle
         (rate(course.cards["r2"], session=uuid4()), NotFound),
         (rate(course.cards["r2"], session=UUID(ended["sessionId"])), Conflict),
     ):
-        with pytest.raises(expected):
-            await domain.record_ratings(user, [good, bad], zone=None)
+        for batch in ([good, bad], [bad, good]):
+            with pytest.raises(expected):
+                await domain.record_ratings(user, batch, zone=None)
     assert [(0,)] == domain.sql("SELECT count(*) FROM user_card_progress")
     assert [(0,)] == domain.sql("SELECT count(*) FROM session_cards")
     assert [(0, 0, None)] == domain.sql(

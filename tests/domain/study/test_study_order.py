@@ -83,6 +83,15 @@ def test_the_other_modes_choose_from_everything(
     assert before == cards
 
 
+def test_a_card_is_due_in_the_millisecond_that_it_is_due_at() -> None:
+    """Of three mastered cards those whose time has come are chosen: the millisecond before counts, and this one."""
+    due = ["2026-01-15T11:59:59.999Z", NOW, "2026-01-15T12:00:00.001Z"]
+    seen = {at: {"confidenceLevel": 5, "nextReviewDate": at, "lastSeen": "2026-01-01"} for at in due}
+    cards = [{"id": at} for at in due]
+    chosen = choose_cards(cards, seen, mode="progressive", now=NOW, limit=None, generator=seeded(0))
+    assert due[:2] == [card["id"] for card in chosen]
+
+
 def test_random_mode_is_not_always_the_same() -> None:
     """Ten cards come in many orders."""
     cards = [{"id": str(number)} for number in range(10)]

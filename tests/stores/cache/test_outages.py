@@ -71,6 +71,21 @@ async def test_an_invalidation_that_failed_is_made_when_redis_is_back(processes:
     assert 1 == writer.counts()["hits"], "the key is used again"
 
 
+async def test_an_invalidation_that_was_cancelled_is_made_all_the_same(processes: list[Process]) -> None:
+    """A client that hangs up after the commit does not keep the old value alive: the key is tried again."""
+    writer, other = processes
+    source = Source("old")
+    await writer.cache.lookup("k").value(source.load)
+    source.value = "new"
+    invalidating = asyncio.create_task(writer.cache.invalidate(["k"]))
+    await asyncio.sleep(0)  # it has begun, and nothing is on its way to Redis yet
+    invalidating.cancel()
+    assert asyncio.CancelledError is type((await asyncio.gather(invalidating, return_exceptions=True))[0])
+    assert "new" == await writer.cache.lookup("k").value(source.load)
+    await wait_until(lambda: not writer.cache._pending, "Redis hears of the write")
+    assert "new" == await other.cache.lookup("k").value(source.load)
+
+
 async def test_a_load_from_before_a_failed_invalidation_is_not_stored(processes: list[Process]) -> None:
     """A reader that was loading when an invalidation failed does not fill the key behind its back."""
     process, source = processes[0], Source("old")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -14,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.development.servers import EmbeddedServer
+from server.stores.cache import values
 from server.stores.cache.cache import Cache, Kept
+from server.stores.cache.values import fresh_until_ms
 from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process
 
 
@@ -25,6 +29,21 @@ async def processes(shared_redis: EmbeddedServer) -> AsyncIterator[list[Process]
         client.flushall()
     async with open_process(shared_redis.url) as one, open_process(shared_redis.url) as other:
         yield [one, other]
+
+
+class Clock:
+    """The time of day as the cache sees it; it stands still until it is put forward."""
+
+    def __init__(self) -> None:
+        self.seconds = time.time()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of server.stores.cache.values; Redis has its own."""
+    clock = Clock()
+    monkeypatch.setattr(values, "time", SimpleNamespace(time=lambda: clock.seconds))
+    return clock
 
 
 async def look(cache: Cache, key: str = "k") -> Kept:
@@ -85,16 +104,36 @@ async def test_a_slow_reader_does_not_overwrite_a_successor(processes: list[Proc
     assert "new" == await one.cache.lookup("k").value(Source("not asked").load)
 
 
-async def test_a_successor_lives_no_longer_than_the_first_value(processes: list[Process]) -> None:
+async def test_a_successor_lives_no_longer_than_the_first_value(
+    processes: list[Process], clock: Clock
+) -> None:
     """A value that has been replaced again and again is loaded anew when the first one would have been."""
     cache, link = processes[0].cache, processes[0].link
     await cache.lookup("k").value(Source("first").load)
-    await link.execute("PEXPIRE", "k", 10 * TTL_SECONDS * 1000)
-    before = await look(cache)
-    await cache.invalidate(["k"], {"k": before.succeeded_by("second")})
-    assert 0 < await link.execute("PTTL", "k") <= TTL_SECONDS * 1000
-    after = (await look(cache)).succeeded_by("third")
-    assert after.kept_ms <= before.succeeded_by("second").kept_ms
+    fresh_until = fresh_until_ms(await link.execute("GET", "k"))
+    for value in ("second", "third"):
+        await link.execute("PEXPIRE", "k", 10 * TTL_SECONDS * 1000)
+        clock.seconds += TTL_SECONDS / 3
+        await cache.invalidate(["k"], {"k": (await look(cache)).succeeded_by(value)})
+        assert value == (await look(cache)).value
+        assert fresh_until == fresh_until_ms(await link.execute("GET", "k"))
+        assert 0 < await link.execute("PTTL", "k") <= fresh_until - clock.seconds * 1000 + 1
+    clock.seconds += TTL_SECONDS / 3
+    source = Source("loaded anew")
+    assert "third" == await cache.lookup("k").value(source.load)
+    await asyncio.gather(*(flight.task for flight in cache.flights._known.values()))
+    assert (source.value, 1) == ((await look(cache)).value, source.loads)
+
+
+async def test_a_value_past_its_life_has_no_successor(processes: list[Process], clock: Clock) -> None:
+    """What Redis should have forgotten by now is buried like any other value, and nothing has failed."""
+    process = processes[0]
+    await process.cache.lookup("k").value(Source("old").load)
+    kept = await look(process.cache)
+    clock.seconds += TTL_SECONDS
+    await process.cache.invalidate(["k"], {"k": kept.succeeded_by("new")})
+    assert (await process.link.execute("GET", "k")).startswith(b"T")
+    assert {"misses": 1, "sets": 1, "deletes": 1} == process.counts()
 
 
 async def test_what_redis_has_not_heard_of_has_no_successor(processes: list[Process]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from server.stores.redis.link import RedisReplyError
+from server.stores.redis.link import RedisLink, RedisReplyError
 from server.stores.redis.slots import slot_of
 from tests.support.redis_fleet import TestCluster, key_of_master, redis_cluster
+from tests.support.redis_scripted import ScriptedServer, reply_to
 from tests.support.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of
 from tests.support.waiting import wait_until
 
@@ -131,6 +133,55 @@ async def test_close_in_the_middle(tmp_path: Path) -> None:
             await link.close()
             assert {"closed"} == {(await refusal(future)).reason for future in futures}
             assert asyncio.all_tasks() == before
+
+
+class ScriptedNode:
+    """The only node of a Cluster by its own account; it answers GET as it is told, and counts that."""
+
+    def __init__(self) -> None:
+        self.answer = b"$-1\r\n"
+        self.gets = 0
+        self.server = ScriptedServer([4096], [0], [], reply=self.reply)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.server.url.rpartition(":")[2])
+
+    def link(self) -> contextlib.AbstractAsyncContextManager[RedisLink]:
+        """A link to the Cluster that it is."""
+        return open_link(self.server.url.replace("redis", "redis+cluster", 1))
+
+    def reply(self, command: list[bytes]) -> bytes:
+        """What it answers."""
+        match command[0].upper(), command[-1].upper():
+            case b"CLUSTER", b"SLOTS":
+                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nn\r\n" % self.port
+            case b"GET", _:
+                self.gets += 1
+                return self.answer
+            case _:
+                return reply_to(command)
+
+
+async def test_redirections_have_an_end() -> None:
+    """A node that says of a slot that it has moved to itself is believed five times, and that is that."""
+    node = ScriptedNode()
+    async with node.server.running(), node.link() as link:
+        node.answer = b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"key"), node.port)
+        error = await refusal(link.execute("GET", "key"))
+        assert ("moved", False, 6) == (error.reason, error.outcome_unknown, node.gets)
+
+
+@pytest.mark.parametrize("word", ["MOVED", "ASK"])
+async def test_a_redirection_without_a_host(word: str) -> None:
+    """A node that does not know what others are called names only a port: it is one of the node's own host."""
+    node, other = ScriptedNode(), ScriptedNode()
+    async with node.server.running(), other.server.running(), node.link() as link:
+        node.answer = b"-%s %d :%d\r\n" % (word.encode(), key_slot(b"key"), other.port)
+        other.answer = b"$4\r\nhere\r\n"
+        assert b"here" == await link.execute("GET", "key")
+        assert (1, 1) == (node.gets, other.gets)
 
 
 @pytest.mark.parametrize(

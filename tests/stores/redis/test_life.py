@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import uvloop
 
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
+from server.stores.redis import node as node_module
 from server.stores.redis.link import RedisLink, RedisUnavailable
-from server.stores.redis.node import RedisNode
+from server.stores.redis.node import RedisNode, backoff_seconds
+from server.stores.redis.protocol import ReplyStream
 from tests.support.redis_servers import let_the_loop_write, open_link, refusal
 from tests.support.waiting import wait_until
 
@@ -71,6 +74,45 @@ async def test_idle_link_is_pinged(any_redis: EmbeddedServer) -> None:
     async with open_link(any_redis.url, on_round_trip=trips.append):
         trips.clear()
         await wait_until(lambda: len(trips) >= 2, "two background pings")
+
+
+async def test_a_connection_that_lasted_is_made_anew_at_once(
+    own_redis: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries that fail, or last for 2 s at most, are further and further apart; after a longer life it begins anew."""
+    now = 0.0
+    attempts: list[int] = []
+    monkeypatch.setattr(node_module, "monotonic", lambda: now)
+
+    def at_once(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(node_module, "backoff_seconds", at_once)
+    async with open_link(own_redis.url) as link:
+        node = link._route
+        assert isinstance(node, RedisNode)
+
+        def is_replaced(before: ReplyStream) -> bool:
+            return node._stream not in {None, before}
+
+        for number, life in enumerate((0.0, 1.0, 2.0, 2.1, 1.0), start=1):
+            stream = node._stream
+            assert stream is not None
+            now += life
+            stream.cut("lost")
+            await wait_until(partial(is_replaced, stream), f"connection {number} is made anew")
+    assert [0, 1, 2, 0, 1] == attempts
+
+
+@pytest.mark.parametrize(
+    ("attempt", "longest"), [(0, 0.05), (1, 0.1), (5, 1.6), (6, 2.0), (100, 2.0), (10**6, 2.0)]
+)
+def test_the_wait_before_a_try_doubles_up_to_two_seconds(attempt: int, longest: float) -> None:
+    """It is random by half, so that processes that lost the same server do not all come back at one instant."""
+    waits = [backoff_seconds(attempt) for _ in range(200)]
+    assert longest / 2 <= min(waits) < 0.7 * longest
+    assert 0.8 * longest < max(waits) <= longest
 
 
 async def test_ping_of_a_closed_link() -> None:

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from server.development.servers import EmbeddedServer
-from server.stores.redis.link import RedisReplyError
+from server.stores.redis import link as link_module
+from server.stores.redis.commands import Command
+from server.stores.redis.link import RedisReplyError, Reply
 from tests.support.redis_servers import ADD, open_link, script_of
 
 
@@ -44,6 +46,37 @@ async def test_script_that_is_flushed_all_the_time(any_redis: EmbeddedServer) ->
         stop = True
         await flushing
         assert await link.execute("GET", "sum") == b"150"
+
+
+async def test_a_deadline_holds_for_all_that_a_script_takes(
+    own_redis: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command of a run has what those before it have left of the deadline, and a fifth at the least."""
+    now = 0.0
+    monkeypatch.setattr(link_module, "monotonic", lambda: now)
+    async with open_link(own_redis.url) as link:
+        given: list[tuple[object, float]] = []
+        send, broadcast = link._route.send, link._route.broadcast
+
+        def note(command: Command, seconds: float) -> None:
+            nonlocal now
+            given.append((command[0], round(seconds, 3)))
+            now += 4.5  # as if Redis took so long
+            if given[1:] and command[0] == "EVALSHA":
+                send(("SCRIPT", "FLUSH"), 10)  # it has just been loaded
+
+        def slow_send(command: Command, seconds: float) -> asyncio.Future[Reply]:
+            note(command, seconds)
+            return send(command, seconds)
+
+        def slow_broadcast(command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
+            note(command, seconds)
+            return broadcast(command, seconds)
+
+        monkeypatch.setattr(link, "_send", slow_send)
+        monkeypatch.setattr(link._route, "broadcast", slow_broadcast)
+        assert 1 == await link.run_script(ADD, ["sum"], [1], deadline_ms=10_000)
+    assert [("EVALSHA", 10), ("SCRIPT", 5.5), ("EVALSHA", 2), ("EVAL", 2)] == given
 
 
 async def test_waiting_for_a_load_can_be_cancelled(any_redis: EmbeddedServer) -> None:
