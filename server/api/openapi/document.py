@@ -84,7 +84,7 @@ def _specify() -> APISpec:
 
 def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     summary, _, more = (inspect.getdoc(route.handler) or "").partition("\n")
-    module = route.handler.__module__.rpartition(".")[2]
+    module = route.handler.__module__.removeprefix("server.api.").replace(".", "_")
     described: dict[str, Any] = {
         "operationId": f"{in_camel_case(module)}.{in_camel_case(route.handler.__name__)}",
         "summary": summary.rstrip("."),
