@@ -16,7 +16,7 @@ from bench.migrations import print_migrations
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from server.cli.signals import StopRequested, stop_signals
-from server.command_error import CommandError
+from server.errors import CommandError
 
 _PUBLISHED_ROUNDS = 5
 

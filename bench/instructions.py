@@ -24,7 +24,7 @@ from bench.harness.machine import Cores
 from bench.harness.subjects import Launch, Subject, bare, running, service
 from bench.harness.table import as_text
 from bench.harness.world import World, world
-from server.command_error import CommandError
+from server.errors import CommandError
 
 _CONNECTIONS = 32
 _IDLE_SECONDS = 5.0

@@ -21,8 +21,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver name
 
 from bench.harness.table import as_text
 from server.cli.migrations import MIGRATIONS_FOLDER, MigrationError, migrate
-from server.command_error import CommandError
 from server.development.servers import postgres_server
+from server.errors import CommandError
 
 HEADINGS = ("file", "seconds", "rating, ms", "reading, ms", "sign-up, ms", "refused")
 _OLDEST = 3

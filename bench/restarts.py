@@ -22,7 +22,7 @@ from bench.harness.machine import Cores
 from bench.harness.subjects import running, service
 from bench.harness.table import as_text
 from bench.harness.world import world
-from server.command_error import CommandError
+from server.errors import CommandError
 
 HEADINGS = ("signal", "seconds", "answers", "failed", "longest gap, ms")
 _HOST = "127.0.0.1"

@@ -22,7 +22,7 @@ from bench.harness.machine import describe_machine
 from bench.harness.results import write_document
 from bench.harness.table import as_text
 from server.settings import ROOT
-from server.telemetry.metrics.multiprocess import VARIABLE, memory_directory
+from server.telemetry.metrics.directory import VARIABLE, memory_directory
 
 RESULTS = ROOT / "bench" / "results" / "scrape.json"
 ROUTES, STATUSES, QUERIES, POLICIES = 50, (200, 401, 429), 60, 8

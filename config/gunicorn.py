@@ -14,8 +14,7 @@ from typing import Any
 from server import __version__
 from server.cli.master import Master, repeat_command
 from server.telemetry.logs.setup import configure_logging
-from server.telemetry.metrics.multiprocess import (
-    forget_worker,
+from server.telemetry.metrics.directory import (
     memory_directory,
     pass_on_directory,
     prepare_directory,
@@ -76,6 +75,9 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """After a worker's end: what only a living process has is dropped, what it counted stays."""
+    # Not at the top: it brings prometheus_client, which must not be imported before its directory is prepared.
+    from server.telemetry.metrics.workers import forget_worker  # noqa: PLC0415
+
     forget_worker(worker.pid, retire_files=not server.master_pid)  # until then it is the old master's task
 
 

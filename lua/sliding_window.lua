@@ -26,7 +26,7 @@
 
   The clock never goes back for a key: when the server's does (a failover), the whole log is shifted back by moving its
   base, so that its newest entry happened just now. The edition changes whenever the base or the algorithm does: a
-  refund is void then. Another format than these needs other names for its keys (server/ratelimit/keys.py).
+  refund is void then. Another format than these needs other names for its keys (server/ratelimit/policies.py).
 ]]
 -- @include sliding_window_page
 

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from server import __version__
-from server.command_error import CommandError
+from server.errors import CommandError
 from server.settings import ROOT, Settings, SettingsError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -163,7 +163,7 @@ def _dev(options: argparse.Namespace) -> None:
 
     with stop_signals():
         try:
-            from server.cli.environment import with_env_file
+            from server.cli.settings import with_env_file
             from server.development.processes import end_with_parent
             from server.development.run import run_development
 
@@ -175,7 +175,7 @@ def _dev(options: argparse.Namespace) -> None:
 
 
 def _serve(_options: argparse.Namespace) -> None:
-    from server.cli.environment import completed
+    from server.cli.settings import completed
     from server.cli.web import check_port, gunicorn_command, has_sockets
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
@@ -369,7 +369,7 @@ def _status(options: argparse.Namespace) -> None:
 
 def _token(options: argparse.Namespace) -> None:
     from server.cli.accounts import demo_token
-    from server.cli.environment import is_development
+    from server.cli.settings import is_development
     from server.cli.state import StateFolder
 
     settings = _settings("SECRET_KEY")
@@ -385,7 +385,7 @@ def _token(options: argparse.Namespace) -> None:
 
 def _environment() -> dict[str, str]:
     """The environment of a command beside the service."""
-    from server.cli.environment import beside_development, with_env_file
+    from server.cli.settings import beside_development, with_env_file
     from server.cli.state import StateFolder
 
     return beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
@@ -396,7 +396,7 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
 
     On a terminal only warnings are logged, as a person reads the results instead, unless `log_level` says otherwise.
     """
-    from server.cli.environment import completed
+    from server.cli.settings import completed
     from server.telemetry.logs.setup import configure_logging
 
     environment = _environment()
@@ -443,7 +443,7 @@ def check_rate_limits(settings: Settings) -> None:
 
 
 def _show_settings(_options: argparse.Namespace) -> None:
-    from server.cli.shown_settings import shown_settings
+    from server.cli.settings import shown_settings
 
     text, problems = shown_settings(os.environ, ROOT)
     sys.stdout.write(text)

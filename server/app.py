@@ -1,8 +1,12 @@
-"""Where everything is wired: settings in, an application out."""
+"""Where everything is wired: settings in, an application out.
+
+Python's cycle collector, set for a server: it looks at what requests leave behind, not at the whole process.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -11,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from server import __version__
-from server.api.documentation import OPENAPI, openapi_asset
+from server.api.assets import OPENAPI, openapi_asset
 from server.api.openapi.document import openapi_document
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
@@ -27,12 +31,10 @@ from server.dashboard.refusals import Refusals
 from server.dashboard.totals import Totals, read_totals
 from server.domain.catalog.catalog import Catalog
 from server.domain.editing import Editing
-from server.domain.identity.accounts import Accounts
+from server.domain.identity.accounts import Accounts, Profiles
 from server.domain.identity.callers import Callers
-from server.domain.identity.external_tokens import ExternalTokens
-from server.domain.identity.key_sets import KeySet
+from server.domain.identity.external import ExternalTokens, KeySet
 from server.domain.identity.passwords import Passwords
-from server.domain.identity.profiles import Profiles
 from server.domain.identity.tokens import AccessTokens
 from server.domain.study.analytics import Analytics
 from server.domain.study.bookmarks import Bookmarks
@@ -41,7 +43,6 @@ from server.domain.study.progress import Progress
 from server.domain.study.reading import Reading
 from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
-from server.garbage import settle_garbage_collection
 from server.middleware.authentication import authentication, authorization
 from server.middleware.cors import cors
 from server.middleware.errors import errors
@@ -50,19 +51,34 @@ from server.middleware.rate_limit import rate_limit
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
-from server.ratelimit.config_watch import LAST_GOOD, RateLimitsFile
+from server.ratelimit.reloading import LAST_GOOD, RateLimitsFile
 from server.settings import Settings, ignored_options
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
 from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
 from server.telemetry.event_loop import EventLoopLag
-from server.telemetry.health import Health
-from server.telemetry.health_watch import HealthWatch
+from server.telemetry.health import Health, HealthWatch
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
-from server.telemetry.metrics.children import Children
+from server.telemetry.metrics.counting import Children
+from server.telemetry.metrics.directory import multiprocess_directory
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.multiprocess import multiprocess_directory
+
+# Python's defaults (700, 10, 10) look for cycles every few requests. Requests leave none behind but where something
+# raises, so a look every few hundred of them is soon enough: the memory in question is some megabytes.
+THRESHOLDS = (10_000, 50, 100)
+
+
+def settle_garbage_collection() -> None:
+    """Collect once, exempt what is alive from every later collection, and collect less often.
+
+    For a process that has finished starting: modules, routes and schemas live as long as it does, and each full
+    collection would walk through all of them (`gc.freeze`).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+
 
 if TYPE_CHECKING:
     from server.telemetry.traces import SpanExport

@@ -1,4 +1,7 @@
-"""The domain's errors, each with the HTTP status and the stable code it answers with."""
+"""The domain's errors, each with the HTTP status and the stable code it answers with.
+
+What goes wrong in a command without being a bug.
+"""
 
 from __future__ import annotations
 
@@ -148,3 +151,7 @@ class ServiceUnavailable(MasteryError):
     def __init__(self, detail: str | None = None, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class CommandError(Exception):
+    """A command can't do what it was asked; the message is a sentence: what is wrong, what would help."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from server.net.proxies import ACCEPTED as PROXIES_ACCEPTED
-from server.net.proxies import TrustedProxies
+from server.net.client_address import ACCEPTED as PROXIES_ACCEPTED
+from server.net.client_address import TrustedProxies
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash

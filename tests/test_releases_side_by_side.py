@@ -26,7 +26,7 @@ from server.cli.migrations import MIGRATIONS_FOLDER, migrate
 from server.cli.web import is_ready
 from server.development.processes import child_process, wait_until_ready
 from server.development.servers import EmbeddedServer, free_port
-from server.ratelimit.keys import STATE_FORMAT
+from server.ratelimit.policies import STATE_FORMAT
 from server.settings import ROOT
 from tests.conftest import replace_database, run_sql
 from tests.stores.postgres.databases import ask
@@ -167,7 +167,7 @@ def test_deploy_13_releases_side_by_side_across_every_migration(
 def _state_format(folder: Path) -> int:
     """The format of what a release counts in Redis; before it had a number it was the first."""
     found = re.search(
-        r"^STATE_FORMAT = (\d+)$", (folder / "server/ratelimit/keys.py").read_text(), re.MULTILINE
+        r"^STATE_FORMAT = (\d+)$", (folder / "server/ratelimit/policies.py").read_text(), re.MULTILINE
     )
     return int(found[1]) if found else 1
 

@@ -16,9 +16,9 @@ from bench.harness.load import request_bytes
 from bench.harness.machine import Cores, on_cores
 from bench.harness.world import World
 from server.cli.web import gunicorn_command
-from server.command_error import CommandError
 from server.development.processes import Process, child_process, wait_until_ready
 from server.development.servers import free_port
+from server.errors import CommandError
 from server.settings import ROOT
 
 START_SECONDS = 60.0

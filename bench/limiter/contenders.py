@@ -10,8 +10,7 @@ from typing import Any
 
 from bench.harness.peers import SOURCES, install_python
 from bench.limiter.cases import Case
-from server.ratelimit.policies import Algorithm, Charge, Policy
-from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.policies import Algorithm, Charge, Policy, PreparedCharges
 from server.ratelimit.scripts import prepare_decision
 from server.stores.redis.scripts import load_script
 

@@ -9,13 +9,19 @@ import structlog
 from aiohttp import hdrs, web
 from marshmallow import Schema
 
-from server.api.account_schemas import DeletionSchema, PasswordSchema, ResetSchema
 from server.api.requests import read_json, read_once, refuse_query
 from server.api.responses import JSON, json_response, tagged_response
-from server.api.schemas import LoginSchema, RefreshSchema, RegisterSchema
+from server.api.schemas import (
+    DeletionSchema,
+    LoginSchema,
+    PasswordSchema,
+    RefreshSchema,
+    RegisterSchema,
+    ResetSchema,
+)
 from server.api.services import caller_of, services_of
 from server.api.state import state_of
-from server.domain.identity.refresh_tokens import family_of
+from server.domain.identity.tokens import family_of
 from server.domain.identity.users import delete_user
 from server.domain.writing import Unit
 from server.errors import MasteryError

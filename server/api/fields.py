@@ -10,7 +10,7 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate
 
-from server.domain.texts import clean_text, find_forbidden
+from server.domain.values import clean_text, find_forbidden
 from server.email_addresses import normal_email
 
 # RFC 9562, section 4: the only form of a UUID that we take, in either case.

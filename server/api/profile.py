@@ -9,9 +9,8 @@ from server.api.responses import tagged_response
 from server.api.schemas import ProfileSchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
-from server.domain.idempotency import Answer
-from server.domain.identity.profiles import check_time_zone, update_profile
-from server.domain.writing import Unit
+from server.domain.identity.accounts import check_time_zone, update_profile
+from server.domain.writing import Answer, Unit
 
 _CHANGES = ProfileSchema()
 

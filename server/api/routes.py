@@ -8,7 +8,8 @@ from typing import Literal
 
 from aiohttp import hdrs, web
 
-from server.api import admin, auth, classes, dashboard, documentation, operations, profile, study
+from server.api import admin, auth, classes, dashboard, operations, profile, study
+from server.api import assets as documentation
 from server.api.admin import classes as admin_classes
 from server.api.admin import decks as admin_decks
 from server.api.admin import flashcards as admin_flashcards

@@ -1,4 +1,7 @@
-"""What clients may send, one schema a body or query. Unknown fields are refused everywhere."""
+"""What clients may send, one schema a body or query. Unknown fields are refused everywhere.
+
+What may be sent about accounts: by administrators, and by their owners.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from marshmallow import Schema, fields, validate
 from server.api.fields import (
     LONGEST_EMAIL,
     Email,
+    Flag,
     Identifier,
     IdentifierList,
     Integer,
@@ -16,8 +20,10 @@ from server.api.fields import (
 )
 from server.api.pagination import PageSchema
 from server.domain.identity.passwords import LONGEST, SHORTEST
+from server.domain.identity.tokens import ROLES
+from server.domain.identity.users import PLAN_FORM
 from server.domain.study.analytics import USER_ORDERS
-from server.domain.study.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 from server.domain.study.study_order import STUDY_MODES
 
 MAXIMUM_STUDY_CARDS = 1000
@@ -141,3 +147,53 @@ class UsersQuerySchema(PageSchema):
     sort = fields.String(
         load_default="recent", validate=validate.OneOf(USER_ORDERS, error="Must be one of {choices}.")
     )
+
+
+_ROLE = validate.OneOf(ROLES, error="Must be one of {choices}.")
+
+
+class AccountsQuerySchema(PageSchema):
+    """GET /api/admin/users; `q` is looked for in the address and the name, in capitals or not."""
+
+    text = Text(load_default=None, data_key="q", validate=validate.Length(1, 200))
+    role = fields.String(load_default=None, validate=_ROLE)
+
+
+class AccountChangesSchema(Schema):
+    """PATCH /api/admin/users/{userId}; what is left out stays as it was. `plan` null: everybody's limits."""
+
+    role = fields.String(validate=_ROLE)
+    plan = Text(
+        allow_none=True,
+        validate=validate.Regexp(
+            rf"^{PLAN_FORM}$",
+            error="Must be 1 to 32 lower-case letters, digits and hyphens, a letter first.",
+        ),
+    )
+    is_deactivated = Flag(data_key="deactivated")
+
+
+def _password(name: str) -> fields.String:
+    return fields.String(required=True, data_key=name, validate=validate.Length(SHORTEST, LONGEST))
+
+
+class PasswordSchema(Schema):
+    """POST /api/auth/password."""
+
+    current_password = fields.String(
+        required=True, data_key="currentPassword", validate=validate.Length(1, LONGEST)
+    )
+    new_password = _password("newPassword")
+
+
+class ResetSchema(Schema):
+    """POST /api/auth/reset."""
+
+    token = fields.String(required=True, validate=validate.Length(1, 512))
+    new_password = _password("newPassword")
+
+
+class DeletionSchema(Schema):
+    """DELETE /api/auth/me; `password` of an account that has one."""
+
+    password = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, LONGEST))

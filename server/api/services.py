@@ -12,9 +12,8 @@ from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.domain.catalog.catalog import Catalog
 from server.domain.editing import Editing
-from server.domain.identity.accounts import Accounts
+from server.domain.identity.accounts import Accounts, Profiles
 from server.domain.identity.callers import Callers
-from server.domain.identity.profiles import Profiles
 from server.domain.identity.tokens import Caller
 from server.domain.study.analytics import Analytics
 from server.domain.study.bookmarks import Bookmarks
@@ -24,7 +23,7 @@ from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
 from server.errors import ServiceUnavailable, Unauthenticated
 from server.ratelimit import Limiter
-from server.ratelimit.config_watch import RateLimitsFile
+from server.ratelimit.reloading import RateLimitsFile
 from server.settings import Settings
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database

@@ -9,7 +9,7 @@ from aiohttp import web
 from server.domain.identity.tokens import Caller
 from server.errors import MasteryError
 from server.net.addresses import Address
-from server.telemetry.request_context import RequestContext
+from server.telemetry.context import RequestContext
 from server.telemetry.timings import Timings
 
 

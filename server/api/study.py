@@ -15,13 +15,12 @@ from server.api.responses import tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import answer, no_content, write
-from server.domain.idempotency import Answer
 from server.domain.study import bookmarks, sessions
 from server.domain.study.bookmarks import describe_bookmark
 from server.domain.study.ratings import Rating, record_ratings
 from server.domain.study.sessions import NEWEST, Position, describe_session
-from server.domain.writing import Unit
-from server.domain.zones import find_zone, stored_zone
+from server.domain.values import find_zone, stored_zone
+from server.domain.writing import Answer, Unit
 
 TIME_ZONE = "X-Time-Zone"
 # Which zone counted, where the request's is none.

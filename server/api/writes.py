@@ -25,8 +25,7 @@ from aiohttp import hdrs, web
 from server.api.requests import MAX_BODY_BYTES, read_bytes
 from server.api.responses import JSON
 from server.api.services import caller_of, services_of
-from server.domain.idempotency import Answer, KeyedRequest, Work, answer_once
-from server.domain.writing import Unit
+from server.domain.writing import Answer, KeyedRequest, Unit, Work, answer_once
 from server.errors import InvalidInput
 
 IDEMPOTENCY_KEY = "Idempotency-Key"

@@ -15,7 +15,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from tqdm import tqdm
 
-from server.command_error import CommandError
+from server.errors import CommandError
 from server.stores.postgres.queries import load_queries
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from server.cli.accounts import DEMO_IDS
 from server.cli.synthetic import Deck, Student, make_decks, make_students, share_ratings
-from server.command_error import CommandError
+from server.errors import CommandError
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from server.command_error import CommandError
+from server.errors import CommandError
 from server.ratelimit import Limiter
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits

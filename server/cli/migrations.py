@@ -31,7 +31,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
 from server.cli.sql_statements import Statement, split_statements
-from server.command_error import CommandError
+from server.errors import CommandError
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import RealDictCursor
 
-from server.command_error import CommandError
+from server.errors import CommandError
 from server.stores.postgres.queries import load_queries
 
 _CONNECT_SECONDS = 10

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from server.command_error import CommandError
+from server.errors import CommandError
 
 _TIMEOUT_SECONDS: Final = 10
 _COLOURS: Final = {

@@ -10,9 +10,16 @@ from random import Random
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.study.memory import Memory, remember
-from server.domain.study.scheduling import Mastery, Review, SchedulerName, mastery_of, next_review
-from server.domain.study.streaks import ActiveDay, active_days
+from server.domain.study.activity import ActiveDay, active_days
+from server.domain.study.repetition import (
+    Mastery,
+    Memory,
+    Review,
+    SchedulerName,
+    mastery_of,
+    next_review,
+    remember,
+)
 
 # Few study very much and many a little: the n-th busiest in proportion to (n + _HEAD) ** -_SKEW, as Zipf's law has it.
 _SKEW, _HEAD, _WEIGHT_UNIT = 0.9, 5, 10**12

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.command_error import CommandError
+from server.errors import CommandError
 
 
 def gunicorn_command(root: Path) -> list[str]:

@@ -3,22 +3,25 @@
 `web.RequestHandler` is public, and so are the methods that are overridden here; but when a head has been read, when a
 connection is idle and how it is ended without an answer of aiohttp's own can be seen only in its private attributes.
 All use of them is in this module, and `tests/connections/test_protocol.py` names the version it was written for.
+
+`Expect: 100-continue` is met when somebody reads the body: a request that is refused before does not send it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import _ErrInfo
+from multidict import CIMultiDict
 
-from server.connections.expectations import meet_expectations
+from server.api.bodies import EXPECTS_CONTINUE
 from server.connections.refusals import (
     CROWDED,
     FAILED,
@@ -28,13 +31,45 @@ from server.connections.refusals import (
     MAX_HEAD_BYTES,
     MAX_LINE_BYTES,
     SLOW_HEAD,
+    UNKNOWN_EXPECTATION,
     Refusal,
     Refused,
     refusal_of,
 )
 from server.connections.table import Connections
 from server.middleware.tracing import request_id_of
-from server.telemetry.request_context import current_request
+from server.telemetry.context import current_request
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def meet_expectations(handle: Handle) -> Handle:
+    """The same handler, for requests that expect something too; aiohttp would answer those by itself, as text."""
+
+    def handle_any(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        if hdrs.EXPECT in request.headers:
+            return _handle_expecting(request, handle)
+        return handle(request)
+
+    return handle_any
+
+
+async def _handle_expecting(request: web.BaseRequest, handle: Handle) -> web.StreamResponse:
+    expected = request.headers.getall(hdrs.EXPECT)
+    meets = request.version >= HttpVersion11  # RFC 9110, section 10.1.1: others don't know what it means
+    if meets and any(value.strip().lower() != "100-continue" for value in expected):
+        raise Refused(UNKNOWN_EXPECTATION)
+    headers = CIMultiDict(request.headers)
+    headers.popall(hdrs.EXPECT)
+    quiet = request.clone(headers=headers)
+    quiet[EXPECTS_CONTINUE] = meets
+    response = await handle(quiet)
+    if quiet[EXPECTS_CONTINUE] and not request.content.is_eof():
+        # The client still waits with its body: it has its answer, and there is nothing more to read.
+        response.force_close()
+        request.content.feed_eof()
+    return response
+
 
 log = structlog.get_logger(__name__)
 

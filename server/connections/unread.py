@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from server.telemetry.context import RequestContext
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.memory import return_free_memory
-from server.telemetry.request_context import RequestContext
+from server.telemetry.metrics.process import return_free_memory
 
 if TYPE_CHECKING:
     from server.connections.protocol import Connection

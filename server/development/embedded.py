@@ -1,13 +1,19 @@
-"""What the embedded servers have in common."""
+"""What the embedded servers have in common.
+
+Running PostgreSQL as root, which it refuses: no account is added for it, and no permission changed.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.command_error import CommandError
 from server.development.processes import Process
+from server.errors import CommandError
 
 START_SECONDS = 60.0
 PORT_TRIES = 5
@@ -47,3 +53,42 @@ def port_was_taken(log: Path) -> bool:
 def log_tail(log: Path) -> str:
     """The end of a server's log, as much as a person wants to read in an error message."""
     return log.read_text(errors="replace")[-2000:].strip() if log.exists() else "(no log)"
+
+
+# A user namespace in which root is user 1000; what it writes still belongs to root outside.
+_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+# Where the kernel or the container forbids that: user 65534 (nobody), who keeps of root's powers only the one
+# to enter a folder that belongs to root.
+_OTHER_USER = (
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+)
+
+
+def unprivileged_prefix(folder: Path) -> list[str] | None:
+    """What to put before a command so that it does not run as root, and ends by SIGINT when its parent does.
+
+    Args:
+        folder: where the command will write.
+
+    Returns:
+        Nothing to put there for an ordinary user; None where this machine has no way.
+    """
+    if os.geteuid() != 0:
+        return []
+    # Both programs change credentials, and the kernel then forgets what `child_process` asked it for.
+    dies_with_parent = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+    probe = folder / "probe"  # asking for permission is not enough: access(2) ignores that one power
+    for prefix in ([*_NAMESPACE, *dies_with_parent], [*_OTHER_USER, "--pdeathsig", "INT"]):
+        try:
+            done = subprocess.run([*prefix, "touch", str(probe)], capture_output=True, check=False)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            probe.unlink()
+            return prefix
+    return None

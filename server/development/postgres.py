@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg2
 
-from server.cli.private_files import kept_secret
+from server.cli.state import kept_secret
 from server.development.embedded import (
     PORT_TRIES,
     START_SECONDS,
@@ -23,9 +23,9 @@ from server.development.embedded import (
     free_port,
     log_tail,
     port_was_taken,
+    unprivileged_prefix,
 )
 from server.development.processes import child_process, wait_until_ready
-from server.development.unprivileged import unprivileged_prefix
 
 
 def find_postgres_folder() -> Path:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from server.cli.private_files import kept_secret, write_private
+from server.cli.state import kept_secret, write_private
 from server.development.embedded import (
     PORT_TRIES,
     START_SECONDS,

@@ -1,10 +1,14 @@
-"""`make run`: the whole service on one machine, with its own servers, a course and accounts to study it."""
+"""`make run`: the whole service on one machine, with its own servers, a course and accounts to study it.
+
+What a person sees when the development service is ready.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,19 +16,45 @@ from pathlib import Path
 import structlog
 
 from server.cli.accounts import demo_token, ensure_demo_accounts
-from server.cli.environment import completed
 from server.cli.importing import has_classes, import_path
 from server.cli.invalidation import tell_readers
 from server.cli.migrations import migrate
+from server.cli.settings import completed
 from server.cli.signals import pause, run_interruptibly
 from server.cli.state import Running, StateFolder
 from server.cli.web import check_port, gunicorn_command, is_ready, local_address
-from server.command_error import CommandError
-from server.development.banner import banner
 from server.development.processes import Process, child_process, wait_until_ready
 from server.development.servers import postgres_server, redis_server
+from server.errors import CommandError
 from server.settings import Settings
 from server.telemetry.logs.setup import configure_logging
+
+
+def banner(address: str, tokens: dict[str, str], *, colours: bool) -> str:
+    """The address, the demo accounts' tokens, and commands that work when pasted.
+
+    Args:
+        address: of the service, such as "http://127.0.0.1:8000".
+        tokens: an access token by role.
+        colours: for a terminal.
+    """
+    bold, reset = ("\x1b[1m", "\x1b[0m") if colours else ("", "")
+    lines = ["", f"{bold}Mastery is ready: {address}{reset}", ""]
+    for role, token in tokens.items():
+        lines += [f"The demo {role}'s token:", token, ""]
+    user = shlex.quote(f"Authorization: Bearer {tokens['user']}")
+    admin = shlex.quote(f"Authorization: Bearer {tokens['admin']}")
+    lines += [
+        "Try:",
+        f"curl -i {address}/api/health",
+        f"curl -i -H {user} {address}/api/classes",
+        f"curl -i -H {admin} {address}/api/admin/analytics/users",
+        "",
+        f"{bold}Ctrl-C stops it.{reset} Its data stays for the next time; make clean removes it.",
+        "",
+    ]
+    return "\n".join(lines)
+
 
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers

@@ -1,8 +1,15 @@
-"""How the service writes times and percentages."""
+"""How the service writes times and percentages.
+
+What a text may hold, wherever it comes from: a form, a deck file, a folder's name.
+
+Time zones: the names of the IANA database, as they are written there, and nothing else.
+"""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, available_timezones
 
 
 def iso_timestamp(moment: datetime) -> str:
@@ -18,3 +25,32 @@ def optional_timestamp(moment: datetime | None) -> str | None:
 def percentage(part: int, whole: int) -> int:
     """A part of a whole in percent, rounded half up; 0 of nothing."""
     return 0 if whole == 0 else (200 * part + whole) // (2 * whole)
+
+
+# Every control character but tab and line feed; and surrogates, which no UTF-8 can hold.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """A text without the white space around it, its Windows line breaks as line feeds."""
+    return text.replace("\r\n", "\n").strip()
+
+
+def find_forbidden(text: str) -> str | None:
+    """The first character that a text may not hold, such as U+001B; None in most texts."""
+    found = _FORBIDDEN.search(text)
+    return None if found is None else f"U+{ord(found[0]):04X}"
+
+
+# `localtime` is whatever the machine is set to, `Factory` a machine that is not set to anything.
+_NAMES = frozenset(available_timezones()) - {"localtime", "Factory", "posixrules"}
+
+
+def find_zone(name: str) -> ZoneInfo | None:
+    """The zone of a name such as Europe/Berlin; None where there is none."""
+    return ZoneInfo(name) if name in _NAMES else None
+
+
+def stored_zone(name: str) -> ZoneInfo:
+    """The zone of a profile. UTC where this machine does not have it: another one, or an older release, stored it."""
+    return find_zone(name) or ZoneInfo("UTC")

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from server.net.addresses import Address
-from server.net.client_address import client_address
-from server.net.proxies import TrustedProxies
+from server.net.client_address import TrustedProxies, client_address
 
 _MOST_KNOWN = 8192
 # What is longer was not written by a chain of proxies, and must not fill the memory.

@@ -25,7 +25,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from server.errors import MasteryError
-from server.telemetry.metrics.children import Children
+from server.telemetry.metrics.counting import Children
 from server.telemetry.metrics.index import Metrics
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it: the client went away, or the server is stopping

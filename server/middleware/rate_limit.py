@@ -19,10 +19,10 @@ from server.api.state import RequestState, state_of
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
-from server.ratelimit.config_watch import RateLimitsFile
 from server.ratelimit.headers import problem_of, rate_limit_headers
 from server.ratelimit.limits import stays_charged
-from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.policies import PreparedCharges
+from server.ratelimit.reloading import RateLimitsFile
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)

@@ -12,10 +12,9 @@ from multidict import istr
 from server.api.state import STATE, RequestState
 from server.middleware.client import Clients
 from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.net.proxies import TrustedProxies
-from server.telemetry.context import TraceContext, parse_trace_context
+from server.net.client_address import TrustedProxies
+from server.telemetry.context import RequestContext, TraceContext, current_request, parse_trace_context
 from server.telemetry.logs.requests import AccessLog
-from server.telemetry.request_context import RequestContext, current_request
 from server.telemetry.timings import Elapsed, Timings, current_timings
 
 if TYPE_CHECKING:  # the packages it needs are an extra

@@ -9,8 +9,7 @@ from typing import Final, Literal, get_args
 from uuid import UUID
 
 from server.net.addresses import Address
-from server.ratelimit.policies import Charge, Policy
-from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.policies import Charge, Policy, PreparedCharges
 from server.ratelimit.subjects import (
     SITE_PREFIX_BITS,
     subject_of_address,

@@ -1,15 +1,20 @@
-"""The rate limits file: read, checked as a whole, with the line of everything that is wrong in it."""
+"""The rate limits file: read, checked as a whole, with the line of everything that is wrong in it.
+
+On which line of a TOML text each key stands, which the standard library's parser does not tell.
+
+Reading a configuration's values and noting, with its line, everything that is wrong with them.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from re import Pattern
+from typing import Any, Final, TypeVar
 
-from server.ratelimit.config_check import Check
-from server.ratelimit.config_lines import KeyPath, key_lines
 from server.ratelimit.limits import (
     CHARGINGS,
     NAMED_KINDS,
@@ -19,10 +24,153 @@ from server.ratelimit.limits import (
     RateLimits,
     SubjectKind,
 )
-from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_LIMIT, MAX_WINDOW_MS, Policy
-from server.ratelimit.prepared import MAX_CHARGES
+from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_LIMIT, MAX_WINDOW_MS, Policy
 
-__all__ = ["RateLimits", "RateLimitsError", "decode_rate_limits", "load_rate_limits", "parse_rate_limits"]
+Word = TypeVar("Word", bound=str)
+
+
+class Check:
+    """Collects the problems of one file; reading goes on after each, so that all are told at once.
+
+    Args:
+        file: what the problems call the file.
+        lines: where its keys stand (`key_lines`).
+    """
+
+    def __init__(self, file: str, lines: Mapping[KeyPath, int]) -> None:
+        self._file = file
+        self._lines = lines
+        self.problems: list[tuple[int, str]] = []
+
+    def in_order(self) -> list[str]:
+        """The problems, by line: `file:line: key: what is wrong; what is accepted`."""
+        return [problem for _, problem in sorted(self.problems, key=lambda found: found[0])]
+
+    def problem(self, path: KeyPath, what: str) -> None:
+        """Note that something is wrong with a key."""
+        line = line_of(self._lines, path)
+        self.problems.append((line, f"{self._file}:{line}: {'.'.join(path)}: {what}"))
+
+    def refuse(self, path: KeyPath, value: object, accepted: str) -> None:
+        """Note that a value is not what its key accepts."""
+        found = "it is missing" if value is None else f"{_as_written(value)} is not valid"
+        self.problem(path, f"{found}; it accepts {accepted}")
+
+    @staticmethod
+    def choice(word: object, known: Iterable[str]) -> str:
+        """What to choose from, with a guess at what was meant."""
+        words = list(known)
+        close = get_close_matches(word, words, n=1) if isinstance(word, str) else []
+        guess = f'did you mean "{close[0]}"? ' if close else ""
+        return f"{guess}there {'are' if words else 'is nothing'} {', '.join(words)}".rstrip()
+
+    def tables(
+        self, document: Mapping[str, Any], section: str, *, name_form: Pattern[str], accepted: str
+    ) -> dict[str, dict[str, Any]]:
+        """The tables of a section by name, without what is no table."""
+        found = document.get(section, {})
+        if not isinstance(found, dict):
+            self.problem((section,), f"it is not a table; write [{section}.NAME]")
+            return {}
+        for name, table in found.items():
+            if not isinstance(table, dict):
+                self.problem((section, name), f"it is not a table; write [{section}.{name}]")
+            elif not name_form.fullmatch(name):
+                self.problem((section, name), f"the name is not valid; it accepts {accepted}")
+        return {name: table for name, table in found.items() if isinstance(table, dict)}
+
+    def keys(self, path: KeyPath, table: Mapping[str, Any], known: Collection[str]) -> None:
+        """Note the keys that are not known."""
+        for key in table:
+            if key not in known:
+                self.problem((*path, key), f"there is no such key; {self.choice(key, known)}")
+
+    def word(self, path: KeyPath, value: object, known: Sequence[Word], default: Word) -> Word:
+        """One of the known words; the default where the key is missing or wrong."""
+        if value is None:
+            return default
+        for word in known:
+            if word == value:
+                return word
+        self.problem(path, f"{_as_written(value)} is not valid; {self.choice(value, known)}")
+        return default
+
+    def flag(self, path: KeyPath, value: object) -> bool:
+        """True or false; false where the key is missing or wrong."""
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.refuse(path, value, "true or false")
+        return False
+
+
+def _as_written(value: object) -> str:
+    """A value roughly as TOML writes it, shortened."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+KeyPath = tuple[str, ...]
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """The line, from 1, on which each table and key of a valid TOML text first appears.
+
+    The text is cut into statements (a table header, or a key with its value, over as many lines as it takes),
+    and each is read by the real parser on its own, so that quoted and dotted keys come out as it sees them.
+
+    Args:
+        text: what `tomllib.loads` accepts.
+    """
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, statement, is_header in _statements(text):
+        paths = [(*(() if is_header else table), *path) for path in _paths(tomllib.loads(statement))]
+        if is_header:
+            table = paths[-1]
+        for path in paths:
+            lines.setdefault(path, number)
+    return lines
+
+
+def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
+    """The line of a key or, for one that is missing, of the nearest table around it; 1 where nothing is."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
+    pending: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not pending and line.lstrip().startswith("["):
+            yield number, line, True
+            continue
+        pending.append(line)
+        statement = "\n".join(pending)
+        if _is_complete(statement):
+            yield number - len(pending) + 1, statement, False
+            pending.clear()
+
+
+def _is_complete(statement: str) -> bool:
+    try:
+        tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Every table and key in a value, the outer ones first."""
+    if isinstance(value, list) and value:
+        yield from _paths(value[0], path)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            yield from _paths(inner, (*path, key))
+
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")

@@ -1,25 +1,296 @@
 """While Redis is down: the policies' failure modes decide, and what they admit is charged when it is back.
 
 A Redis Cluster is down in parts: each of its servers has a breaker of its own.
+
+Arrears: what was admitted while Redis was away, to be charged when it is back.
+
+The breaker: after repeated failures a server is not asked any more, until a probe has succeeded.
+
+Decides without Redis, by each policy's failure mode: open, closed or local.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 
 import structlog
 
-from server.ratelimit.arrears import Arrears
-from server.ratelimit.breaker import Breaker
-from server.ratelimit.calls import Calls
-from server.ratelimit.fallback import Fallback
-from server.ratelimit.keys import probe_key, state_key
-from server.ratelimit.policies import Charge, Decision
-from server.ratelimit.prepared import PreparedCharges
+from server.ratelimit.policies import (
+    Charge,
+    Decision,
+    OnFailure,
+    PreparedCharges,
+    Source,
+    Verdict,
+    probe_key,
+    state_key,
+)
+from server.ratelimit.refusals import ceil_ms
+from server.ratelimit.scripts import Calls
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+
+CLOSED_WAIT_MS = 1000
+
+# Admissions within this part of a window are one entry: it bounds the memory of a client with a high limit. They
+# leave the window with the last of them, so a unit comes back at most one part late, and never early.
+_PARTS = 64
+
+
+@dataclass(slots=True)
+class _Window:
+    """One client's admissions by this process under one policy: [first, last, units] by monotonic seconds."""
+
+    entries: deque[tuple[float, float, int]] = field(default_factory=deque)
+    used: int = 0
+
+    def expire(self, before: float) -> None:
+        while self.entries and self.entries[0][1] <= before:
+            self.used -= self.entries.popleft()[2]
+
+    def add(self, at: float, units: int, *, merged_seconds: float) -> None:
+        self.used += units
+        if self.entries and at - self.entries[-1][0] < merged_seconds:
+            first, _, before = self.entries.pop()
+            self.entries.append((first, at, before + units))
+        else:
+            self.entries.append((at, at, units))
+
+    def since(self, instant: float) -> Iterator[tuple[float, int]]:
+        return ((last, units) for _, last, units in self.entries if last > instant)
+
+
+class Fallback:
+    """Decides without Redis, in memory.
+
+    An `open` policy admits up to its limit in this process. A `local` one has its limit shared out among the live
+    workers, and starts from the use that Redis has last reported: all processes together admit no more than the
+    limit, unless there are more workers than units, since one unit a worker is the least.
+
+    Args:
+        workers: how many processes share the limits at the moment.
+        max_clients: how many clients are counted; the one unseen for longest is given up first.
+    """
+
+    def __init__(self, *, workers: Callable[[], int] = lambda: 1, max_clients: int = 10_000) -> None:
+        self._workers = workers
+        self._max_clients = max_clients
+        self._windows: OrderedDict[bytes, _Window] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+
+    def learn(self, charge: Charge, remaining: int, now: float) -> None:
+        """Redis reported how much a `local` policy has left: where counting starts when it is down."""
+        key = state_key(charge)
+        self._known[key] = (now, charge.policy.limit - remaining)
+        self._known.move_to_end(key)
+        if len(self._known) > self._max_clients:
+            self._known.popitem(last=False)
+
+    def decide(self, charges: Sequence[Charge], now: float) -> Decision:
+        """All or nothing under the policies' failure modes, at `now` (monotonic seconds)."""
+        verdicts = tuple(self._verdict(charge, now) for charge in charges)
+        enforced = [
+            (charge, verdict) for charge, verdict in zip(charges, verdicts, strict=True) if not verdict.shadow
+        ]
+        refusing = {charge.policy.on_failure for charge, verdict in enforced if not verdict.allowed}
+        if refusing:
+            return Decision(False, verdicts, _strictest(refusing))
+        for charge, verdict in enforced:
+            units, part = min(charge.cost, verdict.limit), charge.policy.window_ms / 1000 / _PARTS
+            self._window(charge).add(now, units, merged_seconds=part)
+        return Decision(True, verdicts, _strictest({charge.policy.on_failure for charge, _ in enforced}))
+
+    def _verdict(self, charge: Charge, now: float) -> Verdict:
+        policy = charge.policy
+        limit, remaining, release_ms, wait_ms = policy.limit, policy.limit - charge.cost, policy.window_ms, 0
+        retryable = True
+        if policy.shadow:
+            allowed = True
+        elif policy.on_failure == "closed":
+            allowed, remaining, release_ms, wait_ms = False, 0, CLOSED_WAIT_MS, CLOSED_WAIT_MS
+        else:
+            if policy.on_failure == "local":
+                limit = max(1, limit // max(1, self._workers()))
+            seconds = policy.window_ms / 1000
+            use = self._use(charge, limit, now, seconds)
+            used = sum(units for _, units in use)
+            cost = min(charge.cost, limit)
+            retryable = charge.cost <= policy.limit
+            allowed = retryable and used + cost <= limit
+            remaining = limit - used - (cost if allowed else 0)
+            if use:
+                release_ms = ceil_ms(use[0][0] + seconds - now)
+            if not allowed and retryable:
+                wait_ms = _wait_ms(use, used + cost - limit, seconds, now)
+        return Verdict(
+            policy,
+            charge.group,
+            charge.subject,
+            allowed=allowed,
+            limit=limit,
+            remaining=max(0, remaining),
+            next_release_ms=release_ms,
+            wait_ms=wait_ms,
+            retryable=retryable,
+            shadow=policy.shadow,
+        )
+
+    def _use(self, charge: Charge, limit: int, now: float, seconds: float) -> list[tuple[float, int]]:
+        """What counts at present, oldest first: each instant with its units.
+
+        What was admitted here before Redis reported a use is part of that use, if Redis was told of it.
+        """
+        window = self._window(charge)
+        window.expire(now - seconds)
+        mine = list(window.since(now - seconds))
+        known_at, known = self._known.get(state_key(charge), (now - seconds, 0))
+        if charge.policy.on_failure != "local" or known_at <= now - seconds:
+            return mine
+        seed = min(limit, -(-known * limit // charge.policy.limit))
+        newer = list(window.since(known_at))
+        if window.used >= seed + sum(units for _, units in newer):
+            return mine
+        return [(known_at, seed), *newer]
+
+    def _window(self, charge: Charge) -> _Window:
+        key = state_key(charge)
+        window = self._windows.get(key)
+        if window is None:
+            window = self._windows[key] = _Window()
+            if len(self._windows) > self._max_clients:
+                self._windows.popitem(last=False)
+        else:
+            self._windows.move_to_end(key)
+        return window
+
+
+def _wait_ms(use: Sequence[tuple[float, int]], surplus: int, seconds: float, now: float) -> int:
+    for at, units in use:
+        surplus -= units
+        if surplus <= 0:
+            return ceil_ms(at + seconds - now)
+    return ceil_ms(seconds)
+
+
+def _strictest(modes: AbstractSet[OnFailure]) -> Source:
+    """What the decision is counted as: closed before local, and open where nothing else had a say."""
+    if "closed" in modes:
+        return "closed"
+    return "fallback" if "local" in modes else "open"
+
+
+FIRST_PROBE_SECONDS = 0.1
+LONGEST_PROBE_SECONDS = 1.0
+FAILURES_TO_OPEN = 5
+
+
+class Breaker:
+    """Closed at first; open after failures in a row, and then probing in the background.
+
+    Args:
+        probe: returns True when the server can serve decisions again.
+        on_close: called when a probe has succeeded.
+    """
+
+    def __init__(self, probe: Callable[[], Awaitable[bool]], *, on_close: Callable[[], None]) -> None:
+        self._probe = probe
+        self._on_close = on_close
+        self.failures = 0
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server must not be asked."""
+        return self._probing is not None
+
+    def failed(self) -> bool:
+        """The server has not answered, or not in time; whether this has opened the breaker."""
+        self.failures += 1
+        if self.failures < FAILURES_TO_OPEN or self._probing is not None:
+            return False
+        self._probing = asyncio.get_running_loop().create_task(self._probe_until_well())
+        return True
+
+    async def close(self) -> None:
+        """Stop probing."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait([self._probing])
+
+    async def _probe_until_well(self) -> None:
+        pause_seconds = FIRST_PROBE_SECONDS
+        while True:
+            # Jittered, so that the workers do not all come back at one instant.
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            if await self._probe():
+                break
+            pause_seconds = min(2 * pause_seconds, LONGEST_PROBE_SECONDS)
+        self._on_close()
+
+
+# Admissions of one client within this part of a window, counted from the first of them, are one entry, at the time
+# of the last.
+MERGED_PARTS = 64
+
+
+class Arrears:
+    """A bounded account of admissions, by client and policy.
+
+    Args:
+        max_entries: how many are kept; later ones are counted as lost.
+    """
+
+    def __init__(self, *, max_entries: int = 10_000) -> None:
+        self._max_entries = max_entries
+        self._entries: OrderedDict[bytes, list[tuple[Charge, float, float]]] = OrderedDict()
+        self._count = 0
+        self._lost = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, charge: Charge, now: float) -> None:
+        """A charge was admitted and not made, at `now` (monotonic seconds)."""
+        entries = self._entries.setdefault(state_key(charge), [])
+        if entries:
+            last, first_at, _ = entries[-1]
+            if (
+                last.policy == charge.policy
+                and now - first_at < charge.policy.window_ms / 1000 / MERGED_PARTS
+            ):
+                cost = min(last.cost + charge.cost, 2 * charge.policy.limit)
+                entries[-1] = (replace(last, cost=cost), first_at, now)
+                return
+        if self._count >= self._max_entries:
+            self._lost += 1
+            return
+        entries.append((charge, now, now))
+        self._count += 1
+
+    def take(self, now: float) -> list[tuple[Charge, int]]:
+        """The charges of one client, oldest first, each with its age in microseconds; empty at the end."""
+        if not self._entries:
+            return []
+        _, entries = self._entries.popitem(last=False)
+        self._count -= len(entries)
+        if self._lost and not self._entries:
+            log.warning("rate_limit.arrears_lost", charges=self._lost)
+            self._lost = 0
+        return [(charge, max(0, int((now - at) * 1_000_000))) for charge, _, at in entries]
+
+    def put_back(self, charges: list[tuple[Charge, int]], now: float) -> None:
+        """Charges that could not be made after all."""
+        for charge, age_us in charges:
+            at = now - age_us / 1e6
+            self._entries.setdefault(state_key(charge), []).append((charge, at, at))
+            self._count += 1
+
 
 log = structlog.get_logger(__name__)
 

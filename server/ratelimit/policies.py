@@ -1,11 +1,20 @@
-"""The words of rate limiting: policy, charge, verdict, decision."""
+"""The words of rate limiting: policy, charge, verdict, decision.
+
+The Redis keys of the limiter: short, of one length, and all of one subject in one Cluster slot.
+
+A request's charges with everything that deciding them needs: worked out once for a client and group of routes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, Literal, NamedTuple, get_args
+from functools import lru_cache, partial
+from typing import Final, Literal, NamedTuple, Self, get_args
+
+from server.stores.redis.protocol import ScriptCall
 
 Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]
@@ -186,3 +195,106 @@ class Decision(NamedTuple):
     def violated(self) -> tuple[Verdict, ...]:
         """The verdicts that refused the request: enforced policies without room for it."""
         return tuple([verdict for verdict in self.verdicts if not (verdict.allowed or verdict.shadow)])
+
+
+GENERATION_KEY = b"r:generation"
+
+# The number of the format of what is counted (lua/sliding_window.lua, lua/token_bucket.lua). It is part of the keys'
+# names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
+STATE_FORMAT = 2
+
+_SUBJECT_BYTES = 12  # 96 bits: nobody finds two subjects that share a budget.
+_SCOPE_BYTES = 6  # The operator's own names; a process sees a few dozen.
+_REQUEST_BYTES = 12
+
+
+def state_key(charge: Charge) -> bytes:
+    """Where a charge is counted: `r:{subject}:scope`, of policy name, route group and the format of the state.
+
+    The algorithm is no part of it: a state says by itself which it is of, so that a reload can carry it over.
+    """
+    return subject_prefix(charge.subject) + _scope(charge.policy.name, charge.group)
+
+
+def pages_key(charge: Charge) -> bytes:
+    """Where the middle of a long log is."""
+    return state_key(charge) + b"p"
+
+
+def block_key(subject: str) -> bytes:
+    """What exists while a subject is blocked."""
+    return subject_prefix(subject) + b"b"
+
+
+def probe_key(subject: str) -> bytes:
+    """What a probe writes, to find out whether the server that has the keys of a subject takes writes again."""
+    return subject_prefix(subject) + b"?"
+
+
+def record_key(charges: Iterable[Charge], request_id: str) -> bytes:
+    """Where the verdict on a request id is kept; the same id for other charges is another request."""
+    charges = tuple(charges)
+    parts = [request_id, *(f"{state_key(charge).hex()} {charge.cost}" for charge in charges)]
+    return subject_prefix(charges[0].subject) + b"i" + _digest("\0".join(parts), _REQUEST_BYTES)
+
+
+@lru_cache(maxsize=16_384)
+def subject_prefix(subject: str) -> bytes:
+    """The beginning of all keys of a subject, with their hash tag."""
+    return b"r:{" + _digest(subject, _SUBJECT_BYTES) + b"}:"
+
+
+@lru_cache(maxsize=1024)
+def _scope(policy_name: str, group: str) -> bytes:
+    return _digest(f"{STATE_FORMAT}\0{policy_name}\0{group}", _SCOPE_BYTES)
+
+
+def _digest(text: str, size_bytes: int) -> bytes:
+    # A request id may be any text, and so may the subject that an operator names.
+    data = text.encode(errors="surrogatepass")
+    return urlsafe_b64encode(hashlib.blake2b(data, digest_size=size_bytes).digest())
+
+
+MAX_CHARGES: Final = 64
+
+
+class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have slots
+    """Charges that are decided again and again.
+
+    Attributes:
+        keys: where each is counted.
+        one_subject: whether all are of one subject.
+        seeds: the charges whose use the in-process limiter wants to know of, for the time without Redis.
+        call: the script call that decides them without a request id, once it has been made, and the length of logs it
+            was made for.
+
+    Raises:
+        ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
+    """
+
+    keys: tuple[bytes, ...]
+    one_subject: bool
+    seeds: tuple[int, ...]
+    call: tuple[int, ScriptCall] | None
+
+    def __new__(cls, charges: Iterable[Charge]) -> Self:
+        """Prepare charges."""
+        self = super().__new__(cls, charges)
+        if len(self) > MAX_CHARGES:
+            raise ValueError(f"a request has at most {MAX_CHARGES} charges, not {len(self)}")
+        self.keys = tuple(map(state_key, self))
+        if len(set(self.keys)) < len(self.keys):
+            raise ValueError("two charges have the same policy, group and subject: make them one")
+        self.one_subject = len({charge.subject for charge in self}) <= 1
+        self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
+        self.call = None
+        return self
+
+
+def prepared(charges: Sequence[Charge]) -> PreparedCharges:
+    """The charges prepared, unless they are already.
+
+    Raises:
+        ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
+    """
+    return charges if type(charges) is PreparedCharges else PreparedCharges(charges)

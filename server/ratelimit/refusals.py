@@ -2,16 +2,32 @@
 
 It never refuses what Redis would allow: an entry ends at the instant that the script named, counted from
 before the script was asked. What can change that instant (a reset, a refund, another limit) ends it too.
+
+One log line for a refused client a minute, however often it asks.
+
+The generation of the refusals: it advances when something has made room that no process can know of.
 """
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.ratelimit.keys import state_key
-from server.ratelimit.policies import Charge, Decision, Verdict, new_verdict
-from server.ratelimit.prepared import PreparedCharges
+import structlog
+
+from server.ratelimit.policies import (
+    GENERATION_KEY,
+    Charge,
+    Decision,
+    PreparedCharges,
+    Verdict,
+    new_verdict,
+    state_key,
+)
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +128,94 @@ def _not_asked(charge: Charge) -> Verdict:
     return new_verdict(
         (policy, charge.group, charge.subject, True, policy.limit, 0, 0, 0, True, policy.shadow)
     )
+
+
+log = structlog.get_logger(__name__)
+
+QUIET_SECONDS = 60.0
+
+
+class DenialLog:
+    """Remembers who was mentioned lately.
+
+    Args:
+        max_clients: how many are remembered; the one mentioned longest ago is given up first.
+    """
+
+    def __init__(self, *, max_clients: int = 10_000) -> None:
+        self._max_clients = max_clients
+        self._mentioned: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def denied(self, decision: Decision, now: float) -> None:
+        """A decision has refused its request, at `now` (monotonic seconds)."""
+        for verdict in decision.violated:
+            client = (verdict.policy.name, verdict.subject)
+            last = self._mentioned.get(client)
+            if last is not None and now - last < QUIET_SECONDS:
+                continue
+            self._mentioned[client] = now
+            self._mentioned.move_to_end(client)
+            if len(self._mentioned) > self._max_clients:
+                self._mentioned.popitem(last=False)
+            log.info(
+                "rate_limit.denied",
+                policy=verdict.policy.name,
+                group=verdict.group,
+                subject=verdict.subject,
+                limit=verdict.limit,
+                wait_ms=verdict.wait_ms,
+                source=decision.source,
+            )
+
+
+LOOK_EVERY_SECONDS = 1.0
+KEPT_MS = 24 * 3600 * 1000
+
+
+class Generation:
+    """A word in Redis that changes with every reset and refund.
+
+    A process that refuses from memory looks at it once a second, so a reset by another process is in force
+    everywhere a second later.
+
+    Args:
+        link: to Redis.
+        on_change: called when it has changed: forget the refusals.
+    """
+
+    def __init__(self, link: RedisLink, on_change: Callable[[], None]) -> None:
+        self._link = link
+        self._on_change = on_change
+        self._known: bytes | None = None
+        self._looked_at = float("-inf")
+        self._look: asyncio.Task[None] | None = None
+
+    def look_again(self, now: float) -> None:
+        """Look, in the background, unless that was done less than a second ago (monotonic seconds)."""
+        if now - self._looked_at >= LOOK_EVERY_SECONDS and (self._look is None or self._look.done()):
+            self._looked_at = now
+            self._look = asyncio.get_running_loop().create_task(self._compare())
+
+    async def advance(self) -> None:
+        """Something has made room: refusals end, here at once and in the other processes within a second.
+
+        Raises:
+            RedisUnavailable: the other processes may not learn of it.
+        """
+        self._on_change()
+        await self._link.execute("SET", GENERATION_KEY, secrets.token_hex(8), "PX", KEPT_MS)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._look is not None and not self._look.done():
+            self._look.cancel()
+            await asyncio.wait([self._look])
+
+    async def _compare(self) -> None:
+        try:
+            word: bytes | None = await self._link.execute("GET", GENERATION_KEY)
+        except (RedisUnavailable, RedisReplyError):
+            return  # refusals are kept until the instant that Redis named
+        if word != self._known:
+            self._known = word
+            self._on_change()

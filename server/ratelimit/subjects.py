@@ -57,7 +57,7 @@ def subject_of_family(family: bytes) -> str:
     """The subject of a login's refresh tokens: `family:` and 32 hex digits, which no log or key leads back from.
 
     Args:
-        family: what all of them have in common (`server.domain.identity.refresh_tokens.family_of`).
+        family: what all of them have in common (`server.domain.identity.tokens.family_of`).
     """
     return f"family:{_digest(family)}"
 

@@ -1,9 +1,13 @@
-"""W3C Trace Context: the trace that a request belongs to, read from its headers and passed on with outbound calls."""
+"""W3C Trace Context: the trace that a request belongs to, read from its headers and passed on with outbound calls.
+
+Which request the code is working for: in every log line and in the comment of every query.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 # Section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
@@ -53,3 +57,31 @@ def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> Tr
     if len(state) > _LONGEST_STATE or not _STATE.fullmatch(state):
         state = ""
     return TraceContext(match["trace_id"], match["parent_id"], int(match["flags"], 16) & _KNOWN_FLAGS, state)
+
+
+class RequestContext:
+    """What identifies a request. One object that is filled in as more is known, not a variable for each fact."""
+
+    __slots__ = ("request_id", "trace", "trace_id", "user_id")
+
+    def __init__(self, request_id: str, trace_id: str, trace: TraceContext | None = None) -> None:
+        self.request_id = request_id
+        self.trace_id = trace_id
+        self.trace = trace
+        self.user_id: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """As fields of a log line."""
+        fields = {"request_id": self.request_id, "trace_id": self.trace_id}
+        if self.user_id is not None:
+            fields["user_id"] = self.user_id
+        return fields
+
+
+current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
+
+
+def outgoing_headers() -> dict[str, str]:
+    """What a call to another service says about the trace it is part of; nothing where there is none."""
+    request = current_request.get()
+    return {} if request is None or request.trace is None else request.trace.headers()

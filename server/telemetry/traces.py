@@ -3,16 +3,19 @@
 This module needs the extra `otel`, and is imported only where traces are exported. What the service itself measures is
 in `timings`; it becomes spans when the request has ended. The SDK's own thread sends them, in batches: a collector that
 is slow or away costs no request anything, and its spans are dropped when their queue is full.
+
+What the exporter of traces has to say, as an event of ours, and seldom: a collector that is away stays away.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import threading
 from collections.abc import Mapping
-from time import perf_counter, time_ns
+from time import monotonic, perf_counter, time_ns
 from typing import Any, Final
 
 import structlog
@@ -34,10 +37,46 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from server.telemetry.context import TraceContext
-from server.telemetry.export_log import ExportLog
-from server.telemetry.request_context import RequestContext, current_request
+from server.telemetry.context import RequestContext, TraceContext, current_request
 from server.telemetry.timings import Operation, Part, Timings
+
+EVERY_SECONDS: Final = 60.0
+
+
+class ExportLog(logging.Handler):
+    """Takes the records of a library's loggers: one line a minute says the last thing, and how many there were.
+
+    Args:
+        name: of the library's topmost logger.
+
+    Attributes:
+        unsaid: how many records there were since the last line.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logging.getLogger(name)
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+        self._quiet_until = 0.0
+        self.unsaid = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report a record, or count it. Called with the handler's lock held, from any thread."""
+        now = monotonic()
+        if now < self._quiet_until:
+            self.unsaid += 1
+            return
+        self._quiet_until = now + EVERY_SECONDS
+        unsaid, self.unsaid = self.unsaid, 0
+        log.warning("tracing.export_failed", detail=record.getMessage(), unsaid_before=unsaid)
+
+    def close(self) -> None:
+        """Leave the records to whoever took them before."""
+        self._logger.removeHandler(self)
+        self._logger.propagate = True
+        super().close()
+
 
 log = structlog.get_logger(__name__)
 

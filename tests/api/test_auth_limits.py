@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from server.api.services import SERVICES
 from server.development.servers import EmbeddedServer
 from server.domain.identity.passwords import Passwords
-from server.net.proxies import TrustedProxies
+from server.net.client_address import TrustedProxies
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
 from tests.support.waiting import wait_until

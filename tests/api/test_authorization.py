@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jwt
 import pytest
 
-from server.api.documentation import asset_names
+from server.api.assets import asset_names
 from server.api.routes import ROUTES
 from tests.api.conftest import SECRET_KEY, Api, Course
 

@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from server.domain.identity import callers, key_sets
+from server.domain.identity import callers
+from server.domain.identity import external as key_sets
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
 from tests.api.issuer import AUDIENCE, Issuer, me

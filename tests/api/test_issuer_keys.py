@@ -16,9 +16,8 @@ import structlog
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.domain.identity import key_sets
-from server.domain.identity.external_tokens import ExternalTokens
-from server.domain.identity.key_sets import KeySet
+from server.domain.identity import external as key_sets
+from server.domain.identity.external import ExternalTokens, KeySet
 from server.errors import MasteryError
 from tests.api.conftest import Api
 from tests.api.issuer import AUDIENCE, Issuer, Publish, me, new_key, public_jwk, sign

@@ -94,7 +94,7 @@ async def test_a_large_overlay_is_left_to_the_next_reader(
     workers: list[Api], course: Course, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of more cards than it pays to write anew with each rating is loaded by who asks for it; counts stay hits."""
-    monkeypatch.setattr("server.domain.study.overlay_updates._MOST_CARDS", 2)
+    monkeypatch.setattr("server.domain.study.overlays._MOST_CARDS", 2)
     await rate(workers[0], course, r1=1, r2=2, r3=3)
     await read_all(workers[0], course)
     await rate(workers[0], course, r1=5)

@@ -16,7 +16,7 @@ import pytest
 from server.cli.migrations import migrate
 from server.development.servers import postgres_server
 from server.domain.identity.callers import Callers
-from server.domain.identity.external_tokens import ExternalIdentity
+from server.domain.identity.external import ExternalIdentity
 from server.settings import Settings
 from server.stores.postgres.queries import load_queries
 from tests.api.conftest import Api, Course, StartApi

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.domain.study.memory import remember_all
-from server.domain.study.scheduling import Review
+from server.domain.study.repetition import Review, remember_all
 from server.domain.values import iso_timestamp
 from tests.api.conftest import Api, Course
 from tests.stores.postgres.databases import ask

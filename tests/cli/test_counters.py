@@ -10,8 +10,8 @@ import pytest
 
 from server.cli.counters import CountersReport, check_counters
 from server.cli.generating import generate
-from server.command_error import CommandError
 from server.development.servers import free_port
+from server.errors import CommandError
 from tests.cli.commands import run_command
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.cli.deck_names import read_name
+from server.cli.importing import read_name
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.environment import beside_development, completed, with_env_file
+from server.cli.settings import beside_development, completed, with_env_file
 from server.cli.state import Running, StateFolder
-from server.command_error import CommandError
+from server.errors import CommandError
 
 
 def test_env_file_fills_what_is_not_set(tmp_path: Path) -> None:

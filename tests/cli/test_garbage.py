@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from server.garbage import settle_garbage_collection
+from server.app import settle_garbage_collection
 
 class Node:
     pass

@@ -18,8 +18,7 @@ from server.cli.counters import CountersReport, check_counters
 from server.cli.generating import GenerateFailed, generate
 from server.cli.synthetic import make_decks, make_students, share_ratings
 from server.development.servers import EmbeddedServer
-from server.domain.study.memory import remember
-from server.domain.study.scheduling import Review
+from server.domain.study.repetition import Review, remember
 from tests.cli.commands import run_command
 from tests.conftest import replace_database, run_sql
 from tests.stores.postgres.databases import ask

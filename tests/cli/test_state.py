@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.cli.state import Running, StateFolder
-from server.command_error import CommandError
+from server.errors import CommandError
 
 RUNNING = Running(
     pid=1,

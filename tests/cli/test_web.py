@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from server.cli.web import check_port, is_ready, local_address
-from server.command_error import CommandError
+from server.errors import CommandError
 
 
 def test_a_taken_port_is_named_with_its_variable() -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from server.api.documentation import asset_names
+from server.api.assets import asset_names
 from tests.connections.conftest import Serve, Watched
 from tests.connections.raw import WAIT_SECONDS, Client, connected, get
 from tests.support.waiting import eventually

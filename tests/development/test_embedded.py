@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 import redis
 
+from server.development.embedded import unprivileged_prefix
 from server.development.servers import (
     EmbeddedServerError,
     find_postgres_folder,
@@ -25,7 +26,6 @@ from server.development.servers import (
     postgres_server,
     redis_server,
 )
-from server.development.unprivileged import unprivileged_prefix
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,9 +19,8 @@ from pytest_aiohttp import AiohttpClient
 
 from server.errors import NotFound
 from server.middleware.metrics import metrics_middleware
-from server.telemetry.context import TraceContext
+from server.telemetry.context import RequestContext, TraceContext, current_request
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.request_context import RequestContext, current_request
 from tests.support.waiting import wait_until
 
 

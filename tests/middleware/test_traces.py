@@ -16,7 +16,7 @@ import structlog
 
 from server.development.servers import EmbeddedServer
 from server.settings import ROOT, Settings
-from server.telemetry.export_log import ExportLog
+from server.telemetry.traces import ExportLog
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
 from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
@@ -274,7 +274,7 @@ async def test_a_collector_that_is_away_is_one_line_a_minute(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
     now, before = 1000.0, -1
-    monkeypatch.setattr("server.telemetry.export_log.monotonic", lambda: now)
+    monkeypatch.setattr("server.telemetry.traces.monotonic", lambda: now)
     events: list[Any] = []
 
     def failures() -> list[int]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.net.client_address import client_address
-from server.net.proxies import TrustedProxies
+from server.net.client_address import TrustedProxies, client_address
 from server.ratelimit.subjects import (
     parse_subject,
     subject_of_address,

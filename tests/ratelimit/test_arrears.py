@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.arrears import Arrears
-from server.ratelimit.fallback import Fallback
+from server.ratelimit.outage import Arrears, Fallback
 from server.ratelimit.policies import ALGORITHMS, OnFailure
 from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.policies import MAX_COST
-from server.ratelimit.prepared import MAX_CHARGES, PreparedCharges
+from server.ratelimit.policies import MAX_CHARGES, MAX_COST, PreparedCharges
 from server.ratelimit.scripts import ChargeState, decide_charges
 from tests.ratelimit.simulated_redis import SimulatedRedis, result_of
 

@@ -10,7 +10,7 @@ import pytest
 
 from server.development.servers import free_port
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.keys import subject_prefix
+from server.ratelimit.policies import subject_prefix
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.support.redis_fleet import PASSWORD, follows, password_server, redis_cluster, sentinel_server
 from tests.support.redis_servers import open_link, redis_binaries

@@ -11,8 +11,8 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.crowds import FIRST, Crowds
-from server.ratelimit.keys import subject_prefix
+from server.ratelimit.limiter import FIRST, Crowds
+from server.ratelimit.policies import subject_prefix
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.support.redis_servers import open_link

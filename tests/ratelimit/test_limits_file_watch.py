@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from server.ratelimit.config_watch import RateLimitsFile
-from server.ratelimit.limits_file import RateLimits, RateLimitsError
+from server.ratelimit.limits import RateLimits
+from server.ratelimit.limits_file import RateLimitsError
+from server.ratelimit.reloading import RateLimitsFile
 
 
 def text_of(limit: int) -> str:

@@ -14,8 +14,7 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.keys import block_key, pages_key, record_key, state_key
-from server.ratelimit.policies import ALGORITHMS, Algorithm
+from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, record_key, state_key
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges
 from server.stores.redis.link import RedisLink
 from server.stores.redis.scripts import SCRIPTS_FOLDER

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.keys import state_key, subject_prefix
+from server.ratelimit.policies import state_key, subject_prefix
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refund_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.keys import block_key, pages_key, state_key, subject_prefix
-from server.ratelimit.policies import ALGORITHMS, Algorithm
+from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, state_key, subject_prefix
 from server.ratelimit.scripts import (
     Answer,
     ChargeState,

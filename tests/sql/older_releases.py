@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
-from server.domain.study.streaks import active_day
+from server.domain.study.activity import active_day
 from server.stores.postgres.queries import load_queries
 
 OLDER = load_queries(Path(__file__).with_name("older_queries"))

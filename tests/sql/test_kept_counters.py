@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 
 from server.cli.counters import check_counters
 from server.cli.generating import generate
-from server.domain.study.streaks import active_day
+from server.domain.study.activity import active_day
 from server.stores.postgres.queries import load_queries
 from tests.stores.postgres.databases import ask
 

@@ -8,8 +8,8 @@ import pytest
 
 from server.cli.migrations import migrate
 from server.cli.schema_page import read_schema
-from server.command_error import CommandError
 from server.development.servers import EmbeddedServer, free_port
+from server.errors import CommandError
 from server.settings import ROOT
 from server.stores.postgres.queries import load_queries
 from tests.cli.commands import run_command

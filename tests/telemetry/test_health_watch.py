@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from server.telemetry.health import Health
-from server.telemetry.health_watch import HealthWatch
+from server.telemetry.health import Health, HealthWatch
 from server.telemetry.metrics.index import Metrics
 from tests.support.waiting import wait_until
 

@@ -17,8 +17,7 @@ from server.api.services import caller_of, services_of
 from server.api.writes import answer, no_content, write
 from server.domain.editing import decks
 from server.domain.editing.decks import describe_deck
-from server.domain.idempotency import Answer
-from server.domain.writing import Unit
+from server.domain.writing import Answer, Unit
 
 log = structlog.get_logger(__name__)
 

@@ -15,8 +15,7 @@ from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
 from server.domain.catalog.deck_files import FORMAT_BY_MEDIA_TYPE
 from server.domain.editing.imports import import_cards, read_deck_file
-from server.domain.idempotency import Answer
-from server.domain.writing import Unit
+from server.domain.writing import Answer, Unit
 from server.errors import UnsupportedMediaType
 
 log = structlog.get_logger(__name__)

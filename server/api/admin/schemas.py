@@ -10,7 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
 from server.api.pagination import PageSchema
-from server.domain.study.scheduling import SCHEDULERS
+from server.domain.study.repetition import SCHEDULERS
 
 LONGEST_NAME = 255
 LONGEST_NOTE = 2000

@@ -8,16 +8,15 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from server.api.account_schemas import AccountChangesSchema, AccountsQuerySchema
 from server.api.listing import read_listing
 from server.api.requests import path_id, read_json, refuse_query
 from server.api.responses import json_response, tagged_response
+from server.api.schemas import AccountChangesSchema, AccountsQuerySchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
-from server.domain.idempotency import Answer
 from server.domain.identity.users import describe_account, get_user, issue_reset, list_users, update_user
 from server.domain.values import iso_timestamp
-from server.domain.writing import Unit
+from server.domain.writing import Answer, Unit
 
 log = structlog.get_logger(__name__)
 

@@ -6,10 +6,9 @@ from typing import get_args
 
 from marshmallow import fields, validate
 
-from server.api.answers.identity import User
 from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
-from server.api.answers.studying import ClassProgress, Stats
-from server.domain.study.scheduling import SCHEDULERS
+from server.api.answers.study import ClassProgress, Stats, User
+from server.domain.study.repetition import SCHEDULERS
 from server.ratelimit.limits import CHARGINGS
 from server.ratelimit.policies import Source
 

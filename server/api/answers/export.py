@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from server.api.answers.identity import User
 from server.api.answers.kinds import CONFIDENCE, COUNTS, MASTERY, Answer, count, maybe_text
+from server.api.answers.study import User
 
 
 class ExportedAccount(User):

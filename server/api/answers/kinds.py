@@ -2,6 +2,8 @@
 
 Handlers do not go through these schemas: they write dictionaries as the domain gives them. The schemas describe the
 answers in the OpenAPI document, and the tests hold the service to them.
+
+Errors.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, missing, validate
 
-from server.domain.study.scheduling import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 
 COUNTS = validate.Range(min=0)
 SHARES = validate.Range(0, 100)
@@ -67,4 +69,36 @@ def next_cursor() -> fields.String:
     """Where a list goes on."""
     return fields.String(
         allow_none=True, metadata={"description": "the `cursor` of the next page; null at the end"}
+    )
+
+
+class FieldProblem(Answer):
+    """What is wrong with one field of a request."""
+
+    field = fields.String(metadata={"description": "a dotted path, such as ratings.0.flashcardId"})
+    message = fields.String()
+
+
+class Problem(Answer):
+    """An error, RFC 9457."""
+
+    type = fields.String(metadata={"format": "uri-reference"})
+    title = fields.String()
+    status = fields.Integer(validate=validate.Range(400, 599))
+    detail = fields.String()
+    code = fields.String(metadata={"description": "a stable word to program against"})
+    request_id = fields.String()
+    errors = fields.List(fields.Nested(FieldProblem), load_default=None, allow_none=False)
+    more_errors = fields.Integer(
+        load_default=None,
+        allow_none=False,
+        metadata={"description": "how many more errors there are than `errors` lists"},
+        validate=validate.Range(min=1),
+    )
+    violated_policies = fields.List(
+        fields.String(),
+        load_default=None,
+        allow_none=False,
+        data_key="violated-policies",
+        metadata={"description": "of a 429: the rate limit policies that refused"},
     )

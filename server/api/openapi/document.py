@@ -1,36 +1,251 @@
-"""The OpenAPI 3.1 document: what routes.py says of every route, with what OPERATIONS says of its handler."""
+"""The OpenAPI 3.1 document: what routes.py says of every route, with what OPERATIONS says of its handler.
+
+The parts that many operations share: headers, problems, who may ask.
+
+Marshmallow schemas as JSON Schema: names for the components, and our own kinds of fields.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 from aiohttp import hdrs
 from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.common import resolve_schema_instance
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import Schema, fields
 
 from server import __version__
-from server.api import dashboard, documentation
-from server.api.answers.kinds import in_camel_case
-from server.api.answers.problems import Problem
-from server.api.openapi.components import (
-    BEARER,
-    HEADERS,
-    ON_EVERY_RESPONSE,
-    ON_LIMITED_ROUTES,
-    PROBLEMS,
-    REQUEST_HEADERS,
-    SECURITY_SCHEMES,
-)
-from server.api.openapi.operation import Content, Operation, Result
-from server.api.openapi.operations import OPERATIONS
-from server.api.openapi.schemas import SchemaPlugin
+from server.api import assets as documentation
+from server.api import dashboard
+from server.api.answers.kinds import Problem, in_camel_case
+from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
+from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
 from server.api.responses import PROBLEM_JSON
 from server.api.routes import ROUTES, Route
 from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
+
+_UUID = {"type": "string", "format": "uuid"}
+_KINDS: tuple[tuple[type[fields.Field[Any]], dict[str, Any]], ...] = (
+    (Identifier, _UUID),
+    (IdentifierList, {"type": "array", "items": _UUID, "minItems": 1}),
+    (Flag, {"type": "boolean"}),
+    (FlagWord, {"type": "boolean"}),
+    (PastMoment, {"type": "string", "format": "date-time", "description": "with a zone, not in the future"}),
+)
+
+
+class SchemaPlugin(MarshmallowPlugin):
+    """Apispec's plugin, which also knows our fields and takes a schema's docstring for its description."""
+
+    def __init__(self) -> None:
+        super().__init__(schema_name_resolver=_name_of)
+
+    def init_spec(self, spec: APISpec) -> None:
+        """Teach the converter that the plugin has made for itself."""
+        super().init_spec(spec)
+        if self.converter is None:
+            raise RuntimeError("the plugin has made no converter")
+        self.converter.add_attribute_function(_kind_of_our_own)  # type: ignore[no-untyped-call]
+        self.converter.add_parameter_attribute_function(_in_a_query)
+
+    def schema_helper(  # type: ignore[override]
+        self, name: str, definition: dict[str, Any], schema: Any = None, **options: Any
+    ) -> dict[str, Any] | None:
+        """A component's schema."""
+        described: dict[str, Any] | None = super().schema_helper(  # type: ignore[no-untyped-call]
+            name, definition, schema, **options
+        )
+        if described is not None:
+            described["description"] = inspect.getdoc(type(resolve_schema_instance(schema)))
+        return described
+
+
+def _name_of(schema: type[Schema] | Schema) -> str:
+    """Deck for an answer, DeckRequest for what makes one, DeckChanges for what changes one."""
+    instance = resolve_schema_instance(schema)
+    name = type(instance).__name__
+    if not name.endswith("Schema"):
+        return name
+    return name.removesuffix("Schema") + ("Changes" if instance.partial else "Request")
+
+
+def _kind_of_our_own(
+    _converter: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]
+) -> dict[str, Any]:
+    """Called last for each field. Bound to the converter by apispec, which says `ret` for what is known so far."""
+    is_of_changes = isinstance(field.parent, Schema) and bool(field.parent.partial)
+    if is_of_changes or ret.get("default", field) is None:
+        ret.pop("default", None)
+    if isinstance(field, Text):
+        ret["description"] = "Trimmed before it is measured."
+    for kind, described in _KINDS:
+        if isinstance(field, kind):
+            return described | ({"type": [described["type"], "null"]} if field.allow_none else {})
+    return {}
+
+
+def _in_a_query(
+    _converter: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]
+) -> dict[str, Any]:
+    """Called last for each parameter of a query, where there is no null: what is not given is left out."""
+    schema = ret["schema"]
+    if isinstance(schema.get("type"), list):
+        (schema["type"],) = (kind for kind in schema["type"] if kind != "null")
+    return {"style": "form", "explode": False} if isinstance(field, IdentifierList) else {}
+
+
+BEARER = "bearer"
+SECURITY_SCHEMES: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        BEARER: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "An access token of /api/auth, or of the OIDC issuer that the service is set up with.",
+        }
+    }
+)
+
+_NUMBER = {"type": "string", "pattern": "^[0-9]+$"}
+
+
+def _header(
+    description: str, schema: dict[str, Any] | None = None, *, always: bool = False
+) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "description": description,
+        "schema": schema or {"type": "string", "minLength": 1},
+    }
+    return {**header, "required": True} if always else header
+
+
+# Of a response, by name.
+HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "X-Request-ID": _header(
+            "The caller's, if it is one that we take; else a new one.",
+            {"type": "string", "pattern": "^[A-Za-z0-9._:+/=-]{20,200}$"},
+            always=True,
+        ),
+        "X-Trace-ID": _header("The trace-id of a valid traceparent; else the request id.", always=True),
+        "Server-Timing": _header(
+            "Wall time in milliseconds, of the whole and of its parts (db, cache, limit) where they happened.",
+            {
+                "type": "string",
+                "pattern": r"^total;dur=[0-9]+\.[0-9]{2}(, (db|cache|limit);dur=[0-9]+\.[0-9]{2})*$",
+            },
+            always=True,
+        ),
+        "X-Response-Time": _header(
+            "The whole again.", {"type": "string", "pattern": r"^[0-9]+\.[0-9]{2}ms$"}, always=True
+        ),
+        "X-Performance-Rating": _header(
+            "By thresholds of the settings.",
+            {"type": "string", "enum": ["Good", "Needs Improvement", "Poor"]},
+            always=True,
+        ),
+        "Cache-Control": _header("Who may keep the response; nobody keeps an error.", always=True),
+        "X-RateLimit-Limit": _header("Of the policy closest to exhaustion, as are the next two.", _NUMBER),
+        "X-RateLimit-Remaining": _header("How many more requests.", _NUMBER),
+        "X-RateLimit-Reset": _header("When there is room again.", {"type": "string", "format": "date-time"}),
+        "RateLimit-Policy": _header("draft-ietf-httpapi-ratelimit-headers-11: every policy that counted."),
+        "RateLimit": _header("draft-ietf-httpapi-ratelimit-headers-11: what is left of each."),
+        "Retry-After": _header("Whole seconds.", _NUMBER),
+        "WWW-Authenticate": _header("How to sign in.", {"type": "string", "const": "Bearer"}, always=True),
+        "ETag": _header("A weak entity tag, for If-None-Match.", always=True),
+        "Vary": _header("Which request headers the response depends on.", always=True),
+        "X-Cache": _header(
+            "What the service's cache gave.", {"type": "string", "enum": ["HIT", "MISS", "STALE", "BYPASS"]}
+        ),
+        "Idempotency-Replayed": _header(
+            "This is the answer to an earlier request with the same Idempotency-Key.",
+            {"type": "string", "const": "true"},
+        ),
+        "X-Time-Zone-Used": _header(
+            "Where the student's day began: sent where the request's X-Time-Zone is not an IANA name.",
+        ),
+        "Location": _header(
+            "Where the new one is.", {"type": "string", "format": "uri-reference"}, always=True
+        ),
+    }
+)
+ON_EVERY_RESPONSE = (
+    "X-Request-ID",
+    "X-Trace-ID",
+    "Server-Timing",
+    "X-Response-Time",
+    "X-Performance-Rating",
+    "Cache-Control",
+)
+ON_LIMITED_ROUTES = (
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+)
+
+# Of a request, by the names of their components.
+REQUEST_HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "If-None-Match": {
+            "description": "The ETag of the body that the client has; 304 if it is still right.",
+            "schema": {"type": "string"},
+        },
+        "Idempotency-Key": {
+            "description": "A repeat within 24 hours gets the first answer and changes nothing.",
+            "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+            "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+        },
+        "X-Time-Zone": {
+            "description": "Where the student's day begins, an IANA name; else it begins in the profile's zone.",
+            "schema": {"type": "string"},
+            "example": "Europe/Berlin",
+        },
+    }
+)
+
+# Errors by status: the component's name, when it happens, and headers of its own.
+PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
+    {
+        400: (
+            "BadRequest",
+            "Something in the request is not valid; `errors` names up to 20 of what is wrong.",
+            (),
+        ),
+        401: ("Unauthorized", "Nobody that the service knows is asking.", ("WWW-Authenticate",)),
+        403: ("Forbidden", "The caller's role does not allow this.", ()),
+        404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
+        408: ("RequestTimeout", "The body did not arrive in time; the connection is closed.", ()),
+        409: ("Conflict", "The request contradicts what is stored.", ()),
+        413: (
+            "ContentTooLarge",
+            "The body is larger than 1 MiB; an import's, than 10 MiB or 100,000 rows: see `code`.",
+            (),
+        ),
+        415: (
+            "UnsupportedMediaType",
+            "The Content-Type or Content-Encoding is not one of this operation's.",
+            (),
+        ),
+        422: (
+            "UnprocessableContent",
+            "The Idempotency-Key belongs to another request, or there is no such time zone: see `code`.",
+            (),
+        ),
+        429: ("TooManyRequests", "A rate limit has no room for this request.", ("Retry-After",)),
+        503: ("ServiceUnavailable", "A part that this needs is away; try again.", ("Retry-After",)),
+    }
+)
+
 
 _PLACE = re.compile(r"\{(\w+)\}")
 # In the order of the page; what the paths of each begin with.

@@ -9,8 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from server.errors import NotFound
-from server.stores.cache.cache import Cache, Lookup
-from server.stores.cache.lookups import CacheKeys
+from server.stores.cache.cache import Cache, CacheKeys, Lookup
 from server.stores.postgres.database import Database
 
 CLASSES_KEY = "c:classes"

@@ -22,7 +22,7 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
-from server.domain.texts import clean_text, find_forbidden
+from server.domain.values import clean_text, find_forbidden
 from server.errors import BodyTooLarge, InvalidInput
 
 DeckFormat = Literal["tsv", "csv", "json"]

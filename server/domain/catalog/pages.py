@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
-from server.stores.cache.lookups import CacheKeys, Seen
+from server.stores.cache.cache import CacheKeys, Seen
 
 DEFAULT_MAX_PAGES = 5_000
 

@@ -1,4 +1,7 @@
-"""Accounts: registering, logging in, and refresh tokens that work once (RFC 9700, section 4.14.2)."""
+"""Accounts: registering, logging in, and refresh tokens that work once (RFC 9700, section 4.14.2).
+
+What people say of themselves: their name, and the time zone in which their days of study are counted.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from server.domain.identity.passwords import PasswordQueueFull, Passwords, Wanted, always
-from server.domain.identity.refresh_tokens import hash_of, new_refresh_token
-from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused
-from server.domain.values import iso_timestamp
+from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused, hash_of, new_refresh_token
+from server.domain.values import find_zone, iso_timestamp
+from server.domain.writing import Unit
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, ClientDisconnected, Conflict, InvalidInput, Unauthenticated
 from server.stores.postgres.database import Database, Transaction
@@ -318,3 +321,66 @@ def describe_user(user: dict[str, Any]) -> dict[str, Any]:
         "role": user["role"],
         "createdAt": iso_timestamp(user["created_at"]),
     }
+
+
+class UnknownTimeZone(InvalidInput):
+    """There is no such time zone."""
+
+    status = 422
+    code = "unknown_time_zone"
+    title = "Unprocessable Content"
+
+
+def check_time_zone(name: str) -> None:
+    """See that a profile may name a time zone.
+
+    Raises:
+        UnknownTimeZone: there is none of this name.
+    """
+    if find_zone(name) is None:
+        raise UnknownTimeZone(errors={"timeZone": "This is not an IANA time zone such as Europe/Berlin."})
+
+
+async def update_profile(
+    unit: Unit, user_id: UUID, *, time_zone: str | None = None, **changes: str | None
+) -> dict[str, Any]:
+    """Change a profile.
+
+    Args:
+        unit: the unit of work.
+        user_id: whose profile it is.
+        time_zone: one that `check_time_zone` takes; None for the one that the profile has.
+        changes: `name`, where it is to change; None for no name.
+
+    Raises:
+        AccountGone: the account no longer exists.
+    """
+    row = await unit.transaction.fetch_one(
+        "update_profile",
+        user_id=user_id,
+        sets_name="name" in changes,
+        name=changes.get("name"),
+        time_zone=time_zone,
+    )
+    return _profile(row)
+
+
+class Profiles:
+    """Reads profiles."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get_profile(self, user_id: UUID) -> dict[str, Any]:
+        """A user's profile.
+
+        Raises:
+            AccountGone: the account no longer exists.
+        """
+        return _profile(await self._database.fetch_one("get_profile", user_id=user_id))
+
+
+def _profile(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        raise AccountGone
+    return {"name": row["name"], "timeZone": row["time_zone"]}

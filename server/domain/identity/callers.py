@@ -21,7 +21,7 @@ from typing import Any
 import jwt
 import structlog
 
-from server.domain.identity.external_tokens import ExternalIdentity, ExternalTokens
+from server.domain.identity.external import ExternalIdentity, ExternalTokens
 from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused
 from server.email_addresses import normal_email
 from server.stores.postgres.database import Database, DatabaseUnavailable

@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from server.domain.identity.refresh_tokens import hash_of, new_secret
-from server.domain.identity.tokens import Role
+from server.domain.identity.tokens import Role, hash_of, new_secret
 from server.domain.study.activity import lock_activity
 from server.domain.study.overlays import overlay_keys
 from server.domain.values import iso_timestamp

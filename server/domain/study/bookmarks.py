@@ -9,8 +9,7 @@ from uuid import UUID
 from server.domain.study.activity import lock_activity
 from server.domain.study.sessions import Position
 from server.domain.values import iso_timestamp
-from server.domain.vanished import vanished_as_not_found
-from server.domain.writing import Unit
+from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import NotFound
 from server.stores.postgres.database import Database
 

@@ -1,14 +1,31 @@
-"""What one reader adds to the shared content: their counts and their progress, cached per user and class."""
+"""What one reader adds to the shared content: their counts and their progress, cached per user and class.
+
+What a rating makes of the rater's overlays: where the cache holds one, the transaction knows the next one.
+
+So the student's next page finds it, although a rating has just changed it. Three things keep it true:
+
+* The overlays are looked at before the transaction commits. A user's ratings happen one after another, so what is seen
+  there can't hold anything newer than what this transaction writes.
+* They are replaced after the commit, each only if it is still the version that was seen. If another write's word came
+  in between, or a reader's fill, a tombstone takes its place (lua/replace_cache.lua).
+* Counts hold for a set of published cards. They are read after the class's page, by whose fingerprint readers will ask
+  for them: they may be newer than that page, and then nobody asks by it any more, but never older.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from server.domain.catalog.catalog import class_key
 from server.domain.values import iso_timestamp
-from server.stores.cache.cache import Lookup
+from server.domain.writing import Unit
+from server.stores.cache.cache import CacheKeys, Kept, Lookup
+from server.stores.cache.invalidation import Successor
 from server.stores.postgres.database import Database
 
 
@@ -112,3 +129,75 @@ def describe_cards(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any
         }
         for row in rows
     }
+
+
+Row = Mapping[str, Any]
+# An overlay of more cards than this is left to the next reader: it would be written anew with every rating.
+_MOST_CARDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaysSeen:
+    """What the cache held of a class and of the user's overlays of it, while a transaction was under way."""
+
+    user_id: UUID
+    class_id: UUID
+    page: Kept | None
+    counts: Kept | None
+    cards: Kept | None
+
+    def replace(
+        self, unit: Unit, *, deck_ids: Iterable[UUID], counts: Sequence[Row], rated: Sequence[Row]
+    ) -> None:
+        """Say in the unit which keys are stale, and what will be there instead.
+
+        Args:
+            unit: the unit of work, about to be committed.
+            deck_ids: the decks of the class with rated cards.
+            counts: what the user has of them by mastery, read by the transaction after this was seen.
+            rated: the rated cards' rows of user_card_progress, as the transaction has made them.
+        """
+        unit.stale.update(overlay_keys(self.user_id, self.class_id))
+        if (
+            self.page is not None
+            and self.counts is not None
+            and _fingerprint(self.counts) == _fingerprint(self.page)
+        ):
+            without_cards: dict[str, Any] = {str(deck_id): {} for deck_id in deck_ids}
+            successor = _with_entries(self.counts, without_cards | describe_counts(counts))
+            unit.successors[counts_key(self.user_id, self.class_id)] = successor
+        if self.cards is not None and len(self.cards.value["overlay"]) <= _MOST_CARDS:
+            successor = _with_entries(self.cards, describe_cards(rated))
+            unit.successors[cards_key(self.user_id, self.class_id)] = successor
+
+
+class OverlaysToSee:
+    """The same, on its way."""
+
+    def __init__(self, unit: Unit, user_id: UUID, class_ids: Iterable[UUID]) -> None:
+        """Ask now; the answers come while the database works."""
+        self._user_id = user_id
+        self._lookups = {
+            class_id: unit.cache.lookups(
+                CacheKeys(class_key(class_id), counts_key(user_id, class_id), cards_key(user_id, class_id))
+            ).each()
+            for class_id in class_ids
+        }
+
+    async def arrive(self) -> list[OverlaysSeen]:
+        """Wait for the answers: one for each class."""
+        return [
+            OverlaysSeen(
+                self._user_id, class_id, *await asyncio.gather(*(lookup.kept() for lookup in lookups))
+            )
+            for class_id, lookups in self._lookups.items()
+        ]
+
+
+def _fingerprint(kept: Kept) -> str:
+    fingerprint: str = kept.value["fingerprint"]
+    return fingerprint
+
+
+def _with_entries(overlay: Kept, entries: Mapping[str, Any]) -> Successor:
+    return overlay.succeeded_by({**overlay.value, "overlay": {**overlay.value["overlay"], **entries}})

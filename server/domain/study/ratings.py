@@ -13,14 +13,11 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.study.activity import lock_activity, record_activity
-from server.domain.study.overlay_updates import OverlaysToSee
+from server.domain.study.activity import ActiveDay, active_day, lock_activity, record_activity
+from server.domain.study.overlays import OverlaysToSee
 from server.domain.study.progress import describe_progress
-from server.domain.study.repetition import memorize
-from server.domain.study.scheduling import Review, Standing, mastery_of, next_review
-from server.domain.study.streaks import ActiveDay, active_day
-from server.domain.vanished import vanished_as_not_found
-from server.domain.writing import Unit
+from server.domain.study.repetition import Review, Standing, mastery_of, memorize, next_review
+from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import Conflict, NotFound
 from server.stores.postgres.database import Transaction
 

@@ -14,7 +14,7 @@ from server.domain.study.overlays import Overlays, cards_key, counts_key
 from server.domain.study.study_order import StudyMode, choose_cards
 from server.domain.values import iso_timestamp, percentage
 from server.errors import InvalidInput
-from server.stores.cache.lookups import CacheKeys
+from server.stores.cache.cache import CacheKeys
 
 
 class Reading:

@@ -2,27 +2,211 @@
 
 A value that is no longer fresh is kept for a while: it is answered once more while it is loaded anew in the background,
 and as long as the database is away (RFC 5861). One that was invalidated is never answered again.
+
+Loads that several callers share: one run for all who saw the same version of a key.
+
+Several keys of the cache asked for in one command, and the short way to an answer that has not changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import islice
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 
-from server.stores.cache.decoded_values import DecodedValues
-from server.stores.cache.flights import Flights, Load
 from server.stores.cache.invalidation import Successor, bury
-from server.stores.cache.lookups import CacheKeys, Lookups
-from server.stores.cache.values import decode, encode, head_of, is_fresh, is_value, remaining_ms
-from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.cache.values import (
+    HEAD_BYTES,
+    DecodedValues,
+    decode,
+    encode,
+    fresh_until_ms,
+    head_of,
+    is_fresh,
+    is_value,
+    remaining_ms,
+)
+from server.stores.redis.errors import RedisReplyError, RedisUnavailable
+from server.stores.redis.link import RedisLink
+from server.stores.redis.protocol import PreparedCommand
 from server.stores.redis.scripts import load_script
 from server.telemetry.metrics.index import Metrics
 from server.telemetry.timings import CacheOutcome, current_timings, measure
+
+
+class CacheKeys:
+    """Keys that are asked for together, again and again. Args: names: in the order of the answers."""
+
+    __slots__ = ("command", "names")
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.command = PreparedCommand("MGET", *names)
+
+
+class Seen(NamedTuple):
+    """The versions of several values, and until when all of them are fresh, in milliseconds since 1970."""
+
+    heads: tuple[bytes, ...]
+    fresh_until_ms: int
+
+
+class Lookups:
+    """Keys that Redis has been asked for, on their way.
+
+    Args:
+        cache: whose they are.
+        keys: what was asked for.
+        reply: of the one command; None if the keys are asked for one by one.
+        each: their lookups, if the keys are asked for one by one.
+    """
+
+    __slots__ = ("_began", "_cache", "_each", "_keys", "_reply")
+
+    def __init__(
+        self,
+        cache: Cache,
+        keys: CacheKeys,
+        reply: asyncio.Future[Any] | None,
+        each: list[Lookup],
+    ) -> None:
+        self._cache = cache
+        self._keys = keys
+        self._reply = reply
+        self._each = each
+        self._began = perf_counter()
+
+    def each(self) -> list[Lookup]:
+        """A lookup for each key."""
+        if self._reply is None:
+            return self._each
+        return [
+            self._cache.lookup_part(name, self._reply, index) for index, name in enumerate(self._keys.names)
+        ]
+
+    def are_still(self, seen: Seen) -> bool:
+        """Whether Redis has answered with these versions already, all fresh; they then count as hits.
+
+        What was made of them is current: whoever remembers it need not decode, or wait for, anything. False says
+        nothing: ask the lookups.
+        """
+        stored = self._answer()
+        if stored is None:
+            return False
+        heads = seen.heads
+        for index, value in enumerate(stored):
+            if value is None or value[:HEAD_BYTES] != heads[index]:
+                return False
+        cache = self._cache
+        if time.time() * 1000 >= seen.fresh_until_ms or not cache.knows(self._keys.names):
+            return False
+        cache.note_hits(len(heads))
+        timings = current_timings.get()
+        if timings is not None:
+            timings.add("cache", "cache.read", self._began)
+            if timings.cache_outcome is None:
+                timings.cache_outcome = "HIT"
+        return True
+
+    def seen(self) -> Seen | None:
+        """The versions that Redis has answered with; None unless there is a value for every key."""
+        stored = [value for value in self._answer() or () if value is not None and is_value(value)]
+        if len(stored) < len(self._keys.names):
+            return None
+        return Seen(tuple(map(head_of, stored)), min(map(fresh_until_ms, stored)))
+
+    def _answer(self) -> list[bytes | None] | None:
+        reply = self._reply
+        if reply is None or not reply.done():
+            return None
+        try:
+            answer: list[bytes | None] = reply.result()
+        except (RedisUnavailable, RedisReplyError, asyncio.CancelledError):
+            return None
+        return answer
+
+
+Load = Callable[[], Awaitable[Any]]
+# Runs a loader and stores its value: takes the key, the version that was seen (None: Redis can't be asked), the loader.
+Run = Callable[[str, bytes | None, Load], Awaitable[Any]]
+
+
+class Flights:
+    """The runs under way, by key and by the version of it that was seen."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._known: dict[tuple[str, bytes | None], _Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    async def close(self) -> None:
+        """End all of them."""
+        tasks = [flight.task for flight in self._known.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Whoever comes from now on must not get what was loaded before: a write of these keys is known."""
+        for place in [place for place in self._known if place[0] in keys]:
+            del self._known[place]
+
+    def refresh(self, key: str, seen: bytes, load: Load) -> None:
+        """Load a key anew in the background, for the next reader; a failure is the business of who needs the value."""
+        if (key, seen) not in self._known:
+            self._start(key, seen, load)
+
+    async def join(self, key: str, seen: bytes | None, load: Load) -> Any:
+        """Run a loader, or share the run of another caller who saw the same version of the key.
+
+        Who could not ask Redis (`seen` is None) does not know whether a run that is under way began before the
+        last write of another process: it shares the next one.
+        """
+        flight = self._known.get((key, seen))
+        if flight is None or (seen is None and flight.has_begun):
+            flight = self._start(key, seen, load, before=flight)
+        return await asyncio.shield(flight.task)
+
+    def _start(self, key: str, seen: bytes | None, load: Load, before: _Flight | None = None) -> _Flight:
+        flight = _Flight(before)
+        flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
+        self._known[key, seen] = flight
+        flight.task.add_done_callback(lambda _: self._land((key, seen), flight))
+        return flight
+
+    async def _fly(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
+        if flight.before is not None:
+            await asyncio.wait([flight.before.task])
+            flight.before = None
+        flight.has_begun = True
+        return await self._run(key, seen, load)
+
+    def _land(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
+        if self._known.get(place) is flight:
+            del self._known[place]
+        if not flight.task.cancelled():
+            flight.task.exception()  # a caller that was cancelled meanwhile does not ask for it any more
+
+
+class _Flight:
+    """One run of a loader, which several callers wait for; it begins when the one before it has ended."""
+
+    __slots__ = ("before", "has_begun", "task")
+
+    task: asyncio.Task[Any]
+
+    def __init__(self, before: _Flight | None) -> None:
+        self.before = before
+        self.has_begun = False
+
 
 log = structlog.get_logger(__name__)
 

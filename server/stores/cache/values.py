@@ -2,6 +2,8 @@
 
 The random bytes make each version of a key unique, so that `fill_cache.lua` can tell whether anything happened between
 a reader's look and its fill.
+
+Values of the cache that this process has decoded already: the same version of a key is not decoded twice.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import secrets
 import struct
 import time
+from collections import OrderedDict
 from typing import Any
 
 import orjson
@@ -68,3 +71,36 @@ def fresh_until_ms(stored: bytes) -> int:
 def remaining_ms(stored: bytes) -> int:
     """For how long a value is fresh yet, in milliseconds; negative where it no longer is."""
     return fresh_until_ms(stored) - int(time.time() * 1000)
+
+
+# Decoded, a value takes several times its encoded size.
+DEFAULT_MAX_BYTES = 16 << 20
+
+
+class DecodedValues:
+    """Decoded values by key and version, bounded by the encoded size of what it holds; the oldest go first.
+
+    Redis stays the only judge of what is current: a value is found only under the version that Redis has just named.
+    Whoever gets a value shares it with others and must not change it.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: OrderedDict[str, tuple[bytes, int, Any]] = OrderedDict()
+
+    def find(self, key: str, version: bytes) -> Any:
+        """The value of a version of a key; None if it is not known."""
+        known = self._known.get(key)
+        return known[2] if known is not None and known[0] == version else None
+
+    def remember(self, key: str, version: bytes, size: int, value: Any) -> None:
+        """Keep the value of a version, in the place of the one before. Args: size: of its encoded form, bytes."""
+        former = self._known.pop(key, None)
+        if former is not None:
+            self._bytes -= former[1]
+        self._known[key] = (version, size, value)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            _, (_, oldest_size, _) = self._known.popitem(last=False)
+            self._bytes -= oldest_size

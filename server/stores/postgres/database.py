@@ -13,7 +13,6 @@ import aiopg
 import structlog
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
-from server.stores.postgres.connector import Connector
 from server.stores.postgres.errors import (
     ConstraintViolated,
     DatabaseFull,
@@ -24,9 +23,8 @@ from server.stores.postgres.errors import (
     ValueRefused,
     unavailable,
 )
-from server.stores.postgres.pool import ConnectionPool
-from server.stores.postgres.queries import QUERIES_FOLDER, load_queries
-from server.stores.postgres.query_runner import OnQuery, QueryRunner
+from server.stores.postgres.pool import ConnectionPool, Connector
+from server.stores.postgres.queries import QUERIES_FOLDER, OnQuery, QueryRunner, load_queries
 from server.telemetry.timings import measure
 
 __all__ = [

@@ -2,16 +2,33 @@
 
 A comment line `-- Private: email, name.` names parameters whose values must not appear in the server's log. The driver
 puts values into the text of a statement, and the server logs the text of a statement that fails. So these values go
-ahead, in a statement that has no reason to fail (see server.stores.postgres.query_runner).
+ahead, in a statement that has no reason to fail (see server.stores.postgres.queries).
+
+What PostgreSQL has to say beside its answers: NOTICE and WARNING, which the driver only collects.
+
+One query on one connection: checked, commented, measured, and its errors put into our words.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
+from typing import Any
+
+import aiopg
+import psycopg2
+import structlog
+from psycopg2.extensions import AsIs
+from psycopg2.extras import Json
+
+from server.stores.postgres.errors import translate_query_error
+from server.telemetry.context import current_request
+from server.telemetry.timings import operation
 
 QUERIES_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "queries"
 
@@ -61,3 +78,159 @@ def _read(path: Path) -> Query:
     if not private <= parameters:
         raise ValueError(f"{path.name}: no such parameters: {', '.join(sorted(private - parameters))}")
     return Query(path.stem, sql, parameters, private)
+
+
+log = structlog.get_logger(__name__)
+
+_SERIOUS = frozenset({"WARNING"})
+
+
+def log_notices(raw: Any, *, query: str) -> None:
+    """Log, and forget, what has come with the last statement.
+
+    Args:
+        raw: psycopg2's connection; it keeps fifty of them at most.
+        query: the statement's name.
+    """
+    notices, raw.notices = raw.notices, []
+    for text in notices:
+        severity, _, message = text.strip().partition(":")
+        say = log.warning if severity in _SERIOUS else log.info
+        say("database.notice", query=query, severity=severity, detail=message.strip())
+
+
+OnQuery = Callable[[str, float], None]
+
+_UNSAFE_IN_COMMENT = re.compile(r"[^A-Za-z0-9._:+/=-]")
+_LONGEST_REQUEST_ID = 200
+
+
+class QueryRunner:
+    """Runs statements on a given connection, measures them, and says in our words what went wrong.
+
+    Args:
+        queries: by name.
+        query_timeout_ms: how long a statement may take.
+        slow_query_ms: from here on a query is warned of.
+        on_query: called with a query's name and its seconds, well or failed.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, Query],
+        *,
+        query_timeout_ms: float,
+        slow_query_ms: float,
+        on_query: OnQuery | None,
+    ) -> None:
+        self.queries = queries
+        self._query_timeout_seconds = query_timeout_ms / 1000
+        self._slow_query_ms = slow_query_ms
+        self._on_query = on_query
+
+    async def run(
+        self,
+        connection: aiopg.Connection,
+        query: Query,
+        parameters: Mapping[str, Any],
+        *,
+        final: bool,
+        preamble: str = "",
+        timeout_seconds: float | None = None,
+    ) -> aiopg.Cursor:
+        """Run one query and give its cursor.
+
+        Args:
+            connection: idle, or in the transaction that the query belongs to.
+            query: what to run.
+            parameters: exactly those that it names.
+            final: what it changes stays at once, so that a lost answer leaves the outcome unknown.
+            preamble: statements to run before it, in the same message and so in the same transaction. A query with
+                private parameters has to be in a transaction already.
+            timeout_seconds: how long it may take; by default as long as any query.
+
+        Raises:
+            MasteryError: one of server.stores.postgres.errors.
+            TypeError: a parameter is missing, or is one too many.
+        """
+        if parameters.keys() != query.parameters:
+            wrong = ", ".join(sorted(parameters.keys() ^ query.parameters))
+            raise TypeError(f"{query.name} takes other parameters: {wrong}")
+        adapted = {name: _adapt(value) for name, value in parameters.items()}
+        started = perf_counter()
+        try:
+            if query.private:
+                await self._send_private(connection, query, adapted)
+            return await self.run_sql(
+                connection,
+                query.name,
+                preamble + query.sql,
+                adapted,
+                final=final,
+                timeout_seconds=timeout_seconds,
+            )
+        finally:
+            seconds = perf_counter() - started
+            if self._on_query is not None:
+                self._on_query(query.name, seconds)
+            if seconds * 1000 >= self._slow_query_ms:
+                log.warning("database.slow_query", query=query.name, duration_ms=round(seconds * 1000, 2))
+
+    async def _send_private(
+        self, connection: aiopg.Connection, query: Query, adapted: dict[str, Any]
+    ) -> None:
+        """Keep the private values as the transaction's own settings, and name these in the query instead."""
+        sql = ", ".join(f"set_config('private.{name}', %({name})s, true)" for name in sorted(query.private))
+        values = {name: adapted[name] for name in query.private}
+        await self.run_sql(connection, query.name, f"SELECT {sql}", values, final=False)
+        for name in query.private:
+            adapted[name] = AsIs(f"nullif(current_setting('private.{name}'), '')")
+
+    async def run_sql(
+        self,
+        connection: aiopg.Connection,
+        name: str,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        *,
+        final: bool,
+        timeout_seconds: float | None = None,
+    ) -> aiopg.Cursor:
+        """Run plain SQL under a name, without measuring it. Arguments and errors otherwise as `run`."""
+        try:
+            with operation("db", name):
+                cursor = await connection.cursor()
+                await cursor.execute(
+                    f"{sql} {_comment(name)}",
+                    parameters,
+                    timeout=self._query_timeout_seconds if timeout_seconds is None else timeout_seconds,
+                )
+        except asyncio.CancelledError as error:
+            # So aiopg reports the server's statement_timeout. A task that somebody cancelled knows it.
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:
+                raise
+            raise translate_query_error(
+                error, query=name, connection_closed=False, outcome_unknown=False
+            ) from None
+        except (psycopg2.Error, TimeoutError, ValueError) as error:
+            raise translate_query_error(
+                error, query=name, connection_closed=connection.closed, outcome_unknown=final
+            ) from None
+        finally:
+            if connection.raw.notices:
+                log_notices(connection.raw, query=name)
+        return cursor
+
+
+def _adapt(value: Any) -> Any:
+    return Json(value) if isinstance(value, dict) else value
+
+
+def _comment(name: str) -> str:
+    """What joins a line of PostgreSQL's log with ours; nothing in it can end it or be a parameter."""
+    request = current_request.get()
+    if request is None:
+        return f"/* query={name} */"
+    safe = _UNSAFE_IN_COMMENT.sub("", request.request_id)[:_LONGEST_REQUEST_ID]
+    return f"/* query={name} request_id={safe} */"

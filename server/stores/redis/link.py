@@ -13,13 +13,11 @@ from typing import Protocol
 
 from server.stores.redis.address import parse_redis_url
 from server.stores.redis.cluster import RedisCluster
-from server.stores.redis.commands import Command, PreparedCommand, ScriptCall
 from server.stores.redis.deadlines import Deadlines
-from server.stores.redis.dial import Dialler
 from server.stores.redis.errors import Argument, RedisReplyError, RedisUnavailable, Reply
-from server.stores.redis.node import NodeSettings, RedisNode
+from server.stores.redis.node import Dialler, LinkStatus, NodeSettings, RedisNode, StatusKeeper
+from server.stores.redis.protocol import Command, PreparedCommand, ScriptCall
 from server.stores.redis.scripts import Script
-from server.stores.redis.status import LinkStatus, StatusKeeper
 
 __all__ = ["LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
 

@@ -1,21 +1,90 @@
-"""One Redis server kept connected: dialled, verified, watched, and dialled again with jittered back-off."""
+"""One Redis server kept connected: dialled, verified, watched, and dialled again with jittered back-off.
+
+How a connection is made: redis-py finds the server and shakes hands, then we take the socket over.
+
+What is known about the state of Redis: an exact account for health checks, metrics and people.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 
+import redis.asyncio as aioredis
 import structlog
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
-from server.stores.redis.commands import Command
+from server.stores.redis.address import Node, RedisAddress
 from server.stores.redis.deadlines import Deadlines
 from server.stores.redis.errors import RedisReplyError, RedisUnavailable, Reply, fail
-from server.stores.redis.protocol import Redirect, ReplyStream
-from server.stores.redis.status import StatusKeeper
+from server.stores.redis.protocol import Command, Redirect, ReplyStream
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """The link at one moment.
+
+    Attributes:
+        connected: commands can be sent; with a Cluster, to every master.
+        last_error: why Redis could last not serve, a short word; it stays after the recovery.
+        last_error_time: when that was (UTC).
+        latency_ms: the most recent round trip; None before the first.
+        reconnects: how often a lost connection was made anew.
+    """
+
+    connected: bool
+    last_error: str | None
+    last_error_time: datetime | None
+    latency_ms: float | None
+    reconnects: int
+
+
+class StatusKeeper:
+    """Collects what the parts of a link report.
+
+    Args:
+        on_round_trip: also told every round trip, in seconds.
+    """
+
+    def __init__(self, on_round_trip: Callable[[float], None] | None = None) -> None:
+        self._callback = on_round_trip
+        self._latency_seconds: float | None = None
+        self._last_error: str | None = None
+        self._last_error_time: datetime | None = None
+        self._reconnects = 0
+
+    def round_trip(self, seconds: float) -> None:
+        """A write was answered in full after so many seconds."""
+        self._latency_seconds = seconds
+        if self._callback is not None:
+            self._callback(seconds)
+
+    def fault(self, reason: str) -> None:
+        """Redis could not serve."""
+        self._last_error = reason
+        self._last_error_time = datetime.now(UTC)
+
+    def reconnected(self) -> None:
+        """A connection that was lost is there again."""
+        self._reconnects += 1
+
+    def snapshot(self, *, connected: bool) -> LinkStatus:
+        """The account as it stands."""
+        latency_ms = None if self._latency_seconds is None else self._latency_seconds * 1000.0
+        return LinkStatus(connected, self._last_error, self._last_error_time, latency_ms, self._reconnects)
+
 
 log = structlog.get_logger(__name__)
 
@@ -226,3 +295,124 @@ def backoff_seconds(attempt: int) -> float:
     """The wait before the next try: doubling, bounded, random by half so that workers don't march in step."""
     longest = min(BACKOFF_LONGEST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt, 16))
     return random.uniform(longest / 2, longest)  # noqa: S311 - a jitter, not a secret
+
+
+# From the most to the least telling: an error's chain holds several.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (exceptions.AuthenticationError, "auth"),
+    (exceptions.NoPermissionError, "auth"),
+    (exceptions.BusyLoadingError, "loading"),
+    (exceptions.ReadOnlyError, "readonly"),
+    (exceptions.ClusterDownError, "clusterdown"),
+    (exceptions.MasterDownError, "masterdown"),
+    (aioredis.sentinel.MasterNotFoundError, "no-master"),
+    (ssl.SSLError, "tls"),
+    (socket.gaierror, "dns"),
+    (ConnectionRefusedError, "refused"),
+    (FileNotFoundError, "refused"),
+    (TimeoutError, "timeout"),
+    (exceptions.TimeoutError, "timeout"),
+    (exceptions.MaxConnectionsError, "refused"),
+    (exceptions.InvalidResponse, "protocol"),
+    (exceptions.ResponseError, "protocol"),
+)
+
+
+class Dialler:
+    """Makes connections to the servers of one address.
+
+    Args:
+        address: where Redis is.
+        timeout_seconds: for a connection with its handshake; each Sentinel that does not answer comes on top.
+    """
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
+        self._address = address
+        self._timeout = timeout_seconds
+
+    def connection_options(self) -> dict[str, Any]:
+        """What redis-py's connections, but for the host and the port, are made with."""
+        return {**self._address.options, **self.robustness()}
+
+    def robustness(self) -> dict[str, Any]:
+        """No retries inside a connection and short timeouts: whoever owns it decides what happens next.
+
+        RESP2, because every server and proxy speaks it and the replies of scripts are the same in both. It
+        has no push messages, so a reply is all that can come.
+        """
+        return {
+            "socket_connect_timeout": self._timeout,
+            "socket_timeout": self._timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+
+    async def dial(self, stream: ReplyStream, node: Node | None = None) -> None:
+        """Connect the stream: to the address's server, the master that Sentinel names now, or a given node.
+
+        Raises:
+            RedisUnavailable: it can't be reached or refuses us.
+        """
+        try:
+            if self._address.kind == "sentinel":
+                node = await self._ask_sentinels()
+            elif node is None and self._address.nodes:
+                node = self._address.nodes[0]
+            async with asyncio.timeout(self._timeout):
+                await _take_over(self._make_connection(node), stream)
+        except (exceptions.RedisError, OSError, ValueError) as error:
+            raise RedisUnavailable(reason_of(error)) from error
+
+    def _make_connection(self, node: Node | None) -> AbstractConnection:
+        options = self.connection_options()
+        if node is None:
+            return UnixDomainSocketConnection(**options)
+        kind = SSLConnection if self._address.tls else Connection
+        return kind(host=node[0], port=node[1], **options)
+
+    async def _ask_sentinels(self) -> Node:
+        options = {**self._address.sentinel_options, **self.robustness(), "ssl": self._address.tls}
+        if self._address.tls:
+            options |= {name: v for name, v in self._address.options.items() if name.startswith("ssl_")}
+        sentinels = aioredis.Sentinel(  # type: ignore[no-untyped-call]
+            list(self._address.nodes), sentinel_kwargs=options
+        )
+        try:
+            async with asyncio.timeout(self._timeout * len(self._address.nodes)):
+                host, port = await sentinels.discover_master(self._address.service)
+        finally:
+            await sentinels.aclose()
+        return str(host), int(port)
+
+
+async def _take_over(connection: AbstractConnection, stream: ReplyStream) -> None:
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        reader, writer = connection._reader, connection._writer  # noqa: SLF001 - there is no public way
+        parser: Any = connection._parser  # noqa: SLF001
+        if reader is None or writer is None or parser._reader.has_data():  # noqa: SLF001
+            raise RedisUnavailable("protocol")
+        stream.adopt(reader, writer)
+        connection._reader = connection._writer = None  # noqa: SLF001 - it is the stream's now
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """The short word for why a connection failed."""
+    chain = list(_chain(error))
+    for kind, word in _WORDS:
+        if any(isinstance(link, kind) for link in chain):
+            return word
+    if any("max number of clients" in str(link) for link in chain):
+        return "refused"
+    return "lost"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

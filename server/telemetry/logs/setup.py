@@ -26,9 +26,9 @@ from structlog.processors import StackInfoRenderer
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor
 
+from server.telemetry.context import current_request
 from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput
-from server.telemetry.request_context import current_request
 
 Format = Literal["json", "console", "ecs", "gcp"]
 Level = Literal["debug", "info", "warning", "error", "critical"]

@@ -14,16 +14,23 @@ from prometheus_client import Counter, Gauge, Histogram
 from server import __version__
 from server.clock import now_text
 from server.telemetry.metrics import value_files
-from server.telemetry.metrics.buffered_values import FLUSH_SECONDS, Buffer, install
 from server.telemetry.metrics.cache_totals import CacheTotals, ResetPoint
-from server.telemetry.metrics.children import Children
-from server.telemetry.metrics.counting import tally_of
-from server.telemetry.metrics.exemplars import Exemplars
-from server.telemetry.metrics.exposition import Declarations, collect_families, counter_value, render_families
-from server.telemetry.metrics.memory import read_memory
-from server.telemetry.metrics.memory_limit import read_memory_limit
-from server.telemetry.metrics.multiprocess import has_other_workers, multiprocess_directory
-from server.telemetry.metrics.process import count_open_files, most_open_files, python_labels
+from server.telemetry.metrics.counting import FLUSH_SECONDS, Buffer, Children, install, tally_of
+from server.telemetry.metrics.directory import has_other_workers, multiprocess_directory
+from server.telemetry.metrics.exposition import (
+    Declarations,
+    Exemplars,
+    collect_families,
+    counter_value,
+    render_families,
+)
+from server.telemetry.metrics.process import (
+    count_open_files,
+    most_open_files,
+    python_labels,
+    read_memory,
+    read_memory_limit,
+)
 from server.telemetry.metrics.series import Family
 from server.telemetry.metrics.workers import WorkerFiles
 

@@ -2,30 +2,43 @@
 
 prometheus_client's own collector parses every key of every file at every scrape, and makes objects of each value.
 The keys of a file only ever become more, so here they are parsed once, and a scrape reads the numbers.
+
+Adds what dead workers have counted together, so that no number of restarts makes a scrape slower.
+
+A worker leaves a file of its counters and one of its histograms. When it has ended, the master adds them to those of
+all workers that have ended before. Readers see either, never both, which would count twice, and never neither.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import shutil
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import add
 from pathlib import Path
+from typing import Final
 
 import orjson
+import structlog
 from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import mark_process_dead
 
-from server.telemetry.metrics.file_lock import shared_lock
-from server.telemetry.metrics.multiprocess import LOCK
+from server.telemetry.metrics.directory import LOCK, exclusive_lock, multiprocess_directory, shared_lock
 from server.telemetry.metrics.series import Series, cumulative
-from server.telemetry.metrics.value_files import unshared_files
+from server.telemetry.metrics.value_files import ValueFile, unshared_files
+
+log = structlog.get_logger(__name__)
 
 _HEADER_BYTES = (
     8  # A worker that has just made its file has not written this much yet; one killed then never does.
 )
 _WORD_BYTES = 8
-_LOCK_SECONDS = 0.1  # a master that was stopped in the wrong moment must not stop the workers
+_READING_LOCK_SECONDS: Final = 0.1  # a master that was stopped in the wrong moment must not stop the workers
 _used_bytes = struct.Struct("i").unpack_from  # the header's first number, as in prometheus_client.mmap_dict
+_logged: set[tuple[str, str]] = set()
 _MERGES: dict[str, Callable[[float, float], float]] = {"livemin": min, "livemax": max, "livesum": add}
 
 
@@ -68,7 +81,7 @@ class WorkerFiles:
         merged: dict[Series, float] = {}
         families: dict[str, list[Series]] = {}
         histograms = set()
-        with shared_lock(self._directory / LOCK, seconds=_LOCK_SECONDS):
+        with shared_lock(self._directory / LOCK, seconds=_READING_LOCK_SECONDS):
             paths = set(self._directory.glob(f"{kind}_*.db"))
             own = {file.path: file for file in unshared_files() if file.path.match(f"{kind}_*.db")}
             read = [
@@ -136,3 +149,91 @@ def _layout(path: Path) -> _Layout:
         places[key] = place // _WORD_BYTES
         end = place + 2 * _WORD_BYTES  # a value and its time
     return _Layout((path.stat().st_ino, end), places)
+
+
+_KEPT: Final = ("counter", "histogram")
+_RETIRED: Final = "retired"
+_RETIRING_LOCK_SECONDS: Final = 1.0
+
+
+def retire(directory: Path, pid: int) -> None:
+    """Add the files of a worker that has ended to those of the others. A file that can't be read stays as it is.
+
+    Called by one master at a time.
+
+    Raises:
+        OSError: there is no room to put them together; the worker's files stay, and count, as they are.
+    """
+    for kind in _KEPT:
+        worker, retired = directory / f"{kind}_{pid}.db", directory / f"{kind}_{_RETIRED}.db"
+        try:
+            values = list(_read(worker))
+        except (FileNotFoundError, RuntimeError, struct.error, UnicodeDecodeError):
+            continue
+        merged = retired.with_suffix(".tmp")
+        try:
+            merged.unlink(missing_ok=True)
+            if retired.exists():
+                shutil.copyfile(retired, merged)
+            _add(merged, values)
+            with exclusive_lock(directory / LOCK, seconds=_RETIRING_LOCK_SECONDS):
+                merged.replace(retired)
+                worker.unlink()
+        except (
+            TimeoutError
+        ):  # a reader was stopped while it read; the master has more to do than to wait for it
+            merged.unlink()
+        except OSError:
+            with contextlib.suppress(OSError):
+                merged.unlink(missing_ok=True)
+            raise
+
+
+def _read(file: Path) -> Iterator[tuple[str, float]]:
+    """The keys and values of a file; none of one whose worker was killed while it made it."""
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+            yield key, value
+    except struct.error:
+        if file.stat().st_size >= struct.calcsize("i"):
+            raise
+
+
+def _add(file: Path, values: Iterable[tuple[str, float]]) -> None:
+    sums = ValueFile(str(file), must_share=True)
+    try:
+        for key, value in values:
+            former, _ = sums.read_value(key)  # type: ignore[no-untyped-call]
+            sums.write_value(key, former + value, 0.0)  # type: ignore[no-untyped-call]
+    finally:
+        sums.close()
+
+
+def forget_worker(pid: int, *, retire_files: bool = True) -> None:
+    """Drop what only a living process has, such as its requests in flight; what it counted stays, with the others'.
+
+    Never raises: it runs in the master, whose end would be the service's.
+
+    Args:
+        pid: of a worker that has ended.
+        retire_files: put its counters together with those of others that have ended; for one master at a time.
+    """
+    directory = multiprocess_directory()
+    if directory is None:
+        return
+    try:
+        mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+        if retire_files:
+            retire(directory, pid)
+    except Exception as error:  # noqa: BLE001 - see above
+        _log_once("metrics.worker_not_retired", error)
+
+
+def _log_once(event: str, error: Exception) -> None:
+    """Log a fault, but not again with each worker that ends while it lasts."""
+    reason = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else repr(error)
+    if (event, reason) not in _logged:
+        _logged.add((event, reason))
+        log.error(
+            event, reason=reason, detail="what it counted stays in files of its own, or is lost with them"
+        )

@@ -13,8 +13,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from server.ratelimit.keys import pages_key, state_key
-from server.ratelimit.policies import Charge, Policy
+from server.ratelimit.policies import Charge, Policy, pages_key, state_key
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi, run_statement
 

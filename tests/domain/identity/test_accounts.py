@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from server.domain.identity.accounts import Accounts, EmailTaken, RefreshTokenRefused, WrongCredentials
 from server.domain.identity.passwords import Passwords
-from server.domain.identity.refresh_tokens import family_of, hash_of, new_refresh_token
-from server.domain.identity.tokens import AccessTokens
+from server.domain.identity.tokens import AccessTokens, family_of, hash_of, new_refresh_token
 from server.email_addresses import normal_email
 from server.errors import AccountGone, InvalidInput
 from tests.domain.conftest import Domain

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.domain.study.memory import Memory, remember, remember_all
-from server.domain.study.scheduling import Review
+from server.domain.study.repetition import Memory, Review, remember, remember_all
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
 LEVELS = st.integers(1, 5)

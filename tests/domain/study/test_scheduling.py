@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.study.scheduling import Review, mastery_of, next_review
+from server.domain.study.repetition import Review, mastery_of, next_review
 from server.domain.values import iso_timestamp, percentage
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.domain.study.streaks import active_days
+from server.domain.study.activity import active_days
 from server.stores.postgres.queries import load_queries
 
 ZONES = [ZoneInfo(name) for name in (

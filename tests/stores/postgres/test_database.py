@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from server.stores.postgres.database import ConstraintViolated, Database, QueryFailed, ValueRefused
 from server.stores.postgres.queries import load_queries
-from server.telemetry.request_context import RequestContext, current_request
+from server.telemetry.context import RequestContext, current_request
 from server.telemetry.timings import Timings, current_timings
 from tests.stores.postgres.databases import open_database
 

@@ -13,9 +13,8 @@ import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
-from server.stores.postgres.connector import Connector
 from server.stores.postgres.database import Database, DatabaseUnavailable
-from server.stores.postgres.pool import ConnectionPool
+from server.stores.postgres.pool import ConnectionPool, Connector
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask, open_database
 from tests.support.postgres_wire import PostgresWire, through

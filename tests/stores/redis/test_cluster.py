@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
+from server.stores.redis.cluster import slot_of
 from server.stores.redis.link import RedisLink, RedisReplyError
-from server.stores.redis.slots import slot_of
 from tests.support.redis_fleet import TestCluster, key_of_master, redis_cluster
 from tests.support.redis_scripted import ScriptedServer, reply_to
 from tests.support.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of

@@ -8,8 +8,8 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from server.stores.redis import link as link_module
-from server.stores.redis.commands import Command
 from server.stores.redis.link import RedisReplyError, Reply
+from server.stores.redis.protocol import Command
 from tests.support.redis_servers import ADD, open_link, script_of
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.clock import now_text
-from server.telemetry.logs.access_lines import AccessLines, quoted
 from server.telemetry.logs.lines import JsonLines
+from server.telemetry.logs.requests import AccessLines, quoted
 from server.telemetry.timings import PARTS, Elapsed
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)

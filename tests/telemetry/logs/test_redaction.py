@@ -6,7 +6,7 @@ from time import perf_counter
 
 import pytest
 
-from server.telemetry.logs.redaction import is_secret_key, redact
+from server.telemetry.logs.safety import is_secret_key, redact
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjMifQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 

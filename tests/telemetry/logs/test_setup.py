@@ -16,9 +16,9 @@ import orjson
 import pytest
 import structlog
 
+from server.telemetry.context import RequestContext
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
-from server.telemetry.request_context import RequestContext
 from server.telemetry.timings import Elapsed, Timings
 from tests.telemetry.conftest import Lines
 

@@ -20,7 +20,7 @@ WRITER = f"""
 import asyncio, sys, structlog
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.logs.setup import configure_logging
-from server.telemetry.request_context import RequestContext
+from server.telemetry.context import RequestContext
 from server.telemetry.timings import Timings
 
 configure_logging(level="info", format=sys.argv[2], service="mastery", env="test", version="1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.telemetry.metrics.memory_limit import read_memory_limit
+from server.telemetry.metrics.process import read_memory_limit
 
 GIB = 1 << 30
 UNLIMITED_V1 = "9223372036854771712\n"

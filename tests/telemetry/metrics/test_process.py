@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from server.telemetry.event_loop import EventLoopLag
-from server.telemetry.metrics import memory
+from server.telemetry.metrics import process as memory
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.memory import read_memory
+from server.telemetry.metrics.process import read_memory
 from tests.support.waiting import wait_until
 from tests.telemetry.conftest import Lines
 

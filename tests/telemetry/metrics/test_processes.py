@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from server.ratelimit.config_watch import LAST_GOOD
-from server.telemetry.metrics.multiprocess import (
+from server.ratelimit.reloading import LAST_GOOD
+from server.telemetry.metrics.directory import (
     VARIABLE,
-    forget_worker,
     multiprocess_directory,
     prepare_directory,
     remove_directory,
 )
+from server.telemetry.metrics.workers import forget_worker
 
 # A worker that does what it is told, a line at a time, and answers with a line.
 WORKER = """
@@ -203,7 +203,7 @@ def test_what_a_killed_master_leaves_is_removed_by_the_next(environment: pytest.
     """A directory whose owner was killed goes when another service starts; that of a living one stays."""
     program = (
         "import sys, time\n"
-        "from server.telemetry.metrics.multiprocess import prepare_directory\n"
+        "from server.telemetry.metrics.directory import prepare_directory\n"
         "print(prepare_directory(), flush=True)\n"
         "sys.stdin.read()"
     )

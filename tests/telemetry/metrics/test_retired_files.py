@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry.metrics.multiprocess import LOCK
-from server.telemetry.metrics.retired_files import retire
-from server.telemetry.metrics.workers import WorkerFiles
+from server.telemetry.metrics.directory import LOCK
+from server.telemetry.metrics.workers import WorkerFiles, retire
 from tests.telemetry.metrics.test_worker_files import lines_of_ours, lines_of_the_library, write
 
 WORKERS = 40
@@ -79,7 +78,7 @@ def test_a_reader_that_was_stopped_does_not_stop_the_master(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who keeps the lock for long is not waited for; nothing is lost, and nothing is left half done."""
-    monkeypatch.setattr("server.telemetry.metrics.retired_files._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("server.telemetry.metrics.workers._RETIRING_LOCK_SECONDS", 0.05)
     write(tmp_path, 1, "requests", "a", 1.0)
     with (tmp_path / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry.metrics.multiprocess import VARIABLE, prepare_directory, remove_directory
+from server.telemetry.metrics.directory import VARIABLE, prepare_directory, remove_directory
 from server.telemetry.metrics.value_files import ValueFile, repair_files, sharing_fault, unshared_files
 from server.telemetry.metrics.workers import WorkerFiles
 from tests.support.waiting import WAIT_SECONDS, eventually
@@ -182,7 +182,7 @@ def test_deploy_16_two_masters_do_not_delete_each_others_files(
     """The second one with the same directory takes one of its own; when the first has ended, the next takes it over."""
     program = (
         "import sys\n"
-        "from server.telemetry.metrics.multiprocess import prepare_directory\n"
+        "from server.telemetry.metrics.directory import prepare_directory\n"
         "print(prepare_directory(), flush=True)\n"
         "sys.stdin.read()"
     )

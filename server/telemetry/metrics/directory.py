@@ -3,22 +3,94 @@
 prometheus_client decides when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR, whether
 values live in files of that directory or in memory. So the directory is prepared before anything imports it,
 and this module does not.
+
+Locks between processes on a file, which the system takes back from whoever ends, however it ends (flock).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import fcntl
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from server.telemetry.metrics.file_lock import hold_lock
+_POLL_SECONDS = 0.001
+
+
+@contextmanager
+def exclusive_lock(file: Path, *, seconds: float) -> Iterator[None]:
+    """Nobody else has the file's lock during the block; the file is made where it is missing.
+
+    Raises:
+        TimeoutError: somebody has kept it for so many seconds: a process that was stopped, perhaps.
+    """
+    descriptor = _open(file)
+    try:
+        if not _acquire(descriptor, fcntl.LOCK_EX, seconds):
+            raise TimeoutError(f"{file} is locked")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def shared_lock(file: Path, *, seconds: float) -> Iterator[None]:
+    """Hold a shared lock. Gives up after `seconds`, or where there can be no lock file, and proceeds without."""
+    try:
+        descriptor = _open(file)
+    except OSError:  # the folder is missing, or the disk is full
+        yield
+        return
+    try:
+        _acquire(descriptor, fcntl.LOCK_SH, seconds)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold_lock(file: Path) -> int:
+    """Take the lock of a file or a folder until this process and those that it forks have ended.
+
+    Returns:
+        The open descriptor; the lock is given back with the last copy of it.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    descriptor = os.open(file, os.O_RDONLY) if file.is_dir() else _open(file)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open(file: Path) -> int:
+    return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _acquire(descriptor: int, how: int, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +120,6 @@ class _Claim:
 
 
 _claim: _Claim | None = None
-_logged: set[tuple[str, str]] = set()
 
 
 def multiprocess_directory() -> Path | None:
@@ -185,41 +256,6 @@ def has_other_workers(directory: Path) -> bool:
     """Whether another living worker writes its metrics there."""
     ours = f"_{os.getpid()}.db"
     return any(not path.name.endswith(ours) for path in directory.glob("gauge_live*_*.db"))
-
-
-def forget_worker(pid: int, *, retire_files: bool = True) -> None:
-    """Drop what only a living process has, such as its requests in flight; what it counted stays, with the others'.
-
-    Never raises: it runs in the master, whose end would be the service's.
-
-    Args:
-        pid: of a worker that has ended.
-        retire_files: put its counters together with those of others that have ended; for one master at a time.
-    """
-    directory = multiprocess_directory()
-    if directory is None:
-        return
-    try:
-        # Not before it is needed: see the module's docstring.
-        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
-
-        from server.telemetry.metrics.retired_files import retire  # noqa: PLC0415
-
-        mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
-        if retire_files:
-            retire(directory, pid)
-    except Exception as error:  # noqa: BLE001 - see above
-        _log_once("metrics.worker_not_retired", error)
-
-
-def _log_once(event: str, error: Exception) -> None:
-    """Log a fault, but not again with each worker that ends while it lasts."""
-    reason = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else repr(error)
-    if (event, reason) not in _logged:
-        _logged.add((event, reason))
-        log.error(
-            event, reason=reason, detail="what it counted stays in files of its own, or is lost with them"
-        )
 
 
 def memory_directory() -> str | None:

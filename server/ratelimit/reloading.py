@@ -16,7 +16,7 @@ from server.ratelimit.limits_file import RateLimitsError, decode_rate_limits, lo
 
 log = structlog.get_logger(__name__)
 
-# Its name in the directory of a run; server/telemetry/metrics/multiprocess.py empties that before the first worker.
+# Its name in the directory of a run; server/telemetry/metrics/directory.py empties that before the first worker.
 LAST_GOOD: Final = "last-good-ratelimits.toml"
 
 
