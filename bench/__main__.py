@@ -11,6 +11,7 @@ from bench.harness.report import PAGE, chart, fill_page
 from bench.harness.results import CHART, RESULTS, check_goals, read_document, write_document
 from bench.harness.table import as_text
 from bench.instructions import measure
+from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
 from bench.restarts import print_restarts
@@ -71,6 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     logins.set_defaults(run=lambda options: print_logins(options.guessers))
     restarting = parts.add_parser("restarts", help="what clients notice of SIGHUP and SIGUSR2")
     restarting.set_defaults(run=lambda _options: print_restarts())
+    volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
+    volume.add_argument("--students", type=int, default=50, help="who study (50)")
+    volume.set_defaults(run=lambda options: print_log_volume(options.students))
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser

@@ -408,6 +408,12 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
     }
     for variable in needed:
         unused.pop(variable)
+    if environment.get("LOG_CLIENT_IP", "").strip().lower() == "hashed":
+        if not environment.get("SECRET_KEY", "").strip():
+            raise SettingsError(
+                ["SECRET_KEY is not set: with LOG_CLIENT_IP=hashed, commands log with the service's own key"]
+            )
+        unused.pop("SECRET_KEY", None)
     try:
         settings = Settings.from_env(completed(environment, unused))
     except SettingsError as error:
@@ -423,6 +429,7 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
         env=settings.environment,
         version=__version__,
         descriptor=sys.stderr.fileno(),
+        addresses=settings.shown_addresses,
     )
     return settings
 

@@ -176,6 +176,7 @@ def create_app(settings: Settings) -> web.Application:
                 headers=StandardHeaders(settings),
                 trusted=settings.trusted_proxies,
                 spans=spans,
+                addresses=settings.shown_addresses,
             ),
             metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
@@ -247,6 +248,7 @@ async def application() -> web.AppRunner:
         service="mastery",
         env=settings.environment,
         version=__version__,
+        addresses=settings.shown_addresses,
     )
     for variable, option in ignored_options(os.environ):
         log.warning("settings.option_ignored", variable=variable, option=option)

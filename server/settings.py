@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from server.net.client_address import ACCEPTED as PROXIES_ACCEPTED
 from server.net.client_address import TrustedProxies
+from server.net.shown_addresses import AddressForm, ShownAddresses, shown_addresses
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash
@@ -58,6 +59,7 @@ class Settings:
     log_level: str = "info"  # LOG_LEVEL
     # LOG_FORMAT; None for the console's on a terminal, JSON elsewhere
     log_format: Literal["json", "console", "ecs", "gcp"] | None = None
+    log_client_ip: AddressForm = "full"  # LOG_CLIENT_IP
     environment: str = "production"  # MASTERY_ENV
     trusted_proxies: TrustedProxies = _NOBODY  # TRUSTED_PROXIES
     rate_limits_file: Path = ROOT / "config" / "ratelimits.toml"  # RATE_LIMITS_FILE
@@ -111,6 +113,11 @@ class Settings:
         if self.otlp_traces_endpoint is not None or self.otlp_endpoint is None:
             return self.otlp_traces_endpoint
         return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
+
+    @property
+    def shown_addresses(self) -> ShownAddresses | None:
+        """What shows clients' addresses in logs and traces; None for the whole of them."""
+        return shown_addresses(self.log_client_ip, self.secret_key)
 
     @property
     def connection_limit(self) -> int:
@@ -359,6 +366,7 @@ _VARIABLES: dict[str, tuple[str, _Kind]] = {
     "web_concurrency": ("WEB_CONCURRENCY", _whole(1, 256, "worker processes")),
     "log_level": ("LOG_LEVEL", _choice("debug", "info", "warning", "error", "critical")),
     "log_format": ("LOG_FORMAT", _choice("json", "console", "ecs", "gcp")),
+    "log_client_ip": ("LOG_CLIENT_IP", _choice(*get_args(AddressForm))),
     "environment": ("MASTERY_ENV", _Kind(str, "any text")),
     "trusted_proxies": (
         "TRUSTED_PROXIES",

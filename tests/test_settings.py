@@ -64,6 +64,11 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
     "WEB_CONCURRENCY": ("web_concurrency", [("1", 1), ("256", 256)], ["0", "257", *NO_NUMBERS]),
     "LOG_LEVEL": ("log_level", [("DEBUG", "debug"), ("warning", "warning")], ["verbose", "10"]),
     "LOG_FORMAT": ("log_format", [("json", "json"), ("Console", "console"), ("ecs", "ecs"), ("gcp", "gcp")], ["xml"]),
+    "LOG_CLIENT_IP": (
+        "log_client_ip",
+        [("full", "full"), ("Short", "short"), ("hashed", "hashed")],
+        ["none", "hash", "full,short"],
+    ),
     "MASTERY_ENV": ("environment", [("staging", "staging")], []),
     "TRUSTED_PROXIES": (
         "trusted_proxies",

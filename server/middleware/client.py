@@ -8,6 +8,7 @@ from aiohttp import web
 
 from server.net.addresses import Address
 from server.net.client_address import TrustedProxies, client_address
+from server.net.shown_addresses import ShownAddresses
 
 _MOST_KNOWN = 8192
 # What is longer was not written by a chain of proxies, and must not fill the memory.
@@ -22,10 +23,12 @@ class Client(NamedTuple):
     Args:
         address: without any wrapping.
         text: the same as text.
+        shown: what logs and traces show of it.
     """
 
     address: Address
     text: str
+    shown: str
 
 
 class Clients:
@@ -33,10 +36,12 @@ class Clients:
 
     Args:
         trusted: whose word on a client's address counts.
+        addresses: what shows them; None for the whole of them.
     """
 
-    def __init__(self, trusted: TrustedProxies) -> None:
+    def __init__(self, trusted: TrustedProxies, addresses: ShownAddresses | None = None) -> None:
         self._trusted = trusted
+        self._addresses = addresses
         self._known: dict[_Evidence, Client] = {}
 
     def find(self, request: web.Request) -> Client:
@@ -54,7 +59,9 @@ class Clients:
     def _find(self, evidence: _Evidence) -> Client:
         peer, forwarded, x_forwarded_for = evidence
         address = client_address(peer, forwarded, x_forwarded_for, self._trusted)
-        client = Client(address, str(address))
+        text = str(address)
+        shown = text if self._addresses is None else self._addresses.address(address)
+        client = Client(address, text, shown)
         if sum(map(len, (*forwarded, *x_forwarded_for))) <= _LONGEST_KNOWN:
             if len(self._known) >= _MOST_KNOWN:
                 del self._known[next(iter(self._known))]  # the oldest

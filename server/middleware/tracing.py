@@ -10,9 +10,10 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
 from server.api.state import STATE, RequestState
-from server.middleware.client import Clients
+from server.middleware.client import Client, Clients
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.client_address import TrustedProxies
+from server.net.shown_addresses import ShownAddresses
 from server.telemetry.context import RequestContext, TraceContext, current_request, parse_trace_context
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.timings import Elapsed, Timings, current_timings
@@ -31,6 +32,7 @@ def tracing(
     headers: StandardHeaders,
     trusted: TrustedProxies,
     spans: SpanExport | None = None,
+    addresses: ShownAddresses | None = None,
 ) -> Middleware:
     """The middleware.
 
@@ -38,13 +40,15 @@ def tracing(
         headers: what every response gets.
         trusted: whose word on a client's address counts.
         spans: exports each request as a trace.
+        addresses: what shows clients' addresses; None for the whole of them.
     """
     access_log = AccessLog()
     where = path_of if access_log.shows_paths else route_template
-    clients = Clients(trusted)
+    clients = Clients(trusted, addresses)
 
     def write_line(
         request: web.Request,
+        client: Client,
         state: RequestState,
         context: RequestContext,
         timings: Timings,
@@ -59,7 +63,7 @@ def tracing(
                 context,
                 timings,
                 status=status,
-                client_ip=state.client_ip,
+                client_ip=client.shown,
                 response_bytes=size,
                 rate_limit=state.limit_outcome,
                 error_code=state.error_code,
@@ -71,7 +75,7 @@ def tracing(
             status=status,
             elapsed=elapsed,
             counts=timings.counts,
-            client_ip=state.client_ip,
+            client_ip=client.shown,
             response_bytes=size,
             rate_limit=state.limit_outcome,
             error_code=state.error_code,
@@ -96,7 +100,7 @@ def tracing(
         try:
             response = await handler(request)
         except BaseException:
-            write_line(request, state, context, timings, timings.read(), 499, 0, span)
+            write_line(request, client, state, context, timings, timings.read(), 499, 0, span)
             raise
         elapsed = timings.read()
         # At once, and added: none of them is set by anyone else, so none has to be looked for.
@@ -107,7 +111,7 @@ def tracing(
         response.headers.extend(told)
         body = response.body if isinstance(response, web.Response) else None
         size = len(body) if isinstance(body, bytes) else 0
-        write_line(request, state, context, timings, elapsed, response.status, size, span)
+        write_line(request, client, state, context, timings, elapsed, response.status, size, span)
         return response
 
     return trace

@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from server.clock import now_text
-from server.telemetry.logs.safety import Converter, Limits, safe_stack, safe_text
+from server.telemetry.logs.safety import Clean, Converter, Limits, redact, safe_stack, safe_text
 
 Shape = Literal["json", "ecs", "gcp"]
 Line = dict[str, Any]
@@ -142,12 +142,21 @@ class JsonLines:
         env: where it runs, such as `production`.
         version: what is running there.
         longest_bytes: of a line; at least 4096.
+        clean: what cleans texts, those of exceptions included.
     """
 
     def __init__(
-        self, shape: Shape, *, service: str, env: str, version: str, longest_bytes: int = MAX_LINE_BYTES
+        self,
+        shape: Shape,
+        *,
+        service: str,
+        env: str,
+        version: str,
+        longest_bytes: int = MAX_LINE_BYTES,
+        clean: Clean = redact,
     ) -> None:
         self._longest_bytes = longest_bytes
+        self.clean = clean
         self._reshape = reshaping(shape)
         self.shape = shape
         self.service = {
@@ -188,17 +197,17 @@ class JsonLines:
         line: Line = {
             "timestamp": now_text(),
             "level": level,
-            "message": safe_text(str(event.get("event", "")), limits.characters),
+            "message": safe_text(str(event.get("event", "")), limits.characters, self.clean),
             "logger": safe_text(str(logger), 100),
             **self.service,
         }
-        converter = Converter(limits)
+        converter = Converter(limits, self.clean)
         others = 0
         for key, value in event.items():
             if key in _ACCESS_FIELDS:
                 kind = type(value)
                 if kind is str:
-                    line[key] = safe_text(value, limits.characters)
+                    line[key] = safe_text(value, limits.characters, self.clean)
                     continue
                 if (kind is int or kind is float) and -_EXACT < value < _EXACT:
                     line[key] = value
@@ -221,7 +230,10 @@ class JsonLines:
 
     def _field(self, key: object, value: object, converter: Converter) -> dict[str, Any]:
         if key == "error" and isinstance(value, BaseException):
-            return {"error.type": _type_of(value), "error.message": _message_of(value, converter.limits)}
+            return {
+                "error.type": _type_of(value),
+                "error.message": _message_of(value, converter.limits, self.clean),
+            }
         name, shown = converter.pair(key, value)
         if name == "error":  # a pipeline that knows `error.type` can't take a text as `error`
             name = "error.message"
@@ -232,8 +244,8 @@ class JsonLines:
     def _failure(self, error: BaseException, limits: Limits) -> dict[str, Any]:
         return {
             "error.type": _type_of(error),
-            "error.message": _message_of(error, limits),
-            "error.stack": _stack_of(error, limits),
+            "error.message": _message_of(error, limits, self.clean),
+            "error.stack": _stack_of(error, limits, self.clean),
         }
 
 
@@ -243,7 +255,8 @@ class ConsoleLines:
     A request's line begins with what one looks for: method, path, status and duration.
     """
 
-    def __init__(self, *, colors: bool) -> None:
+    def __init__(self, *, colors: bool, clean: Clean = redact) -> None:
+        self._clean = clean
         self._render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28)
 
     def __call__(self, logger: Any, method: str, event: Mapping[str, Any]) -> bytes:
@@ -253,23 +266,21 @@ class ConsoleLines:
         text, consumed = str(event.get("event", "")), _CONSUMED
         verb, path, status, duration = (event.get(name) for name in _REQUEST_HEAD)
         if text == "http.request" and isinstance(path, str) and isinstance(duration, float):
-            text = f"{verb} {safe_text(path, _LONGEST_HEAD)} {status} {duration:.2f} ms"
+            text = f"{verb} {safe_text(path, _LONGEST_HEAD, self._clean)} {status} {duration:.2f} ms"
             consumed = _CONSUMED.union(_REQUEST_HEAD)
         shown = {
             "timestamp": datetime.now().astimezone().isoformat(sep=" ", timespec="milliseconds")[:-6],
             "level": level,
             "logger": event.get("logger") or getattr(logger, "name", "root"),
-            "event": _printable(safe_text(text, _CONSOLE_LIMITS.characters)),
+            "event": _printable(safe_text(text, _CONSOLE_LIMITS.characters, self._clean)),
         }
-        converter = Converter(_CONSOLE_LIMITS)
+        converter = Converter(_CONSOLE_LIMITS, self._clean)
         for key, value in event.items():
             if key not in consumed:
                 name, safe = converter.pair(key, value)
                 shown[f"{name}_" if name in shown else name] = safe
         if failure is not None:
-            shown["exception"] = safe_stack(
-                "".join(traceback.format_exception(failure)), _CONSOLE_LIMITS.stack
-            )
+            shown["exception"] = _stack_of(failure, _CONSOLE_LIMITS, self._clean)
         return f"{self._render(logger, level, shown)}\n".encode()
 
 
@@ -284,13 +295,13 @@ def _type_of(error: BaseException) -> str:
     return safe_text(f"{module}{kind.__qualname__}", 120)
 
 
-def _stack_of(error: BaseException, limits: Limits) -> str:
-    return safe_stack("".join(traceback.format_exception(error)), limits.stack)
+def _stack_of(error: BaseException, limits: Limits, clean: Clean) -> str:
+    return safe_stack("".join(traceback.format_exception(error)), limits.stack, clean)
 
 
-def _message_of(error: BaseException, limits: Limits) -> str:
+def _message_of(error: BaseException, limits: Limits, clean: Clean) -> str:
     try:
-        return safe_text(str(error), limits.characters)
+        return safe_text(str(error), limits.characters, clean)
     except Exception:  # noqa: BLE001 - an exception whose text fails is still an exception to report
         return "<no message: its __str__ failed>"
 

@@ -16,7 +16,7 @@ from server.clock import now_text
 from server.telemetry.context import RequestContext
 from server.telemetry.logs.lines import ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput
-from server.telemetry.logs.safety import safe_text
+from server.telemetry.logs.safety import Clean, redact, safe_text
 from server.telemetry.logs.setup import LineHandler
 from server.telemetry.timings import Elapsed, Part
 
@@ -110,12 +110,14 @@ class AccessLog:
         self._output: LineOutput | None = None
         self._fast: AccessLines | None = None
         self.shows_paths = False  # only to people at a terminal: a path names who reads what
+        self._clean: Clean = redact
         root = logging.getLogger()
         for handler in root.handlers:
             if isinstance(handler, LineHandler) and isinstance(handler.render, ConsoleLines):
                 self.shows_paths = True
             if isinstance(handler, LineHandler) and isinstance(handler.render, JsonLines):
                 self._lines, self._output = handler.render, handler.output
+                self._clean = handler.render.clean
                 self._fast = AccessLines(handler.render, LOGGER) if handler.render.shape == "json" else None
         self._is_shown = root.isEnabledFor(logging.INFO)
 
@@ -143,7 +145,7 @@ class AccessLog:
             elapsed: gives `duration_ms`, the total that the response headers named, and `db_ms`, `cache_ms` and
                 `limit_ms`, each where it happened.
             counts: the number of operations of each part, as `db_count`, `cache_count` and `limit_count`.
-            client_ip: from where.
+            client_ip: from where, as it is to be shown.
             response_bytes: the length of the answer's body.
             rate_limit: what the limiter said: allowed, denied or unlimited.
             error_code: the stable code of the problem that was answered, if it was one.
@@ -154,8 +156,8 @@ class AccessLog:
         request_id, trace_id = request.request_id, request.trace_id
         is_own = len(request_id) != _GENERATED_ID_LENGTH  # a client's own: maybe a secret in the wrong place
         if is_own:
-            request_id = safe_text(request_id, _LONGEST_ID)
-            trace_id = safe_text(trace_id, _LONGEST_ID)
+            request_id = safe_text(request_id, _LONGEST_ID, self._clean)
+            trace_id = safe_text(trace_id, _LONGEST_ID, self._clean)
         method = method[:_LONGEST_METHOD]
         if self._fast is not None and self._output is not None:
             line = self._fast.render(

@@ -119,12 +119,16 @@ class Limits:
     stack: int
 
 
-def safe_text(text: str, characters: int) -> str:
-    """The text as valid Unicode, redacted, and cut with a marker that says how much is missing."""
+Clean = Callable[[str], str]
+"""What takes out of a text whatever must not be shown; before a cut, which would hide it from the patterns."""
+
+
+def safe_text(text: str, characters: int, clean: Clean = redact) -> str:
+    """The text as valid Unicode, cleaned, and cut with a marker that says how much is missing."""
     length = len(text)
     if length > characters + _OVERLAP:
         text = text[: characters + _OVERLAP]
-    text = redact(text)
+    text = clean(text)
     if length > characters:
         text = f"{text[:characters]}…[+{length - characters} characters]"
     if not text.isascii():
@@ -132,12 +136,12 @@ def safe_text(text: str, characters: int) -> str:
     return text
 
 
-def safe_stack(text: str, characters: int) -> str:
-    """A traceback, redacted, cut in its middle: where it began and, more of it, where it failed."""
+def safe_stack(text: str, characters: int, clean: Clean = redact) -> str:
+    """A traceback, cleaned, cut in its middle: where it began and, more of it, where it failed."""
     longest = 20 * characters
     if len(text) > longest:
         text = text[: longest // 2] + text[-longest // 2 :]
-    text = redact(text).encode("utf-8", "backslashreplace").decode()
+    text = clean(text).encode("utf-8", "backslashreplace").decode()
     if len(text) <= characters:
         return text
     head = characters // 4
@@ -151,18 +155,18 @@ class Converter:
     size, breadth and depth is bounded, too.
     """
 
-    __slots__ = ("_left", "limits")
+    __slots__ = ("_clean", "_left", "limits")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, clean: Clean = redact) -> None:
         self.limits = limits
+        self._clean = clean
         self._left = _TOTAL_CHARACTERS
 
     def pair(self, key: object, value: object, depth: int = 0) -> tuple[str, Any]:
         """A key as text and its value, which is redacted when the key says that it is secret."""
         name = key if type(key) is str else _key_text(key)
         secret = is_secret_key(name[-_MAX_KEY_CHARACTERS:])
-        if len(name) > _MAX_KEY_CHARACTERS or not name.isascii():
-            name = safe_text(name, _MAX_KEY_CHARACTERS)
+        name = safe_text(name, _MAX_KEY_CHARACTERS, self._clean)
         self._left -= len(name)
         if secret and not _harmless(name, value):
             return name, REDACTED
@@ -184,7 +188,7 @@ class Converter:
         return shown
 
     def _text(self, value: str) -> str:
-        return safe_text(value, self.limits.characters)
+        return safe_text(value, self.limits.characters, self._clean)
 
     def _convert(self, value: object, depth: int) -> Any:
         for kinds, convert in self._converters:

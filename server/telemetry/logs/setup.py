@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -26,9 +27,11 @@ from structlog.processors import StackInfoRenderer
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor
 
+from server.net.shown_addresses import ShownAddresses
 from server.telemetry.context import current_request
 from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput
+from server.telemetry.logs.safety import Clean, redact
 
 Format = Literal["json", "console", "ecs", "gcp"]
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -44,6 +47,7 @@ def configure_logging(
     env: str,
     version: str,
     descriptor: int = 1,
+    addresses: ShownAddresses | None = None,
 ) -> None:
     """Send every event and record of this process to a file descriptor, one line each.
 
@@ -58,6 +62,7 @@ def configure_logging(
         env: the `env` field, such as `production`.
         version: the `version` field.
         descriptor: where to write; standard output by default.
+        addresses: what shows clients' addresses; None for the whole of them.
 
     Raises:
         ValueError: an unknown level or format.
@@ -72,9 +77,14 @@ def configure_logging(
         raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(Format))}")
 
     output = _output(descriptor)
+    context: list[Processor] = [_context_first]
+    clean: Clean = redact
+    if addresses is not None:
+        context.append(addresses.in_event)
+        clean = partial(_redact_and_show, addresses)
     render: Processor
     if format == "console":
-        render = ConsoleLines(colors=is_terminal)
+        render = ConsoleLines(colors=is_terminal, clean=clean)
     else:
         render = JsonLines(
             format,  # type: ignore[arg-type]
@@ -82,17 +92,18 @@ def configure_logging(
             env=env,
             version=version,
             longest_bytes=min(MAX_LINE_BYTES, output.whole_bytes),
+            clean=clean,
         )
     output.describe_loss = lambda count: _rendered(
         render, "warning", {"event": "log.lines_dropped", "count": count}
     )
     structlog.configure(
-        processors=[_context_first, StackInfoRenderer(), render],
+        processors=[*context, StackInfoRenderer(), render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=partial(LineLogger, output),
         cache_logger_on_first_use=False,  # or a second call would not reach the loggers that are in use
     )
-    _take_over_records(threshold.upper(), LineHandler(output, render))
+    _take_over_records(threshold.upper(), LineHandler(output, render, context))
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
     sys.unraisablehook = _log_unraisable
@@ -119,13 +130,13 @@ class LineLogger:
 class LineHandler(logging.Handler):
     """Gives the standard library's records the shape of our own events."""
 
-    def __init__(self, output: LineOutput, render: Processor) -> None:
+    def __init__(self, output: LineOutput, render: Processor, context: Sequence[Processor]) -> None:
         super().__init__()
         self.output = output
         self.render = render
         self.setFormatter(
             ProcessorFormatter(
-                foreign_pre_chain=[add_logger_name, ExtraAdder(), _context_first],
+                foreign_pre_chain=[add_logger_name, ExtraAdder(), *context],
                 processors=[ProcessorFormatter.remove_processors_meta, render, _as_text],
             )
         )
@@ -172,6 +183,10 @@ def _context_first(_logger: object, _method: str, event: EventDict) -> EventDict
     if request is None:
         return {**get_contextvars(), **event}
     return {**request.fields(), **get_contextvars(), **event}
+
+
+def _redact_and_show(addresses: ShownAddresses, text: str) -> str:
+    return addresses.in_text(redact(text))
 
 
 def _rendered(render: Processor, level: str, event: EventDict) -> bytes:

@@ -112,7 +112,8 @@ class Troubled:
         self._send("PUT", f"/api/progress/cards/{token}", token=token, body={"confidenceLevel": PASSWORDS[1]})
         short = jwt.encode({"sub": "short enough to be an id"}, SECRET_KEY, algorithm="HS256")
         self.secrets.add(short)
-        headers = f"Authorization: Bearer {token}\r\nX-Request-ID: {short}\r\nCookie: session={token}"
+        headers = f"Authorization: Bearer {token}\r\nX-Request-ID: {short}\r\nCookie: session={token}\r\n"
+        headers += "User-Agent: Mozilla"
         self._raw(f"GET /api/classes HTTP/1.1\r\nHost: x\r\n{headers}\r\nConnection: close\r\n\r\n")
 
     def _malformed(self) -> None:

@@ -96,6 +96,13 @@ def test_no_secret_is_said(said: tuple[bytes, set[str]]) -> None:
         assert secret.rpartition(".")[0].encode() not in output or "." not in secret, secret
 
 
+def test_deploy_17_nobody_is_named(said: tuple[bytes, set[str]]) -> None:
+    """No e-mail address, no agent and no path with its ids is in the output: the page says so."""
+    output, _ = said
+    for personal in (b"example.com", b"Mozilla", b"/api/admin/classes/0", b"rate-limits/nobody"):
+        assert personal not in output, personal
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
