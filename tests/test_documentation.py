@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.service import running_service
 
 PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
 PROSE = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 _LONGEST_LINE = 120
 _CODE = re.compile(r"`[^`\n]+`")
 _PATH = re.compile(
@@ -154,3 +156,34 @@ def test_paths_exist(page: Path) -> None:
         if not found or (test and f"def {test}(" not in found[0].read_text()):
             missing.append(f"{path}::{test}" if test else path)
     assert [] == missing
+
+
+def test_the_code_map_has_every_folder() -> None:
+    """docs/architecture.md has a line for each folder of the program."""
+    mapped = set(re.findall(r"^\| `(server[^`]*)/` \|", ARCHITECTURE, re.MULTILINE))
+    folders = {path.parent for path in (ROOT / "server").rglob("*.py")} | {ROOT / "server" / "static"}
+    assert {str(folder.relative_to(ROOT)) for folder in folders} == mapped
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    """The picture of docs/architecture.md and the contract in pyproject.toml have the same layers, in order."""
+    picture = ARCHITECTURE.partition("\n## Layers\n")[2].split("```")[1]
+    shown = [re.split(r" {2,}", line)[0].split(", ") for line in picture.strip().splitlines()]
+    (contract,) = (
+        one
+        for one in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+        if one["type"] == "layers" and "server.app" in one["layers"]
+    )
+    checked = [
+        [part.strip().removeprefix("server.") for part in re.split(r"[|:]", layer)]
+        for layer in contract["layers"]
+    ]
+    assert checked == shown
+
+
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    """A word is found by looking where it should be, and stands there once."""
+    words = re.findall(r"^\| ([a-z][a-z ,-]*) \|", ARCHITECTURE.partition("\n## Glossary\n")[2], re.MULTILINE)
+    words.remove("word")
+    assert len(words) > 30
+    assert sorted(set(words)) == words
