@@ -30,7 +30,6 @@ from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.dashboard.totals import Totals, read_totals
 from server.domain.catalog.catalog import Catalog
-from server.domain.editing import Editing
 from server.domain.identity.accounts import Accounts, Profiles
 from server.domain.identity.callers import Callers
 from server.domain.identity.external import ExternalTokens, KeySet
@@ -208,7 +207,6 @@ def create_app(settings: Settings) -> web.Application:
         ),
         profiles=Profiles(database),
         catalog=catalog,
-        editing=Editing(database),
         reading=Reading(catalog, Overlays(database)),
         progress=Progress(database),
         sessions=Sessions(database),

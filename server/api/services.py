@@ -11,7 +11,6 @@ from server.api.state import state_of
 from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.domain.catalog.catalog import Catalog
-from server.domain.editing import Editing
 from server.domain.identity.accounts import Accounts, Profiles
 from server.domain.identity.callers import Callers
 from server.domain.identity.tokens import Caller
@@ -53,7 +52,6 @@ class Services:
     accounts: Accounts
     profiles: Profiles
     catalog: Catalog
-    editing: Editing
     reading: Reading
     progress: Progress
     sessions: Sessions

@@ -10,11 +10,11 @@ from tests.sql.test_indexes import CARD, CLASS, DECK, explain, indexes_of
 
 NO_FILTER = {"published": None, "text": None}
 DECKS = NO_FILTER | {"class_id": None, "page_size": 51}
-FIRST_DECK = {"after_class": None, "after_order": None, "after_name": None, "after_id": None}
-LATER_DECK = {"after_class": CLASS, "after_order": 5, "after_name": "Deck 5", "after_id": DECK}
+FIRST_DECK = {"after_class_id": None, "after_sort_order": None, "after_name": None, "after_id": None}
+LATER_DECK = {"after_class_id": CLASS, "after_sort_order": 5, "after_name": "Deck 5", "after_id": DECK}
 CARDS = NO_FILTER | {"class_id": None, "deck_id": None, "page_size": 51}
-FIRST_CARD = {"after_deck": None, "after_order": None, "after_id": None}
-LATER_CARD = {"after_deck": DECK, "after_order": 5, "after_id": CARD}
+FIRST_CARD = {"after_deck_id": None, "after_sort_order": None, "after_id": None}
+LATER_CARD = {"after_deck_id": DECK, "after_sort_order": 5, "after_id": CARD}
 
 
 @pytest.mark.parametrize("filtered", [{}, {"deck_id": DECK}], ids=["all", "of a deck"])

@@ -15,6 +15,7 @@ from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
 from server.domain.catalog.deck_files import FORMAT_BY_MEDIA_TYPE
 from server.domain.editing.imports import import_cards, read_deck_file
+from server.domain.editing.resources import DECKS
 from server.domain.writing import Answer, Unit
 from server.errors import UnsupportedMediaType
 
@@ -38,9 +39,8 @@ async def import_deck(request: web.Request) -> web.Response:
     if deck_format is None:
         raise UnsupportedMediaType(f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}.")
     encoding = _encoding(request.charset)
-    await services_of(request).editing.decks.get_deck(
-        deck_id
-    )  # who errs here learns it before sending megabytes
+    # An unknown deck is refused before megabytes are read.
+    await DECKS.get(services_of(request).database, deck_id)
     body = await read_content(request, MAX_FILE_BYTES)
     cards = await read_deck_file(body, deck_format, encoding=encoding)
     timeout_ms = services_of(request).settings.import_timeout_ms

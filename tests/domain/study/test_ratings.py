@@ -12,9 +12,13 @@ from zoneinfo import ZoneInfo
 import pytest
 import structlog
 
-from server.domain.editing.classes import delete_class
-from server.domain.editing.decks import delete_deck, update_deck
-from server.domain.editing.flashcards import delete_flashcard, update_flashcard
+from server.domain.editing.resources import (
+    delete_class,
+    delete_deck,
+    delete_flashcard,
+    update_deck,
+    update_flashcard,
+)
 from server.domain.identity.tokens import Caller
 from server.domain.study.ratings import Rating
 from server.errors import AccountGone, Conflict, NotFound
