@@ -116,6 +116,12 @@ def test_the_states_follow_from_what_was_counted() -> None:
     assert good == {name: "warning" if name == "cacheHitRate" else "good" for name in good}
     assert "critical" == states(empty, totals(1000, place=7))["responseTime"]
     assert "critical" == states(empty, totals(1000, errors=10))["errorRate"]
+    assert "unknown" == states(empty, totals(100, errors=1))["errorRate"]  # one per cent, but of one error
+    assert "unknown" == states(empty, totals(100, errors=4))["errorRate"]
+    assert "warning" == states(empty, totals(100, errors=5))["errorRate"]
+    assert "warning" == states(empty, totals(100, errors=9))["errorRate"]
+    assert "unknown" == states(empty, totals(100, rejected=19))["rejections"]
+    assert "warning" == states(empty, totals(100, rejected=20))["rejections"]
     assert "critical" == states(empty, totals(1000, rejected=50))["rejections"]
     assert "critical" == states(empty, totals(1000, hits=600, misses=400))["cacheHitRate"]
     assert "warning" == states(empty, totals(1000, memory=70))["memory"]

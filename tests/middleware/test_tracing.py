@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from itertools import product
 
 import pytest
 import structlog
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
+from pytest_aiohttp import AiohttpClient
 
 from server.middleware.standard_headers import StandardHeaders
-from server.middleware.tracing import request_id_of, trace_context_of
+from server.middleware.tracing import request_id_of, trace_context_of, tracing
 from server.settings import Settings
 from server.telemetry.timings import Timings
 from tests.api.conftest import Api, Course, StartApi
+from tests.support.waiting import wait_until
 
 NEW_ID = re.compile(r"req_[0-9a-f]{32}")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -179,6 +183,48 @@ async def test_the_rating_follows_the_settings(
     """Good below the first threshold, Poor from the second on, Needs Improvement between them."""
     api = await start_api(replace(settings, rating_good_ms=good_ms, rating_poor_ms=poor_ms))
     assert expected == (await api.get("/nowhere")).headers["X-Performance-Rating"]
+
+
+async def test_a_request_that_is_abandoned_has_a_line(
+    settings: Settings, aiohttp_client: AiohttpClient
+) -> None:
+    """The slow ones are those that clients give up: the line is there, with 499, its id, its route and its time."""
+    begun = asyncio.Event()
+
+    async def wait(_request: web.Request) -> web.Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application(
+        middlewares=[tracing(headers=StandardHeaders(settings), trusted=settings.trusted_proxies)]
+    )
+    app.router.add_get("/decks/{id}", wait)
+    request_id = "the-one-that-is-given-up-01"
+
+    with structlog.testing.capture_logs() as events:
+        client = await aiohttp_client(app)  # its server cancels when the client disconnects
+        request = asyncio.create_task(client.get("/decks/1", headers={"X-Request-ID": request_id}))
+        await begun.wait()
+        request.cancel()
+        await wait_until(lambda: bool(events), "the request's line")
+    (line,) = events
+    assert ("http.request", 499, request_id, "GET", "/decks/{id}", "127.0.0.1", 0) == (
+        line["event"], line["http.status"], line["request_id"], line["http.method"], line["http.route"],
+        line["client_ip"], line["response_bytes"],
+    )  # fmt: skip
+    assert line["duration_ms"] > 0
+
+
+async def test_a_refusal_is_counted_and_has_its_code(api: Api) -> None:
+    """A 429 is among the errors by code, and its line says why."""
+    await api.services.limiter.block("ip:127.0.0.1", duration_ms=60_000)
+    with structlog.testing.capture_logs() as events:
+        assert 429 == (await api.get("/api/classes", by=None)).status
+    (line,) = [event for event in events if event["event"] == "http.request"]
+    assert (429, "rate_limited", "denied") == (line["http.status"], line["error_code"], line["rate_limit"])
+    metrics = await (await api.get("/api/metrics")).text()
+    assert '\nerrors_total{code="rate_limited"} 1.0\n' in metrics
 
 
 async def test_the_access_line_says_what_happened(api: Api, course: Course) -> None:

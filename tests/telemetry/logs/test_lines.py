@@ -177,11 +177,31 @@ def test_secrets_are_redacted_by_key_at_any_depth() -> None:
     assert "redis://:[redacted]@cache:6379" == line["dsn"]
 
 
-def test_a_secret_across_a_cut_is_redacted_whole() -> None:
-    """Where a long text is cut, no beginning of a secret is left."""
-    text = f"{'x' * 1980} redis://user:hunter2hunter2hunter2@cache:6379/0 {'x' * 3000}"
+@pytest.mark.parametrize("key", ["pin", "otp", "passcode", "password", "smsToken", "cookie", "x_api_key"])
+@pytest.mark.parametrize("number", [0, 1234, -1, 987654.5, 10**30])
+def test_a_number_under_a_secret_key_is_hidden(key: str, number: float) -> None:
+    """A pin is one; only a number of tokens is none."""
+    event: dict[str, Any] = {key: number, "deep": [{key: number}]}
+    line = render(event="x", **event)
+    assert ("[redacted]", [{key: "[redacted]"}]) == (line[key], line["deep"])
+
+
+@pytest.mark.parametrize(
+    ("length", "end"), [(100, "password"), (101, "password"), (150, "refreshToken"), (9000, "pin")]
+)
+def test_a_long_key_is_secret_by_its_end(length: int, end: str) -> None:
+    """A name that is too long to be shown whole hides its value all the same."""
+    key = f"{'k' * (length - len(end) - 1)}_{end}"
+    assert length == len(key)
+    assert "hunter2" not in str(render(event="x", **{key: "hunter2"}, pairs=[(key, "hunter2")]))
+
+
+@pytest.mark.parametrize("before", range(1950, 2001))
+def test_a_secret_across_a_cut_is_redacted_whole(before: int) -> None:
+    """Wherever within a secret, or before what shows that it is one, a text is cut: no beginning of it is left."""
+    text = f"{'x' * before} redis://user:hunter2hunter2hunter2@cache:6379/0 {'x' * 3000}"
     line = render(event="x", text=text)
-    assert "hunter2" not in line["text"]
+    assert "hun" not in line["text"]
     assert line["text"].endswith("characters]")
 
 
@@ -272,21 +292,36 @@ def test_an_exception_is_told_in_three_fields() -> None:
     assert "in fail" in line["error.stack"]
 
 
-def test_a_long_stack_keeps_its_end() -> None:
-    """A stack is cut in its middle: where the failure happened is at its end."""
+@pytest.mark.parametrize("size", [4000, 20_000, 200_000])
+def test_a_long_stack_keeps_its_end(size: int) -> None:
+    """A stack of any length is cut in its middle: where the failure happened, and what it was, is at its end."""
 
-    def descend(depth: int) -> None:
+    def descend(depth: int, text: str) -> None:
         if depth == 0:
-            raise ValueError("the deepest\u2028" + "m" * 4000)
-        descend(depth - 1)
+            raise ValueError(text)
+        descend(depth - 1, text)
 
-    try:
-        descend(300)
-    except ValueError as error:
-        line = render("error", event="boom", exc_info=error)
-    assert line["error.stack"].startswith("Traceback")
+    with pytest.raises(ValueError, match="the deepest") as first:
+        descend(100, f"the deepest\u2028{'m' * size}")
+    error = KeyError("what came of it")
+    error.__cause__ = first.value
+    line = render("error", event="boom", exc_info=error)
+    assert line["error.stack"].startswith("Traceback (most recent call last):")
     assert "characters]" in line["error.stack"]
-    assert line["error.message"].startswith("the deepest")
+    assert line["error.stack"].endswith("KeyError: 'what came of it'\n")
+    assert "'what came of it'" == line["error.message"]
+
+
+def test_a_stack_of_a_thousand_frames_ends_where_it_failed() -> None:
+    """Of the frames, the last ones are shown, and the exception below them."""
+    program = [f"def step_{number}():\n    step_{number + 1}()\n" for number in range(900)]
+    names: dict[str, Any] = {}
+    exec("".join([*program, "def step_900():\n    raise LookupError('nothing there')\n"]), names)  # noqa: S102
+    with pytest.raises(LookupError) as caught:
+        names["step_0"]()
+    stack = render("error", event="boom", exc_info=caught.value)["error.stack"]
+    assert re.search(r"in step_899\n.*in step_900\nLookupError: nothing there\n$", stack, re.DOTALL)
+    assert "in step_500\n" not in stack
 
 
 def test_the_current_exception_is_found() -> None:
