@@ -21,11 +21,11 @@ from server.api.schemas import (
 )
 from server.api.services import caller_of, services_of
 from server.api.state import state_of
+from server.domain.identity.subjects import subject_of_email, subject_of_family
 from server.domain.identity.tokens import family_of
 from server.domain.identity.users import delete_user
 from server.domain.writing import Unit
 from server.errors import MasteryError
-from server.ratelimit.subjects import subject_of_email, subject_of_family
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.rules import UNMATCHED_GROUP, LookUp, NameReader, Rule
 from server.domain.identity.tokens import Role
-from server.ratelimit.limits import SubjectKind
+from server.ratelimit.subjects import SubjectKind
 
 HandlerFunction = Callable[[web.Request], Awaitable[web.Response]]
 # A `reader` is a user; while the database is unavailable, also one whose account can't be looked at again. Whatever

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from server.domain.identity.subjects import parse_subject
 from server.errors import CommandError
 from server.ratelimit import Limiter
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
 from server.ratelimit.policies import Verdict
-from server.ratelimit.subjects import parse_subject
 from server.settings import Settings
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 

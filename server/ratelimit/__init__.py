@@ -6,7 +6,7 @@ decision = await limiter.decide([Charge(Policy("standard", 60, 60_000), "classes
 ```
 """
 
-from server.ratelimit.limiter import Limiter
-from server.ratelimit.policies import Charge, Decision, Policy, Verdict
+from .limiter import Limiter
+from .policies import Charge, Decision, Policy, Verdict
 
 __all__ = ["Charge", "Decision", "Limiter", "Policy", "Verdict"]

@@ -7,6 +7,7 @@ quotas down, so that a client who believes them is never refused for believing t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Literal
@@ -14,8 +15,7 @@ from zlib import crc32
 
 from multidict import istr
 
-from server.clock import instant_text
-from server.ratelimit.policies import Decision, Verdict, policy_item
+from .policies import Decision, Verdict, policy_item
 
 DraftVersion = Literal[11, 12]
 
@@ -59,7 +59,7 @@ def rate_limit_headers(
     headers: list[tuple[str, str]] = [
         (_LIMIT, str(closest.limit)),
         (_REMAINING, str(closest.remaining)),
-        (_RESET, instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
+        (_RESET, _instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
         (_POLICY_FIELD, _policy_field(shown)),
         (_LIMIT_FIELD, _limit_field(told, version, offset)),
     ]
@@ -127,6 +127,20 @@ def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
 def _reset_ms(verdict: Verdict) -> int:
     """Until the refused cost fits or, where it did or never will, until the next unit is free."""
     return verdict.next_release_ms if verdict.allowed or not verdict.retryable else verdict.wait_ms
+
+
+def _instant_text(milliseconds: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    second, millisecond = divmod(milliseconds, 1000)
+    return _second_text(second) + _MILLISECONDS[millisecond]
+
+
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)  # Many answers name an instant of the same second.
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _up_to_seconds(milliseconds: int) -> int:

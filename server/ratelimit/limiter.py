@@ -12,8 +12,9 @@ from time import monotonic
 
 import structlog
 
-from server.ratelimit.outage import Outage
-from server.ratelimit.policies import (
+from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .outage import Outage
+from .policies import (
     SOURCES,
     Charge,
     Decision,
@@ -26,9 +27,8 @@ from server.ratelimit.policies import (
     prepared,
     state_key,
 )
-from server.ratelimit.refusals import DenialLog, DenyCache, Generation
-from server.ratelimit.scripts import Answers, Calls, ChargeState
-from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .refusals import DenialLog, DenyCache, Generation
+from .scripts import Answers, Calls, ChargeState
 
 # So many of a client's decisions may be in flight before anything is known about it.
 FIRST = 8

@@ -8,19 +8,8 @@ from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-from server.net.addresses import Address
-from server.ratelimit.policies import Charge, Policy, PreparedCharges
-from server.ratelimit.subjects import (
-    SITE_PREFIX_BITS,
-    subject_of_address,
-    subject_of_user,
-    wider_subject_of_address,
-)
-
-SubjectKind = Literal["client", "user", "address", "address-wide", "email", "token-family"]
-SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
-# The kinds that are read from a request's body: its route says how.
-NAMED_KINDS: Final[frozenset[SubjectKind]] = frozenset({"email", "token-family"})
+from .policies import Charge, Policy, PreparedCharges
+from .subjects import NAMED_KINDS, Address, SubjectKind, kind_of, subject_of_request
 
 # Which requests of a group stay charged. Each is charged before it is let through; what its answer does not confirm is
 # given back afterwards, so that requests at the same time can't exceed the limit together.
@@ -199,7 +188,7 @@ class RateLimits:
             rules = by_plan[plan if plan in by_plan else None]
         charges = []
         for rule in rules:
-            subject = _subject(rule.subject, user_id, address, named)
+            subject = subject_of_request(rule.subject, user_id=user_id, address=address, named=named)
             if subject is not None:
                 charges.append(Charge(rule.policy, rule.group, subject, cost))
         return PreparedCharges(charges)
@@ -208,10 +197,10 @@ class RateLimits:
         """Every policy and group under which a subject may have been counted: what to peek at, or to reset.
 
         Args:
-            subject: in its normal form (`parse_subject`).
+            subject: in its normal form (`kind_of`).
             plan: the plan whose limits a user's policies are shown with.
         """
-        kind = _kind_of(subject)
+        kind = kind_of(subject)
         found = {
             (rule.policy.name, rule.group): Charge(rule.policy, rule.group, subject)
             for group in self.groups
@@ -243,29 +232,3 @@ class RateLimits:
 
 def _distinct(*names: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(name for some in names for name in some)
-
-
-def _subject(
-    kind: SubjectKind, user_id: UUID | str | None, address: Address, named: str | None
-) -> str | None:
-    match kind:
-        case "address":
-            return subject_of_address(address)
-        case "address-wide":
-            return wider_subject_of_address(address)
-        case "email" | "token-family":
-            return named if named is not None and _kind_of(named) == kind else None
-        case "user" | "client":
-            return None if user_id is None else subject_of_user(user_id)
-
-
-def _kind_of(subject: str) -> SubjectKind:
-    match subject.partition(":")[0]:
-        case "user":
-            return "user"
-        case "email":
-            return "email"
-        case "family":
-            return "token-family"
-        case _:
-            return "address-wide" if subject.endswith(f"/{SITE_PREFIX_BITS}") else "address"

@@ -15,16 +15,9 @@ from pathlib import Path
 from re import Pattern
 from typing import Any, Final, TypeVar
 
-from server.ratelimit.limits import (
-    CHARGINGS,
-    NAMED_KINDS,
-    SUBJECT_KINDS,
-    Group,
-    Preset,
-    RateLimits,
-    SubjectKind,
-)
-from server.ratelimit.policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_LIMIT, MAX_WINDOW_MS, Policy
+from .limits import CHARGINGS, Group, Preset, RateLimits
+from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_LIMIT, MAX_WINDOW_MS, Policy
+from .subjects import NAMED_KINDS, SUBJECT_KINDS, SubjectKind
 
 Word = TypeVar("Word", bound=str)
 

@@ -22,7 +22,8 @@ from time import monotonic
 
 import structlog
 
-from server.ratelimit.policies import (
+from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .policies import (
     Charge,
     Decision,
     OnFailure,
@@ -32,9 +33,8 @@ from server.ratelimit.policies import (
     probe_key,
     state_key,
 )
-from server.ratelimit.refusals import ceil_ms
-from server.ratelimit.scripts import Calls
-from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .refusals import ceil_ms
+from .scripts import Calls
 
 CLOSED_WAIT_MS = 1000
 

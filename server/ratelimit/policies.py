@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final, Literal, NamedTuple, Self, get_args
 
-from server.stores.redis.protocol import ScriptCall
+from ..stores.redis.protocol import ScriptCall
 
 Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from server.ratelimit.policies import (
+from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .policies import (
     GENERATION_KEY,
     Charge,
     Decision,
@@ -27,7 +28,6 @@ from server.ratelimit.policies import (
     new_verdict,
     state_key,
 )
-from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
 
 @dataclass(frozen=True, slots=True)

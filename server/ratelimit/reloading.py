@@ -11,8 +11,8 @@ from typing import Final, Self
 
 import structlog
 
-from server.ratelimit.limits import RateLimits
-from server.ratelimit.limits_file import RateLimitsError, decode_rate_limits, load_rate_limits
+from .limits import RateLimits
+from .limits_file import RateLimitsError, decode_rate_limits, load_rate_limits
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,10 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 
-from server.ratelimit.policies import (
+from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.protocol import ScriptCall
+from ..stores.redis.scripts import Script, load_script
+from .policies import (
     MAX_CHARGES,
     Algorithm,
     Charge,
@@ -26,9 +29,6 @@ from server.ratelimit.policies import (
     record_key,
     state_key,
 )
-from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
-from server.stores.redis.protocol import ScriptCall
-from server.stores.redis.scripts import Script, load_script
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
 

@@ -1,37 +1,34 @@
-"""The subjects that a policy counts, made from addresses, users, e-mail addresses and families of refresh tokens."""
+"""Subjects, which are what a policy counts: users, networks of clients, and what a request's body names."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
-from server.email_addresses import normal_email
-from server.net.addresses import Address, without_mapping, without_nat64
+Address: TypeAlias = IPv4Address | IPv6Address
+
+SubjectKind = Literal["client", "user", "address", "address-wide", "email", "token-family"]
+SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
+# The kinds that are read from a request's body: its route says how.
+NAMED_KINDS: Final[frozenset[SubjectKind]] = frozenset({"email", "token-family"})
 
 CLIENT_PREFIX_BITS: Final = 64  # What a provider gives to one customer at the least (RFC 6177 section 2).
 SITE_PREFIX_BITS: Final = 48  # What one customer may well have at the most.
 
 _CACHED_SUBJECTS: Final = 8192
 
-_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
-_FORMS: Final = (
-    "user:<uuid>, ip:<address>, ip:<IPv6 prefix of /64 or /48>, email:<address> or family:<uuid of a login>"
-)
-
 
 @lru_cache(maxsize=_CACHED_SUBJECTS)
 def subject_of_address(address: Address) -> str:
-    """Who pays for an address: `ip:192.0.2.1`, or one client's IPv6 network, `ip:2001:db8:1:2::/64`."""
+    """Return the subject of an address: `ip:192.0.2.1`, or one client's IPv6 network, `ip:2001:db8:1:2::/64`."""
     return f"ip:{address}" if address.version == 4 else _subject_of_prefix(address, CLIENT_PREFIX_BITS)
 
 
 @lru_cache(maxsize=_CACHED_SUBJECTS)
 def wider_subject_of_address(address: Address) -> str | None:
-    """One site's IPv6 network, `ip:2001:db8:1::/48`, for a second tier; None for IPv4, which has none."""
+    """Return one site's IPv6 network, `ip:2001:db8:1::/48`, for a second tier; None for IPv4, which has none."""
     return None if address.version == 4 else _subject_of_prefix(address, SITE_PREFIX_BITS)
 
 
@@ -41,77 +38,43 @@ def _subject_of_prefix(address: Address, prefix_bits: int) -> str:
 
 
 def subject_of_user(user_id: UUID | str) -> str:
-    """Who pays for a signed-in client: `user:<uuid>`."""
+    """Return the subject of a signed-in client: `user:<uuid>`."""
     return f"user:{user_id}"
 
 
-def subject_of_email(email: str) -> str:
-    """Who pays for attempts on an e-mail address: `email:` and 32 hex digits, so that no log or key shows it.
-
-    All spellings of an account's address are one subject (`normal_email`).
-    """
-    return f"email:{_digest(normal_email(email).encode(errors='replace'))}"
-
-
-def subject_of_family(family: bytes) -> str:
-    """The subject of a login's refresh tokens: `family:` and 32 hex digits, which no log or key leads back from.
-
-    Args:
-        family: what all of them have in common (`server.domain.identity.tokens.family_of`).
-    """
-    return f"family:{_digest(family)}"
-
-
-def _digest(value: bytes) -> str:
-    return hashlib.blake2b(value, digest_size=16).hexdigest()
-
-
-def parse_subject(text: str) -> str:
-    """A subject as an operator writes it, in the form in which it is counted.
-
-    Args:
-        text: `user:<uuid>`, `ip:<address or prefix>` (an IPv6 address means its /64), `email:<address>` or
-            `family:<uuid>` (of a login's refresh tokens); the last two also by the digest that the log shows.
-
-    Raises:
-        ValueError: it is none of these; the message says what is accepted.
-    """
-    text = text.strip()
-    kind, _, value = text.partition(":")
-    match kind:
+def kind_of(subject: str) -> SubjectKind:
+    """Return the kind of a subject in its normal form."""
+    match subject.partition(":")[0]:
         case "user":
-            try:
-                return subject_of_user(UUID(value))
-            except ValueError:
-                raise ValueError(f"{value!r} is not a UUID; a user reads user:<uuid>") from None
-        case "ip":
-            return _parse_ip_subject(value)
-        case "email" if "@" in value:
-            return subject_of_email(value)
-        case "family" if "-" in value:
-            try:
-                return subject_of_family(UUID(value).bytes)
-            except ValueError:
-                raise ValueError(f"{value!r} is not a UUID; a login's tokens read family:<uuid>") from None
-        case "email" | "family" if _DIGEST.fullmatch(value):
-            return text
+            return "user"
+        case "email":
+            return "email"
+        case "family":
+            return "token-family"
         case _:
-            raise ValueError(f"{text!r} is not a subject; one reads {_FORMS}")
+            return "address-wide" if subject.endswith(f"/{SITE_PREFIX_BITS}") else "address"
 
 
-def _parse_ip_subject(value: str) -> str:
-    try:
-        if "/" not in value:
-            return subject_of_address(without_nat64(without_mapping(ip_address(value.partition("%")[0]))))
-        network = ip_network(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; an address reads ip:192.0.2.1, ip:2001:db8::1 or ip:2001:db8::/64"
-        ) from None
-    if network.prefixlen == network.max_prefixlen:
-        return _parse_ip_subject(str(network.network_address))
-    if isinstance(network, IPv6Network) and network.prefixlen in {CLIENT_PREFIX_BITS, SITE_PREFIX_BITS}:
-        return f"ip:{network}"
-    raise ValueError(
-        f"{value} is not counted as one: IPv4 is counted by single addresses, IPv6 by /64 and by /48"
-    )
+def subject_of_request(
+    kind: SubjectKind, *, user_id: UUID | str | None, address: Address, named: str | None
+) -> str | None:
+    """Return the subject of a kind that a request has.
+
+    Args:
+        kind: what the policy counts.
+        user_id: the signed-in user; None for an anonymous request.
+        address: the client's address.
+        named: the subject that the request's body names, if it names one.
+
+    Returns:
+        None if the request has no such subject.
+    """
+    match kind:
+        case "address":
+            return subject_of_address(address)
+        case "address-wide":
+            return wider_subject_of_address(address)
+        case "email" | "token-family":
+            return named if named is not None and kind_of(named) == kind else None
+        case "user" | "client":
+            return None if user_id is None else subject_of_user(user_id)

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
+from server.domain.identity.subjects import subject_of_email, subject_of_family
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import load_rate_limits, parse_rate_limits
 from server.ratelimit.policies import Charge
-from server.ratelimit.subjects import subject_of_email, subject_of_family
 
 USER = UUID("0b7d4f2e-58c5-4d38-9d5c-2f6a4a3a1c11")
 IPV4 = ip_address("192.0.2.1")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from server.api.routes import limit_groups
-from server.ratelimit.limits import CHARGINGS, RateLimits, SubjectKind, stays_charged
+from server.ratelimit.limits import CHARGINGS, RateLimits, stays_charged
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits, parse_rate_limits
 from server.ratelimit.policies import MAX_LIMIT, MAX_WINDOW_MS, Policy
+from server.ratelimit.subjects import SubjectKind
 
 PROJECT = Path(__file__).parents[2]
 ROUTE_GROUPS = (

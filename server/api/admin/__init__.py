@@ -16,12 +16,12 @@ from server.api.responses import json_response
 from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import no_content, write
+from server.domain.identity.subjects import parse_subject
 from server.domain.study.analytics import describe_user_figures
 from server.domain.writing import Answer, Unit
 from server.errors import InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.policies import Decision
-from server.ratelimit.subjects import parse_subject
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)

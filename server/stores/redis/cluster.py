@@ -19,10 +19,10 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
-from server.stores.redis.address import Node, RedisAddress
-from server.stores.redis.deadlines import Deadlines
-from server.stores.redis.errors import Argument, RedisReplyError, RedisUnavailable, Reply, fail
-from server.stores.redis.node import (
+from .address import Node, RedisAddress
+from .deadlines import Deadlines
+from .errors import Argument, RedisReplyError, RedisUnavailable, Reply, fail
+from .node import (
     Dialler,
     NodeSettings,
     RedisNode,
@@ -30,7 +30,7 @@ from server.stores.redis.node import (
     backoff_seconds,
     reason_of,
 )
-from server.stores.redis.protocol import Command
+from .protocol import Command
 
 NUMBER_OF_SLOTS = REDIS_CLUSTER_HASH_SLOTS
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from server.stores.redis.errors import RedisUnavailable, Reply, fail
+from .errors import RedisUnavailable, Reply, fail
 
 # uvloop's timers count whole milliseconds and may be half of one early: near enough.
 _EARLY_SECONDS: Final = 0.0005

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
-from server.stores.redis.address import parse_redis_url
-from server.stores.redis.cluster import RedisCluster
-from server.stores.redis.deadlines import Deadlines
-from server.stores.redis.errors import Argument, RedisReplyError, RedisUnavailable, Reply
-from server.stores.redis.node import Dialler, LinkStatus, NodeSettings, RedisNode, StatusKeeper
-from server.stores.redis.protocol import Command, PreparedCommand, ScriptCall
-from server.stores.redis.scripts import Script
+from .address import parse_redis_url
+from .cluster import RedisCluster
+from .deadlines import Deadlines
+from .errors import Argument, RedisReplyError, RedisUnavailable, Reply
+from .node import Dialler, LinkStatus, NodeSettings, RedisNode, StatusKeeper
+from .protocol import Command, PreparedCommand, ScriptCall
+from .scripts import Script
 
 __all__ = ["LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
 

@@ -26,10 +26,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from server.stores.redis.address import Node, RedisAddress
-from server.stores.redis.deadlines import Deadlines
-from server.stores.redis.errors import RedisReplyError, RedisUnavailable, Reply, fail
-from server.stores.redis.protocol import Command, Redirect, ReplyStream
+from .address import Node, RedisAddress
+from .deadlines import Deadlines
+from .errors import RedisReplyError, RedisUnavailable, Reply, fail
+from .protocol import Command, Redirect, ReplyStream
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from typing import Self, cast
 
 import hiredis
 
-from server.stores.redis.deadlines import Deadlines, Write
-from server.stores.redis.errors import (
+from .deadlines import Deadlines, Write
+from .errors import (
     Argument,
     RedisReplyError,
     RedisUnavailable,
@@ -28,7 +28,7 @@ from server.stores.redis.errors import (
     error_from_reply,
     fail,
 )
-from server.stores.redis.scripts import Script
+from .scripts import Script
 
 Command = tuple[Argument, ...]
 
