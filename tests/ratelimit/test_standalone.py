@@ -48,7 +48,9 @@ def test_it_works_under_another_name(shared_redis: EmbeddedServer, tmp_path: Pat
         text=True,
         check=False,
     )
-    assert "[(True, 'redis'), (False, 'redis'), (False, 'local-deny')]" == done.stdout.splitlines()[-1], done.stderr
+    assert "[(True, 'redis'), (False, 'redis'), (False, 'local-deny')]" == done.stdout.splitlines()[-1], (
+        done.stderr
+    )
 
 
 def test_its_imports_of_itself_are_relative() -> None:
