@@ -143,8 +143,17 @@ def test_readme_names_commands_that_exist() -> None:
             assert re.search(rf"^ {{4}}{command}\b", usage, re.MULTILINE), f"{document.name}: {command}"
 
 
-def test_make_alone_prints_the_targets() -> None:
-    """What one can do is one word away."""
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("run", "test", "check", "bench", "lock", "clean"):
-        assert re.search(rf"^make {target} +\S", done.stdout, re.MULTILINE)
+def test_make_alone_explains_every_target() -> None:
+    """What one can do is one word away: each target with what it does, in lines that a terminal does not fold."""
+    targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    printed = {
+        arguments: subprocess.run(
+            ["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for arguments in ((), ("help",))
+    }
+    assert printed[()] == printed["help",]
+    assert {"run", "test", "check", "bench", "lock", "clean"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^  make {target} +\S", printed[()], re.MULTILINE), target
+    assert [] == [line for line in printed[()].splitlines() if len(line) > 110]
