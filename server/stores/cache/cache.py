@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -154,11 +154,6 @@ class Flights:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def forget(self, keys: Collection[str]) -> None:
-        """Whoever comes from now on must not get what was loaded before: a write of these keys is known."""
-        for place in [place for place in self._known if place[0] in keys]:
-            del self._known[place]
-
     def refresh(self, key: str, seen: bytes, load: Load) -> None:
         """Load a key anew in the background, for the next reader; a failure is the business of who needs the value."""
         if (key, seen) not in self._known:
@@ -283,7 +278,6 @@ class Cache:
         stale = set(keys)
         if not stale:
             return
-        self.flights.forget(stale)
         try:
             unheard = await self._entomb(stale, successors)
         except BaseException:

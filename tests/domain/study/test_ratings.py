@@ -68,6 +68,18 @@ async def test_a_rating_of_now_is_the_newest_whatever_the_clocks_say(
     assert (1, 2) == (later["confidenceLevel"], later["timesSeen"])
 
 
+async def test_an_old_rating_makes_nobody_less_active(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """What a device was late to send does not move the moment of the last activity back."""
+    user = people["user"].user_id
+    last_active = "SELECT last_active_at FROM user_stats WHERE user_id = %s"
+    await domain.record_ratings(user, [rate(course.cards["r1"], hours_ago=1)], zone=None)
+    assert [(NOW - timedelta(hours=1),)] == domain.sql(last_active, user)
+    await domain.record_ratings(user, [rate(course.cards["r2"], hours_ago=9)], zone=None)
+    assert [(NOW - timedelta(hours=1),)] == domain.sql(last_active, user)
+
+
 async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Caller], course: Course) -> None:
     """One card that can not be rated, or one session that is not the user's, undoes the whole batch."""
     user = people["user"].user_id

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 import redis
@@ -16,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.development.servers import EmbeddedServer
-from server.stores.cache import values
 from server.stores.cache.cache import Cache, Kept
 from server.stores.cache.values import fresh_until_ms
 from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process
+from tests.stores.cache.conftest import Clock
 
 
 @pytest.fixture
@@ -29,21 +27,6 @@ async def processes(shared_redis: EmbeddedServer) -> AsyncIterator[list[Process]
         client.flushall()
     async with open_process(shared_redis.url) as one, open_process(shared_redis.url) as other:
         yield [one, other]
-
-
-class Clock:
-    """The time of day as the cache sees it; it stands still until it is put forward."""
-
-    def __init__(self) -> None:
-        self.seconds = time.time()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of server.stores.cache.values; Redis has its own."""
-    clock = Clock()
-    monkeypatch.setattr(values, "time", SimpleNamespace(time=lambda: clock.seconds))
-    return clock
 
 
 async def look(cache: Cache, key: str = "k") -> Kept:

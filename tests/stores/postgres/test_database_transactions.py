@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,6 +20,7 @@ from server.stores.postgres.database import (
     QueryFailed,
     Transaction,
 )
+from server.stores.postgres.queries import QUERIES_FOLDER, load_queries
 from tests.stores.postgres.databases import ask, count_running, open_database
 from tests.support.postgres_wire import PostgresWire, through
 from tests.support.waiting import wait_until
@@ -267,6 +269,56 @@ async def test_serialization_failures_run_again(database_url: str) -> None:
         )
         assert {"sort_order": 2} == await database.fetch_one("read_counter", name="Counter")
     assert 3 == attempts
+
+
+async def test_a_serialization_failure_of_the_commit_runs_again(database_url: str) -> None:
+    """The server says itself that it has not committed: what each has read of the other's row is seen to."""
+    read, written = asyncio.Barrier(2), asyncio.Barrier(2)
+    attempts = 0
+
+    async def copy(transaction: Transaction, source: str, target: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        is_first = attempts <= 2
+        row = await transaction.fetch_one("read_counter", name=source)
+        assert row is not None
+        if is_first:
+            await read.wait()
+        await transaction.execute("write_counter", name=target, value=row["sort_order"] + 1)
+        if is_first:
+            await written.wait()  # from here on nothing but COMMIT can fail
+
+    async with open_database(database_url, COUNTERS) as database:
+        for name in ("A", "B"):
+            await database.execute("add_class", name=name)
+        with capture_logs() as logs:
+            await asyncio.gather(
+                *(
+                    database.run_transaction(
+                        partial(copy, source=one, target=other), isolation="serializable"
+                    )
+                    for one, other in (("A", "B"), ("B", "A"))
+                )
+            )
+        rows = [await database.fetch_one("read_counter", name=name) for name in ("A", "B")]
+    assert [1, 2] == sorted(row["sort_order"] for row in rows if row is not None)
+    assert (3, ["serialization"]) == (
+        attempts,
+        [line["error"] for line in logs if line["event"] == "database.transaction_retried"],
+    )
+
+
+async def test_a_longer_deadline_is_the_servers_too(database_url: str) -> None:
+    """The server's limit stays a second above ours, and others' queries keep the usual one."""
+    queries = {
+        "extend_deadline": load_queries(QUERIES_FOLDER)["extend_deadline"].sql,
+        "get_limit": "SELECT current_setting('statement_timeout') AS \"limit\"",
+    }
+    async with open_database(database_url, queries, pool_size=1, query_timeout_ms=15_000) as database:
+        async with database.transaction() as transaction:
+            await transaction.extend_deadline(60_000)
+            assert {"limit": "61s"} == await transaction.fetch_one("get_limit")
+        assert {"limit": "16s"} == await database.fetch_one("get_limit")
 
 
 async def test_deadlocks_run_again(database_url: str) -> None:

@@ -7,8 +7,10 @@ import contextlib
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn
 from urllib.parse import urlsplit
 
+import aiopg
 import psycopg2
 import pytest
 from structlog.testing import capture_logs
@@ -97,6 +99,30 @@ async def test_deploy_02_the_pool_grows_again_later(database_url: str, limited_u
         assert 6 == pool.open
         for connection in held:
             pool.release(connection)
+
+
+async def test_a_growth_that_works_ends_the_making_do(database_url: str) -> None:
+    """After a refusal one connection is tried at a time; once that is there, as many at once as are needed."""
+    at_once: list[int] = []
+    async with open_pool(database_url, growth_retry_seconds=0) as pool:
+        connect = pool._connect
+        first = await pool.acquire()
+
+        async def refuse() -> NoReturn:
+            raise DatabaseUnavailable("too_many_connections")
+
+        async def count() -> aiopg.Connection:
+            at_once.append(len(pool._opening))
+            return await connect()
+
+        pool._connect = refuse
+        waiting = [asyncio.create_task(pool.acquire())]
+        await wait_until(lambda: pool._retry_at is not None, "the growth is refused")
+        pool._connect = count
+        waiting += [asyncio.create_task(pool.acquire()) for _ in range(4)]
+        for connection in [first, *await asyncio.gather(*waiting)]:
+            pool.release(connection)
+    assert [1, 4, 4, 4, 4] == at_once
 
 
 async def test_deploy_02_idle_connections_are_closed(database_url: str, limited_url: str) -> None:

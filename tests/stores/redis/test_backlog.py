@@ -54,6 +54,24 @@ async def test_what_waits_behind_a_late_command_fails_with_it(any_redis: Embedde
         assert str(WINDOW).encode() == await link.execute("GET", "n", deadline_ms=20_000)
 
 
+async def test_a_late_command_is_forgiven_with_the_next_reply(any_redis: EmbeddedServer) -> None:
+    """Once Redis has answered again, what does not fit into the window waits for its turn, as before."""
+    async with open_link(any_redis.url, stall_limit_ms=20_000) as link:
+        await link.execute("CLIENT", "PAUSE", 100)
+        assert "timeout" == (await refusal(link.execute("INCR", "n", deadline_ms=20))).reason
+        assert b"PONG" == await link.execute("PING", deadline_ms=20_000)
+        await link.execute("CLIENT", "PAUSE", 300)
+        calls = [asyncio.create_task(_count(link)) for _ in range(WINDOW)]
+        await let_the_loop_write()
+        calls += [asyncio.create_task(_count(link)) for _ in range(50)]
+        assert list(range(2, WINDOW + 52)) == await asyncio.gather(*calls)
+
+
+async def _count(link: RedisLink) -> int:
+    count: int = await link.execute("INCR", "n", deadline_ms=20_000)
+    return count
+
+
 async def _is_served(link: RedisLink) -> bool:
     try:
         return bool(await link.execute("PING") == b"PONG")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import socket
 from functools import partial
 from typing import Any
@@ -14,6 +16,7 @@ import uvloop
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.stores.redis import node as node_module
+from server.stores.redis import protocol as protocol_module
 from server.stores.redis.link import RedisLink, RedisUnavailable
 from server.stores.redis.node import RedisNode, backoff_seconds
 from server.stores.redis.protocol import ReplyStream
@@ -103,6 +106,41 @@ async def test_a_connection_that_lasted_is_made_anew_at_once(
             stream.cut("lost")
             await wait_until(partial(is_replaced, stream), f"connection {number} is made anew")
     assert [0, 1, 2, 0, 1] == attempts
+
+
+async def test_a_connection_is_cut_when_its_oldest_command_waits_longer_than_the_limit(
+    own_redis: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default after two seconds, and not before."""
+    now = 0.0
+    for module in (node_module, protocol_module):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
+    async with open_link(own_redis.url) as link:
+        node = link._route
+        assert isinstance(node, RedisNode)
+        assert node._stream is not None
+        stream, looks = node._stream, 0
+        measure = stream.oldest_unanswered_seconds
+
+        def look() -> float:
+            nonlocal looks
+            looks += 1
+            return measure()
+
+        monkeypatch.setattr(stream, "oldest_unanswered_seconds", look)
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        try:
+            link.submit("GET", "key")
+            await let_the_loop_write()
+            now += 2.0
+            looked = looks
+            await wait_until(lambda: looks > looked, "the connection is looked at")
+            assert not stream.lost.done()
+            now += 0.1
+            await wait_until(stream.lost.done, "the connection is cut")
+            assert "stalled" == stream.lost.result()
+        finally:
+            os.kill(own_redis.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
