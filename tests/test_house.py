@@ -143,6 +143,14 @@ def test_readme_names_commands_that_exist() -> None:
             assert re.search(rf"^ {{4}}{command}\b", usage, re.MULTILINE), f"{document.name}: {command}"
 
 
+def test_readme_lists_every_command() -> None:
+    """The table of commands has all of them, and no other."""
+    table = (ROOT / "README.md").read_text().partition("\n## Commands\n")[2].partition("\n## ")[0]
+    first_column = " ".join(re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)[1:])
+    listed = {code.split()[0] for code in re.findall(r"`([^`]+)`", first_column)}
+    assert set(re.findall(r"^ {4}([a-z-]+)\b", build_parser().format_help(), re.MULTILINE)) == listed
+
+
 def test_make_alone_explains_every_target() -> None:
     """What one can do is one word away: each target with what it does, in lines that a terminal does not fold."""
     targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
