@@ -20,7 +20,8 @@ import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
 from bench.harness.table import as_text
-from server.cli.migrations import MIGRATIONS_FOLDER, MigrationError, migrate
+from server.cli.migration_files import MIGRATIONS_FOLDER, MigrationError
+from server.cli.migrations import migrate
 from server.development.servers import postgres_server
 from server.errors import CommandError
 
@@ -144,13 +145,15 @@ def print_migrations(rows: int, reader_seconds: float) -> None:
 
 
 def _measure(url: str, folder: Path, rows: int, reader_seconds: float) -> Iterator[Waits]:
-    files = sorted(MIGRATIONS_FOLDER.glob("*.sql"))
+    files = sorted(MIGRATIONS_FOLDER.rglob("*.sql"), key=lambda file: file.name)
     for file in files[:_OLDEST]:
-        shutil.copy(file, folder)
+        _copy(file, folder)
     migrate(url, folder)
     _fill(url, rows)
     for file in files[_OLDEST:]:
-        shutil.copy(file, folder)
+        _copy(file, folder)
+        if file.read_text().startswith("-- baseline"):  # such a database has it already
+            continue
         with _clients(url) as (rating, reading, signing_up), _reader(url, reader_seconds):
             started = time.monotonic()
             try:
@@ -170,6 +173,12 @@ def _measure(url: str, folder: Path, rows: int, reader_seconds: float) -> Iterat
             refused=rating.refused + reading.refused + signing_up.refused,
             failed=failed,
         )
+
+
+def _copy(file: Path, folder: Path) -> None:
+    target = folder / file.relative_to(MIGRATIONS_FOLDER)
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(file, target)
 
 
 def _fill(url: str, rows: int) -> None:

@@ -23,5 +23,5 @@ def normal_email(email: str) -> str:
 
 
 def stored_spelling(email: str) -> str:
-    """The form in which releases before 0011_refreshing_twice.sql have stored an address: without NFKC."""
+    """The form in which the first releases have stored an address (before migration 0011): without NFKC."""
     return email.strip().lower()

@@ -86,7 +86,7 @@ def test_every_recipe_works_as_it_stands(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=_NOT_COPIED)
     (copy / ".venv").symlink_to(ROOT / ".venv")
-    number = 1 + len(list((copy / "sql" / "migrations").glob("*.sql")))
+    number = 1 + len(list((copy / "sql" / "migrations").rglob("*.sql")))
     recipes = re.split(r"^### ", PAGE.partition("\n## Recipes\n")[2], flags=re.MULTILINE)[1:]
     assert RECIPES == {recipe.partition("\n")[0] for recipe in recipes}
     checks = Checks()

@@ -1,7 +1,7 @@
 """Numbered SQL files applied in order, each once, while the service runs and whichever process is killed.
 
 A file is one transaction. It holds an advisory lock, waits for a table for `lock_timeout` at most, and is tried again.
-Two first lines say otherwise; then a second connection holds the lock, in a transaction that does nothing else:
+Two other first lines say otherwise; then a second connection holds the lock, in a transaction that does nothing else:
 
 * `-- no-transaction`: each statement on its own; with CONCURRENTLY in it, or for VACUUM, outside of a transaction.
 * `-- batched`: each statement in one transaction after another, until it changes no row or answers none. The first
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import psycopg2
 import structlog
@@ -30,16 +30,21 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
-from server.cli.sql_statements import Statement, split_statements
-from server.errors import CommandError
+from server.cli.migration_files import (
+    MIGRATIONS_FOLDER,
+    Migration,
+    MigrationError,
+    Statement,
+    implied_by,
+    read_migrations,
+    split_statements,
+    unapplied,
+)
 
 log = structlog.get_logger(__name__)
 
-MIGRATIONS_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "migrations"
 WAIT_SECONDS = 300
 
-_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
-_TRANSACTION_CONTROL = re.compile(r"(begin|start\s+transaction|commit|end|rollback|abort)\b", re.IGNORECASE)
 _CONCURRENT_INDEX = re.compile(
     r"create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_][a-z0-9_]*)\s+on\b",
     re.IGNORECASE,
@@ -66,10 +71,6 @@ OnApplied = Callable[[str, float], None]
 _Result = TypeVar("_Result")
 
 
-class MigrationError(CommandError):
-    """The database was not brought up to date; the message says which file and why."""
-
-
 class _TryAgain(MigrationError):
     """It would be in vain now, and may work later."""
 
@@ -77,51 +78,6 @@ class _TryAgain(MigrationError):
         """Args: pause: seconds before the next try; it doubles with each."""
         super().__init__(message)
         self.pause = pause
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One file: its name, its text and the SHA-256 of that text, whatever the checkout did to line ends."""
-
-    name: str
-    source: str
-    sha256: str
-
-    @property
-    def kind(self) -> Literal["transaction", "no-transaction", "batched"]:
-        """How it is run, as its first line says."""
-        match self.source.partition("\n")[0].strip():
-            case "-- no-transaction":
-                return "no-transaction"
-            case "-- batched":
-                return "batched"
-        return "transaction"
-
-
-def read_migrations(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
-    """The migrations of a folder in order: `0001_words.sql`, `0002_words.sql`, … without a gap.
-
-    Raises:
-        MigrationError: a name does not fit, a number is missing or used twice, or there is no such folder.
-    """
-    if not folder.is_dir():
-        raise MigrationError(f"there is no folder {folder}")
-    paths = sorted(folder.glob("*.sql"))
-    problems = [
-        f"{path.name}: expected a name such as 0007_words_with_underscores.sql"
-        for path in paths
-        if not _NAME.fullmatch(path.name)
-    ]
-    numbered = [path for path in paths if _NAME.fullmatch(path.name)]
-    for expected, path in enumerate(numbered, start=1):
-        if int(path.name[:4]) != expected:
-            problems.append(
-                f"{path.name}: expected number {expected:04d}; numbers have no gaps, no duplicates"
-            )
-            break
-    if problems:
-        raise MigrationError("; ".join(problems))
-    return [_read(path) for path in numbered]
 
 
 def migrate(
@@ -166,18 +122,6 @@ def migrate(
     return applied
 
 
-def _read(path: Path) -> Migration:
-    content = path.read_bytes().replace(b"\r\n", b"\n")
-    migration = Migration(path.name, content.decode("utf-8"), hashlib.sha256(content).hexdigest())
-    for statement in split_statements(migration.source):
-        if _TRANSACTION_CONTROL.match(statement.text):
-            raise MigrationError(
-                f"{path.name}, line {statement.line}: a migration must not begin or end transactions; "
-                "the whole file is one already"
-            )
-    return migration
-
-
 @dataclass(slots=True)
 class _Run:
     """One run over a database: its connection, and how far a file of several transactions has come."""
@@ -199,7 +143,7 @@ class _Run:
     def next_pending(self) -> Migration | None:
         """The first file that the database does not have."""
         self._done, self._after = set(), {}
-        pending = self.patiently(lambda: _unapplied(self.migrations, self._history()))
+        pending = self.patiently(lambda: unapplied(self.migrations, self._history()))
         return pending[0] if pending else None
 
     def patiently(self, work: Callable[[], _Result]) -> _Result:
@@ -228,11 +172,11 @@ class _Run:
             time.sleep(max(0.0, min(pause, self._deadline - time.monotonic())))
 
     def apply(self, migration: Migration) -> bool:
-        """Apply one file under the lock; False if another process has done so since it was looked for."""
+        """Apply one file under the lock; False if another process has made it needless since it was looked for."""
         connection = self._connected()
-        if migration.kind == "transaction":
+        if migration.kind in {"transaction", "baseline"}:
             with _errors_of(connection, migration.name, self._pause), self._locked(connection) as cursor:
-                if migration.name in _select_history(cursor):
+                if migration not in unapplied(self.migrations, _select_history(cursor))[:1]:
                     return False
                 _execute_whole(cursor, migration)
                 _remember(cursor, migration)
@@ -242,7 +186,7 @@ class _Run:
             _errors_of(holder, migration.name, self._pause),
             self._locked(holder) as lock,
         ):
-            if migration.name in _select_history(lock):
+            if migration not in unapplied(self.migrations, _select_history(lock))[:1]:
                 return False
             for number, statement in enumerate(split_statements(migration.source)):
                 if number in self._done:
@@ -292,18 +236,25 @@ class _Run:
         return self._connection
 
     def _history(self) -> dict[str, str]:
-        """The digests of what is applied, by name; their table is made if need be."""
+        """The digests of what is applied, by name, with what that comes to; their table is made if need be."""
         connection = self._connected()
         with _errors_of(connection, "schema_migrations", self._pause):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT to_regclass('schema_migrations') IS NOT NULL")
                 if _value(cursor):
-                    return _select_history(cursor)
+                    history = _select_history(cursor)
+                    if not implied_by(self.migrations, history):
+                        return history
             with self._locked(connection) as cursor:
                 cursor.execute(
                     "CREATE TABLE IF NOT EXISTS schema_migrations ("
                     "name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
                 )
+                implied = implied_by(self.migrations, _select_history(cursor))
+                for migration in implied:
+                    _remember(cursor, migration)
+                if implied:
+                    log.info("migrate.taken_as_applied", migrations=[migration.name for migration in implied])
                 return _select_history(cursor)
 
     @contextlib.contextmanager
@@ -425,33 +376,6 @@ def _run_outside(connection: Connection, where: str, statement: Statement) -> No
 def _select_history(cursor: Cursor) -> dict[str, str]:
     cursor.execute("SELECT name, sha256 FROM schema_migrations ORDER BY name")
     return dict(cursor.fetchall())
-
-
-def _unapplied(migrations: list[Migration], history: dict[str, str]) -> list[Migration]:
-    """The files that are still to be applied, in order.
-
-    Raises:
-        MigrationError: what was applied is not what is in the files, other than that there is more of it.
-    """
-    by_name = {migration.name: migration for migration in migrations}
-    newest = max(by_name, default="")
-    last = max(history, default="")
-    pending = [migration for migration in migrations if migration.name not in history]
-    problems = [
-        f"{name} has been applied but its file is gone"
-        for name in history
-        if name not in by_name and (name < newest or pending)
-    ]
-    for migration in migrations:
-        if migration.name not in history and migration.name < last:
-            problems.append(f"{migration.name} is new but {last} has been applied before it: renumber it")
-        elif history.get(migration.name, migration.sha256) != migration.sha256:
-            problems.append(
-                f"{migration.name} was changed after it had been applied: restore it, add a new file"
-            )
-    if problems:
-        raise MigrationError("; ".join(problems))
-    return pending
 
 
 def _remember(cursor: Cursor, migration: Migration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,8 +81,8 @@ async def unready(api: Api) -> dict[str, str] | None:
 def older_schema(tmp_path: Path) -> Path:
     """The migrations of a release before: all but the last one."""
     folder = Path(__file__).parents[2] / "sql" / "migrations"
-    for path in sorted(folder.glob("*.sql"))[:-1]:
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    max(tmp_path.glob("*.sql")).unlink()
     return tmp_path
 
 

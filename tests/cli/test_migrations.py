@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from server.cli.migrations import MigrationError, migrate, read_migrations
+from server.cli.migration_files import MigrationError, read_migrations
+from server.cli.migrations import migrate
 from server.development.servers import free_port
 from tests.cli.releases import NEVER, migrate_at_once, runs, start_migrate, tables, write
 from tests.conftest import run_sql

@@ -14,7 +14,8 @@ from threading import Timer
 import psycopg2
 import pytest
 
-from server.cli.migrations import MigrationError, migrate, read_migrations
+from server.cli.migration_files import MigrationError, read_migrations
+from server.cli.migrations import migrate
 from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT
 from tests.cli.releases import NEVER, migrate_at_once, runs, start_migrate, write
@@ -165,7 +166,7 @@ def test_deploy_03_the_command_goes_past_the_pooler(empty_url: str) -> None:
     nowhere = f"postgresql://mastery@127.0.0.1:{free_port()}/mastery"
     done = run_migrate(MIGRATION_DATABASE_URL=empty_url, DATABASE_URL=nowhere)
     assert 0 == done.returncode, done.stderr
-    assert done.stdout.startswith("0001_tables.sql: applied in ")
+    assert done.stdout.startswith("0016_identity.sql: applied in ")
     done = run_migrate(MIGRATION_DATABASE_URL=empty_url)
     assert (0, "nothing to do: the schema is up to date\n") == (done.returncode, done.stdout), done.stderr
     refused = run_migrate(MIGRATION_DATABASE_URL="mysql://user:hunter2@h/d", DATABASE_URL=empty_url)
@@ -182,7 +183,7 @@ def test_deploy_03_a_rollback_accepts_a_newer_schema(empty_url: str) -> None:
     run_sql(empty_url, f"INSERT INTO schema_migrations VALUES ('{newer}', 'x')")  # noqa: S608 - from above
     done = run_migrate(DATABASE_URL=empty_url)
     assert (0, "nothing to do: the schema is up to date\n") == (done.returncode, done.stdout), done.stderr
-    run_sql(empty_url, f"DELETE FROM schema_migrations WHERE name = '{last}'")  # noqa: S608 - from above
+    run_sql(empty_url, f"DELETE FROM schema_migrations WHERE name <> '{newer}'")  # noqa: S608 - from above
     done = run_migrate(DATABASE_URL=empty_url)
     assert 1 == done.returncode
     assert f"{newer} has been applied but its file is gone" in done.stderr

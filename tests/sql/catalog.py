@@ -20,7 +20,7 @@ _FACTS = {
     "constraint": """
         SELECT conname, conrelid::regclass::text, contype::text, condeferrable, condeferred, convalidated,
                conindid::regclass::text, confrelid::regclass::text, confupdtype::text, confdeltype::text,
-               confmatchtype::text, connoinherit, conkey, confkey, pg_get_expr(conbin, conrelid, true),
+               confmatchtype::text, connoinherit, conkey, confkey, pg_get_expr(conbin, conrelid, FLAT),
                obj_description(oid, 'pg_constraint')
           FROM pg_constraint WHERE connamespace = 'public'::regnamespace""",
     "index": """
@@ -57,15 +57,15 @@ _FACTS = {
 _COMMENTED = {"relation", "column", "constraint", "function", "trigger"}
 
 
-def describe(url: str, *, comments: bool = True) -> list[str]:
+def describe(url: str, *, as_page: bool = False) -> list[str]:
     """Every fact about tables, columns, constraints, indexes, functions, triggers and the rest, one a line.
 
     Args:
         url: the database.
-        comments: whether what COMMENT ON has said is one of the facts.
+        as_page: leave out what a page of SQL does not make again: what COMMENT ON has said, and the brackets of AND.
     """
     return sorted(
-        f"{kind}: {row if comments or kind not in _COMMENTED else row[:-1]}"
+        f"{kind}: {row if not as_page or kind not in _COMMENTED else row[:-1]}"
         for kind, query in _FACTS.items()
-        for row in ask(url, query)
+        for row in ask(url, query.replace("FLAT", str(as_page)))
     )

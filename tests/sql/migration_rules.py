@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from server.cli.migrations import Migration
-from server.cli.sql_statements import Statement, split_statements
+from server.cli.migration_files import Migration, Statement, split_statements
 
 _NAME = r'(?:"?[a-z_][a-z0-9_]*"?\.)?"?(?P<name>[a-z_][a-z0-9_]*)"?'
 _CREATE_TABLE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?{_NAME}")

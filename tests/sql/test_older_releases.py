@@ -16,7 +16,8 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
 from server.cli.counters import check_counters
-from server.cli.migrations import MIGRATIONS_FOLDER, migrate
+from server.cli.migration_files import MIGRATIONS_FOLDER, REPLACED_FOLDER
+from server.cli.migrations import migrate
 from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.sql.older_releases import (
@@ -139,7 +140,7 @@ def earlier_url(shared_postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str
     name = f"earlier_{secrets.token_hex(6)}"
     run_sql(shared_postgres.url, f"CREATE DATABASE {name}")
     url = replace_database(shared_postgres.url, name)
-    for file in sorted(MIGRATIONS_FOLDER.glob("*.sql"))[:11]:
+    for file in sorted((MIGRATIONS_FOLDER / REPLACED_FOLDER).glob("*.sql"))[:11]:
         shutil.copy(file, tmp_path)
     migrate(url, tmp_path)
     run_sql(url, COURSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,8 +14,11 @@ import pytest
 from server.cli.generating import generate
 from server.development.servers import EmbeddedServer
 from server.domain.study.analytics import _LAST_ID, _LONGEST_STREAK
+from server.settings import ROOT
 from server.stores.postgres.queries import load_queries
 from tests.conftest import replace_database, run_sql
+from tests.sql.test_indexes import SERVED as SERVED_WHEN_BUSY
+from tests.sql.test_indexes import indexes_of
 from tests.stores.postgres.databases import ask
 
 QUERIES = load_queries()
@@ -137,6 +141,31 @@ def test_no_query_scans_a_large_table(large_url: str, large_tables: set[str], qu
     """Each finds its rows along an index."""
     scanned = {node["Relation Name"] for node in explain(large_url, query) if node["Node Type"] == "Seq Scan"}
     assert set() == scanned & large_tables
+
+
+# Each index with each query that its comment names, as they stand on the page, but for those of test_indexes.py.
+SERVED = [
+    (index, query)
+    for comment, index in re.findall(
+        r"((?:^-- .+\n)+)CREATE (?:UNIQUE )?INDEX (\w+)",
+        (ROOT / "sql" / "schema.sql").read_text(),
+        re.MULTILINE,
+    )
+    for query in re.findall(r"[a-z]+(?:_[a-z]+)+", comment)
+    if query in QUERIES and (index, query) not in {(one, other) for one, other, _ in SERVED_WHEN_BUSY}
+]
+
+
+@pytest.mark.parametrize(("index", "query"), SERVED)
+def test_a_query_takes_the_index_that_is_said_to_serve_it(large_url: str, index: str, query: str) -> None:
+    """Among many rows, or where there are few here, if it may not read all of them."""
+    special: dict[str, Any] = (
+        {"role": "admin"} if index == "idx_users_admins" and query == "list_accounts" else {}
+    )
+    plans = (
+        explain(large_url, query, after=after, **special) for after in ((), ("SET enable_seqscan = off",))
+    )
+    assert any(index in indexes_of(plan) for plan in plans)
 
 
 @pytest.mark.parametrize("query", ["list_users_by_recent", "list_users_by_studied"])

@@ -51,7 +51,7 @@ def test_the_command_prints_the_page(database_url: str, arguments: tuple[str, ..
 def test_the_page_makes_the_database_that_the_migrations_make(database_url: str, empty_url: str) -> None:
     """Nothing of a migrated database is missing on the page, down to the order of columns; and nothing is too much."""
     run_sql(empty_url, PAGE)
-    assert describe(database_url, comments=False) == describe(empty_url, comments=False)
+    assert describe(database_url, as_page=True) == describe(empty_url, as_page=True)
 
 
 def test_the_comparison_sees_what_differs(database_url: str, empty_url: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from server.cli.counters import check_counters
-from server.cli.migrations import MIGRATIONS_FOLDER, migrate
+from server.cli.migration_files import MIGRATIONS_FOLDER, REPLACED_FOLDER
+from server.cli.migrations import migrate
 from server.development.servers import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.stores.postgres.databases import ask
@@ -40,7 +41,7 @@ def old_url(shared_postgres: EmbeddedServer, tmp_path: Path) -> Iterator[str]:
     name = f"old_{secrets.token_hex(6)}"
     run_sql(shared_postgres.url, f"CREATE DATABASE {name}")
     url = replace_database(shared_postgres.url, name)
-    for file in sorted(MIGRATIONS_FOLDER.glob("*.sql"))[:3]:
+    for file in sorted((MIGRATIONS_FOLDER / REPLACED_FOLDER).glob("*.sql"))[:3]:
         shutil.copy(file, tmp_path)
     migrate(url, tmp_path)
     run_sql(url, STUDIED)
