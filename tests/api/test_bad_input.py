@@ -323,6 +323,14 @@ async def test_every_wrong_parameter_is_named(api: Api, course: Course) -> None:
     assert {} == wrong
 
 
+async def test_a_hundred_parameters_are_judged_one_by_one(api: Api) -> None:
+    """One more is too many, and is said of the query as a whole."""
+    for count, named in ((100, "0"), (101, "query")):
+        query = "&".join(f"{number}=" for number in range(count))
+        status, fields = await send(api, f"GET /api/classes?{query}")
+        assert (400, named) == (status, fields[0])
+
+
 async def test_parameters_that_nobody_knows_are_refused(api: Api, course: Course) -> None:
     """A misspelt parameter is an error on every route that reads, not silently without effect."""
     risk, deck, user = course.classes["Risk"], course.decks["Analysis"], api.people["user"].user_id

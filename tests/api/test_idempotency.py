@@ -197,6 +197,13 @@ async def test_a_key_of_another_request_is_refused(
     assert await first.read() == await (await send(api, RATE, ids)).read()
 
 
+async def test_the_method_is_part_of_the_request(api: Api, ids: dict[str, str], database_url: str) -> None:
+    """A bookmark is not forgotten under the key that has made it: same path, same body, another request."""
+    assert 201 == (await send(api, BOOKMARK, ids)).status
+    assert 422 == (await send(api, Write("DELETE", BOOKMARK.path, 422), ids)).status
+    assert [(1,)] == ask(database_url, "SELECT count(*) FROM bookmarks")
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "smörgås", "tab\there"])
 async def test_a_key_that_is_none_is_refused(
     api: Api, ids: dict[str, str], database_url: str, key: str

@@ -205,6 +205,28 @@ async def test_share_12_a_known_key_waits_for_no_issuer(
     enough.set()
 
 
+async def test_nobody_waits_for_an_issuer_that_failed(
+    external_api: Api, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are very old are waited for once; when that failed, they serve while the issuer is asked again."""
+    now = monotonic()
+    monkeypatch.setattr(key_sets, "monotonic", lambda: now)
+    monkeypatch.setattr(key_sets, "_TIMEOUT", aiohttp.ClientTimeout(total=600))
+    assert 200 == (await me(external_api, issuer.token()))[0]
+    now += 3 * key_sets._FRESH_SECONDS
+    issuer.publish_by = always(b"", 500)
+    assert 200 == (await me(external_api, issuer.token("user_2")))[0]
+    assert 2 == issuer.fetches
+    now += 2 * key_sets._COOLDOWN_SECONDS
+    enough = asyncio.Event()
+    issuer.publish_by = when(enough, already=0)
+    async with asyncio.timeout(30):
+        assert 200 == (await me(external_api, issuer.token("user_3")))[0]
+    await wait_until(lambda: issuer.fetches == 3, "the keys are fetched anew")
+    assert not enough.is_set()
+    enough.set()
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_share_12_keys_without_ids(external_api: Api, issuer: Issuer) -> None:
     """An issuer that does not name its keys may have several, of both kinds, and exchange them."""

@@ -136,6 +136,29 @@ async def test_counts_of_another_set_of_cards_are_not_mixed(
     assert [fresh, fresh] == cached
 
 
+async def test_counts_of_a_set_of_cards_that_comes_back_are_right(
+    workers: list[Api], course: Course, redis_url: str
+) -> None:
+    """Counts that were made while another card was shown are not found again when that card is hidden again."""
+    api, _ = workers
+    await rate(api, course, r1=5, r2=4)
+
+    async def show(is_published: bool) -> None:
+        path = f"/api/admin/flashcards/{course.cards['r2']}"
+        answer = await api.request("PATCH", path, by="admin", json={"isPublished": is_published})
+        assert 200 == answer.status
+
+    await show(False)
+    await read_all(api, course)
+    await show(True)
+    await read_all(api, course, by="other")  # the page of the class is cached with the card
+    await rate(api, course, r3=3)
+    await show(False)
+    cached, _ = await read_all(api, course)
+    empty(redis_url)
+    assert (await read_all(api, course))[0] == cached
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_after_whatever_happened_at_once_the_pages_are_right(
     workers: list[Api], course: Course, redis_url: str, seed: int

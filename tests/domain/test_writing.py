@@ -70,8 +70,24 @@ async def test_a_write_that_fails_has_no_consequences(database: Database, proces
         await Writer(database, process.cache).run(work)
 
     assert [] == done
-    page = {"published": None, "text": None, "after_order": None, "after_name": None, "after_id": None}
+    page = {"published": None, "text": None, "after_sort_order": None, "after_name": None, "after_id": None}
     assert [] == await database.fetch_all("list_classes", **page, page_size=1)
+
+
+async def test_a_write_that_fails_leaves_no_value_behind(database: Database, process: Process) -> None:
+    """What it would have made of the page is not there: the page is read anew."""
+
+    async def work(unit: Unit) -> None:
+        kept = await unit.cache.lookup(KEY).kept()
+        assert kept is not None
+        unit.stale.add(KEY)
+        unit.successors[KEY] = kept.succeeded_by("never came to be")
+        raise NotFound("on second thoughts")
+
+    with pytest.raises(NotFound):
+        await Writer(database, process.cache).run(work)
+
+    assert "second" == await page_after(process)
 
 
 async def test_a_write_that_is_run_again_has_its_consequences_once(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.outage import Arrears, Fallback
+from server.ratelimit.outage import Arrears, Fallback, Outage
 from server.ratelimit.policies import ALGORITHMS, OnFailure
-from server.ratelimit.scripts import charge_arrears, decide_charges, peek_charges
+from server.ratelimit.scripts import Calls, charge_arrears, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
+from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.support.redis_servers import answers, open_link
 from tests.support.waiting import wait_until
 
 SECOND_US = 1_000_000
@@ -39,6 +42,27 @@ async def test_point_08_what_was_admitted_meanwhile_is_charged(tmp_path: Path) -
         assert not (await limiter.decide([charge])).allowed
         await limiter.close()
         await link.close()
+
+
+async def test_what_redis_may_have_charged_already_is_not_charged_again(tmp_path: Path) -> None:
+    """Arrears whose answer was lost are given up: rather a unit too few than a client charged twice."""
+    charge = Charge(Policy("ten", 10, 600_000), "g", "user:1")
+    async with breakable_redis(tmp_path / "redis") as redis, open_link(redis.url) as link:
+        calls = Calls(
+            link, deadline_ms=GENEROUS_DEADLINE_MS, log_entries=1024, keep_ms=60_000, one_subject_a_call=False
+        )
+        outage = Outage(link, calls, workers=lambda: 1)
+        outage.decide([charge], monotonic(), owed=True)
+        assert await outage._settle()  # and Redis knows the script from here on
+        for _ in range(3):
+            outage.decide([charge], monotonic(), owed=True)
+        async with redis.broken_by("cut in mid-reply"):
+            assert not await outage._settle()
+        await wait_until(lambda: answers(link), "Redis is back")
+        assert await outage._settle()
+        (row,) = (await calls.peek([charge])).rows
+        assert 10 - 1 - 3 == row[1]
+        await outage.close()
 
 
 def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
