@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import psycopg2
 import structlog
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from tqdm import tqdm
 
-from server.errors import CommandError
+from server.cli.database import connected
 from server.stores.postgres.queries import load_queries
 
 log = structlog.get_logger(__name__)
 
-_CONNECT_SECONDS = 10
 _USERS_A_STEP = 1000
 _MOST_EXAMPLES = 20
 _COUNTERS = (
@@ -181,26 +179,23 @@ def check_counters(url: str, *, repair: bool = False, progress: bool | None = No
     """
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     report = CountersReport()
-    try:
-        with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(_connected(url))
-            writer = stack.enter_context(_connected(url)) if repair else None
-            reader.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            cursor = stack.enter_context(reader.cursor())
-            bar = stack.enter_context(tqdm(unit=" users", disable=hidden, leave=False))
-            cursor.execute("SELECT count(*) FROM users")
-            ((report.users,),) = cursor.fetchall()
-            bar.reset(report.users)
-            for after, bound in _ranges(cursor):
-                cursor.execute(_COMPARE, {"after": after, "bound": bound, "whole": str(_WHOLE)})
-                wrong = _note(report, cursor.fetchall())
-                if writer is not None:
-                    for user_id in wrong:
-                        _repair(writer, user_id)
-                bar.update(min(_USERS_A_STEP, report.users - bar.n))
-    except psycopg2.Error as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise CommandError(f"the counters were not checked to the end: {first_line}") from None
+    failed = "the counters were not checked to the end"
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(connected(url, failed=failed))
+        writer = stack.enter_context(connected(url, failed=failed)) if repair else None
+        reader.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        cursor = stack.enter_context(reader.cursor())
+        bar = stack.enter_context(tqdm(unit=" users", disable=hidden, leave=False))
+        cursor.execute("SELECT count(*) FROM users")
+        ((report.users,),) = cursor.fetchall()
+        bar.reset(report.users)
+        for after, bound in _ranges(cursor):
+            cursor.execute(_COMPARE, {"after": after, "bound": bound, "whole": str(_WHOLE)})
+            wrong = _note(report, cursor.fetchall())
+            if writer is not None:
+                for user_id in wrong:
+                    _repair(writer, user_id)
+            bar.update(min(_USERS_A_STEP, report.users - bar.n))
     log.info(
         "counters.checked",
         users=report.users,
@@ -209,13 +204,6 @@ def check_counters(url: str, *, repair: bool = False, progress: bool | None = No
         repaired=repair,
     )
     return report
-
-
-@contextlib.contextmanager
-def _connected(url: str) -> Iterator[Connection]:
-    connection = psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)
-    with contextlib.closing(connection):
-        yield connection
 
 
 def _ranges(cursor: Cursor) -> Iterator[tuple[str, str]]:

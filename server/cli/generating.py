@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +17,12 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from tqdm import tqdm
 
 from server.cli.accounts import DEMO_IDS
+from server.cli.database import connected
 from server.cli.synthetic import Deck, Student, make_decks, make_students, share_ratings
 from server.errors import CommandError
 
 log = structlog.get_logger(__name__)
 
-_CONNECT_SECONDS = 10
 # What is kept in memory at a time, and what one COPY takes.
 _BATCH_ROWS = 50_000
 
@@ -117,8 +116,8 @@ def generate(
     decks = make_decks(cards, random)
     students = make_students(shares, decks, until=end, seed=seed, random=random)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
-    try:
-        with contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection:
+    with connected(url, failed="nothing was generated", error=GenerateFailed) as connection:
+        try:
             with (
                 connection,
                 connection.cursor() as cursor,
@@ -126,11 +125,11 @@ def generate(
             ):
                 _check_users(cursor, append=append)
                 sessions = _write(cursor, decks, students, seed, bar.update)
-            _vacuum(connection)
-    except psycopg2.errors.UniqueViolation:
-        raise GenerateFailed(f"nothing was generated: seed {seed} has been used; choose another") from None
-    except psycopg2.Error as error:
-        raise GenerateFailed(f"nothing was generated: {str(error).strip().partition(chr(10))[0]}") from None
+        except psycopg2.errors.UniqueViolation:
+            raise GenerateFailed(
+                f"nothing was generated: seed {seed} has been used; choose another"
+            ) from None
+        _vacuum(connection)
     report = GenerateReport(users=users, cards=cards, ratings=ratings, sessions=sessions)
     log.info("generate.finished", users=users, cards=cards, ratings=ratings, sessions=sessions, seed=seed)
     return report

@@ -5,7 +5,6 @@ Names for people out of names of files: `01-risk-management.tsv` is Risk Managem
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import tomllib
@@ -21,6 +20,7 @@ import structlog
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 from tqdm import tqdm
 
+from server.cli.database import connected
 from server.domain.catalog.deck_files import (
     MOST_PROBLEMS,
     Batch,
@@ -81,7 +81,6 @@ log = structlog.get_logger(__name__)
 CLASS_FILE = "class.toml"
 _FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".json": "json"}
 _CLASS_FIELDS = ("name", "description", "icon", "color")
-_CONNECT_SECONDS = 10
 _LONGEST_NAME = 255
 
 
@@ -125,15 +124,10 @@ def has_classes(url: str) -> bool:
     Raises:
         ImportFailed: there is no such database.
     """
-    try:
-        with (
-            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute("SELECT EXISTS (SELECT FROM classes)")
-            return cursor.fetchone() == (True,)
-    except psycopg2.Error as error:
-        raise ImportFailed(f"the database can't be asked: {str(error).strip()}") from error
+    failed = "the database can't be asked"
+    with connected(url, failed=failed, error=ImportFailed) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM classes)")
+        return cursor.fetchone() == (True,)
 
 
 def import_path(url: str, path: Path, *, progress: bool | None = None) -> ImportReport:
@@ -157,23 +151,19 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
     stale: set[str] = set()
-    try:
-        with (
-            contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
-            connection,
-            connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
-            tqdm(total=cards, unit=" cards", disable=hidden, leave=False) as bar,
-        ):
-            # No other import meanwhile: what is known by its name must not come to exist twice.
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
-            for class_ in classes:
-                for batch, result in _write(cursor, class_, stale):
-                    for name in counts:
-                        counts[name] += result[name]
-                    bar.update(batch.count)
-    except psycopg2.Error as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ImportFailed(f"nothing was imported: {first_line}") from None
+    with (
+        connected(url, failed="nothing was imported", error=ImportFailed) as connection,
+        connection,
+        connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+        tqdm(total=cards, unit=" cards", disable=hidden, leave=False) as bar,
+    ):
+        # No other import meanwhile: what is known by its name must not come to exist twice.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
+        for class_ in classes:
+            for batch, result in _write(cursor, class_, stale):
+                for name in counts:
+                    counts[name] += result[name]
+                bar.update(batch.count)
     report = ImportReport(
         classes=len(classes),
         decks=sum(len(class_.decks) for class_ in classes),

@@ -30,6 +30,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
+from server.cli.database import CONNECT_SECONDS, first_line
 from server.cli.migration_files import (
     MIGRATIONS_FOLDER,
     Migration,
@@ -52,7 +53,6 @@ _CONCURRENT_INDEX = re.compile(
 _OUTSIDE_ONLY = re.compile(r"^[^$']*\bconcurrently\b|^vacuum\b", re.IGNORECASE)
 # Advisory locks belong to one database, so the key has to differ only from other uses in the same one.
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"mastery schema migrations").digest()[:8], "big", signed=True)
-_CONNECT_SECONDS = 10
 _LONGEST_PAUSE = 16  # in units of the first pause
 # Outside of a transaction a statement that waits holds nobody else up.
 _OUTSIDE = "-c statement_timeout=0 -c lock_timeout=600000 -c mastery.migrating=on"
@@ -310,7 +310,7 @@ def _connect(url: str) -> Connection:
                 raise
             connection = _dial(url, given or None)
     except psycopg2.Error as error:
-        message = f"no connection to the database: {_first_line(error)}"
+        message = f"no connection to the database: {first_line(error)}"
         if _PASSES.search(str(error)):
             raise _TryAgain(message, pause=0.25) from None
         raise MigrationError(message) from None
@@ -320,7 +320,7 @@ def _connect(url: str) -> Connection:
 
 def _dial(url: str, options: str | None) -> Connection:
     return psycopg2.connect(
-        url, connect_timeout=_CONNECT_SECONDS, application_name="mastery migrations", options=options
+        url, connect_timeout=CONNECT_SECONDS, application_name="mastery migrations", options=options
     )
 
 
@@ -330,7 +330,7 @@ def _errors_of(connection: Connection, where: str, pause: float) -> Iterator[Non
     try:
         yield
     except psycopg2.Error as error:
-        message = f"{where}: {_first_line(error)}"
+        message = f"{where}: {first_line(error)}"
         is_lost = connection.closed or (
             error.pgcode is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
         )
@@ -348,7 +348,7 @@ def _execute_whole(cursor: Cursor, migration: Migration) -> None:
         if error.pgcode in _PASSING_STATES or error.diag.statement_position is None:
             raise
         line = migration.source.count("\n", 0, int(error.diag.statement_position)) + 1
-        raise MigrationError(f"{migration.name}, line {line}: {_first_line(error)}") from error
+        raise MigrationError(f"{migration.name}, line {line}: {first_line(error)}") from error
 
 
 def _run_outside(connection: Connection, where: str, statement: Statement) -> None:
@@ -387,7 +387,3 @@ def _remember(cursor: Cursor, migration: Migration) -> None:
 def _value(cursor: Cursor) -> bool:
     row = cursor.fetchone()
     return row is not None and bool(row[0])
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -6,20 +6,18 @@ sql/schema.sql is such a page, of a database that has the migrations and nothing
 
 from __future__ import annotations
 
-import contextlib
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-import psycopg2
 from psycopg2.extras import RealDictCursor
 
+from server.cli.database import connected
 from server.errors import CommandError
 from server.stores.postgres.queries import load_queries
 
-_CONNECT_SECONDS = 10
 _WIDTH = 120
 _HEAD = """\
 -- The whole schema, for reading: what the migrations (sql/migrations/) come to. Made by `make schema`, never by hand.
@@ -41,14 +39,11 @@ def read_schema(url: str) -> str:
     Raises:
         CommandError: the database can't be read.
     """
-    try:
-        with contextlib.closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection:
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
-                cursor.execute(_SAME_FORM)
-                return "".join(_page(cursor))
-    except psycopg2.Error as error:
-        raise CommandError(f"the schema was not read: {str(error).strip().partition(chr(10))[0]}") from None
+    with connected(url, failed="the schema was not read") as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+            cursor.execute(_SAME_FORM)
+            return "".join(_page(cursor))
 
 
 def _page(cursor: RealDictCursor) -> Iterator[str]:
