@@ -68,7 +68,7 @@ def test_modules_are_short() -> None:
         "bench/**/*.py",
         "config/*.py",
         "tests/**/*.py",
-        "lua/*.lua",
+        "lua/**/*.lua",
         "sql/**/*.sql",
     )
     lengths = {

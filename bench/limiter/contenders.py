@@ -50,7 +50,7 @@ def contenders(case: Case, libraries: Mapping[str, str]) -> Iterator[Contender]:
         case: to be compared under.
         libraries: what `library_scripts` returns, or nothing.
     """
-    clock = load_script("server_clock").source.decode()
+    clock = load_script("includes/server_clock").source.decode()
     decide = load_script("decide_charges").source.decode().replace(clock, with_clock(clock, "time"))
     yield Contender("mastery, sliding window", decide, _ours(case, "sliding_window"), weighs=True)
     yield Contender("mastery, token bucket", decide, _ours(case, "token_bucket"), weighs=True)

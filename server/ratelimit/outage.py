@@ -419,7 +419,7 @@ class Outage:
                 kept.append((charges, now))
                 continue
             try:
-                await self._calls.charge_arrears(charges)
+                await self._calls.charge_unbilled(charges)
             except RedisUnavailable as error:
                 if not error.outcome_unknown:
                     kept.append((charges, now))

@@ -199,7 +199,7 @@ class Decision(NamedTuple):
 
 GENERATION_KEY = b"r:generation"
 
-# The number of the format of what is counted (lua/sliding_window.lua, lua/token_bucket.lua). It is part of the keys'
+# The number of the format of what is counted (sliding_window and token_bucket in lua/includes). It is part of the keys'
 # names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
 STATE_FORMAT = 2
 

@@ -143,7 +143,7 @@ async def peek_charges(
     return read_answers(reply)
 
 
-async def charge_arrears(
+async def charge_unbilled(
     runner: ScriptRunner,
     *,
     charges: Sequence[tuple[Charge, int]],
@@ -165,7 +165,7 @@ async def charge_arrears(
     for charge, age_us in charges:
         args += [*_rule(charge), charge.cost, age_us]
     keys = [key_of(charge) for key_of in (state_key, pages_key) for charge, _ in charges]
-    reply: int = await runner.run_script(load_script("charge_arrears"), keys, args, deadline_ms=deadline_ms)
+    reply: int = await runner.run_script(load_script("charge_unbilled"), keys, args, deadline_ms=deadline_ms)
     return reply
 
 
@@ -319,9 +319,9 @@ class Calls:
 
         return sum(await self._each(self._parts(charges), refund_part))
 
-    async def charge_arrears(self, charges: Sequence[tuple[Charge, int]]) -> None:
+    async def charge_unbilled(self, charges: Sequence[tuple[Charge, int]]) -> None:
         """Charge what was admitted without Redis, of one subject, with ages in microseconds."""
-        await charge_arrears(
+        await charge_unbilled(
             self._link, charges=charges, log_entries=self._log_entries, deadline_ms=self._deadline_ms
         )
 

@@ -12,7 +12,7 @@ from server.ratelimit import scripts
 from server.stores.redis.scripts import SCRIPTS_FOLDER, load_script
 
 SERVER_FOLDER = SCRIPTS_FOLDER.parent / "server"
-FILES = sorted(SCRIPTS_FOLDER.glob("*.lua"))
+FILES = sorted(SCRIPTS_FOLDER.rglob("*.lua"))
 HEADER = re.compile(r"\A--\[\[\n(?P<text>.*?)\n\]\]\n", re.DOTALL)
 
 
@@ -23,8 +23,8 @@ def header_of(path: Path) -> str:
     return match["text"]
 
 
-PARTS = [path for path in FILES if "\n  Part of: " in header_of(path)]
-OPERATIONS = [path for path in FILES if path not in PARTS]
+PARTS = sorted((SCRIPTS_FOLDER / "includes").glob("*.lua"))
+OPERATIONS = sorted(SCRIPTS_FOLDER.glob("*.lua"))
 
 
 def name_of(path: Path) -> str:

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
-_REAL_CLOCK = load_script("server_clock").source
+_REAL_CLOCK = load_script("includes/server_clock").source
 _REAL_MARGIN = b" + 1000"
 _REAL_PAGE = b"local PAGE = 16\n"
 _SIMULATED_CLOCK = f"local now = tonumber(redis.call('GET', '{CLOCK_KEY}'))\n".encode()
@@ -25,7 +25,7 @@ _REAL_LIFE = b"keep, after =\n    struct.unpack('>BI4I6I4I4BBBc0', ARGV[1], posi
 
 @functools.cache
 def simulated(script: Script, page_entries: int, kept_longer_ms: int) -> Script:
-    """The script with lua/server_clock.lua replaced by a key that the test sets.
+    """The script with lua/includes/server_clock.lua replaced by a key that the test sets.
 
     Args:
         script: the real one.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.outage import Arrears, Fallback, Outage
 from server.ratelimit.policies import ALGORITHMS, OnFailure
-from server.ratelimit.scripts import Calls, charge_arrears, decide_charges, peek_charges
+from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
@@ -73,7 +73,7 @@ def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
     charge = Charge(policy, "g", subject, 4)
     simulated.now_us = START_US
     charges = [(charge, 70 * SECOND_US), (charge, 50 * SECOND_US), (charge, 20 * SECOND_US)]
-    assert result_of(charge_arrears(simulated, charges=charges, log_entries=1024)) == 2
+    assert result_of(charge_unbilled(simulated, charges=charges, log_entries=1024)) == 2
     look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
     assert (2, 10 * SECOND_US) == (look.remaining, look.release_us)
 
@@ -86,7 +86,7 @@ def test_arrears_of_a_bucket_have_drained_since_their_admission(
     charge = Charge(Policy("ten", 10, 60_000, algorithm="token_bucket"), "g", subject, 4)
     simulated.now_us = START_US
     arrears = [(charge, age_seconds * SECOND_US)]
-    assert bool(charged) == result_of(charge_arrears(simulated, charges=arrears, log_entries=1024))
+    assert bool(charged) == result_of(charge_unbilled(simulated, charges=arrears, log_entries=1024))
     look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
     assert 10 - charged == look.remaining
 
@@ -97,7 +97,7 @@ def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, 
         policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)
         simulated.now_us = START_US
         huge = Charge(policy, "g", subject, 10_000)
-        result_of(charge_arrears(simulated, charges=[(huge, 0)] * 3, log_entries=1024))
+        result_of(charge_unbilled(simulated, charges=[(huge, 0)] * 3, log_entries=1024))
         simulated.now_us += 120 * SECOND_US
         charge = Charge(policy, "g", subject, 10)
         assert result_of(decide_charges(simulated, charges=[charge], log_entries=1024)).allowed

@@ -167,7 +167,7 @@ def test_mistake_client_clocks() -> None:
     """No client's time reaches a script: none of them is sent a timestamp, and only one part reads a clock."""
     readers = [
         path.name
-        for path in sorted(SCRIPTS_FOLDER.glob("*.lua"))
+        for path in sorted(SCRIPTS_FOLDER.rglob("*.lua"))
         if b"redis.call('TIME')" in path.read_bytes()
     ]
     assert ["server_clock.lua"] == readers
@@ -179,7 +179,7 @@ def test_mistake_reset_by_scan_inside_a_script() -> None:
     """No script walks the keyspace, and neither does the limiter."""
     texts = [
         path.read_text()
-        for path in (*SCRIPTS_FOLDER.glob("*.lua"), *(SERVER_FOLDER / "ratelimit").glob("*.py"))
+        for path in (*SCRIPTS_FOLDER.rglob("*.lua"), *(SERVER_FOLDER / "ratelimit").glob("*.py"))
     ]
     assert not any(re.search(r"""['"](SCAN|KEYS)['"]""", text, re.IGNORECASE) for text in texts)
 

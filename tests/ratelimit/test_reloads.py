@@ -18,7 +18,7 @@ from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_ke
 from server.ratelimit.scripts import (
     Answer,
     ChargeState,
-    charge_arrears,
+    charge_unbilled,
     decide_charges,
     peek_charges,
     refund_charges,
@@ -164,7 +164,7 @@ def test_share_02_unbilled_charges_are_added_to_what_is_carried_over(
         decide(simulated_pages, charge_of(subject, other, 1000))
     charge = charge_of(subject, algorithm, 1000, 7)
     unbilled = [(charge, 0), (charge, 0)]
-    assert result_of(charge_arrears(simulated_pages, charges=unbilled, log_entries=1024)) == 2
+    assert result_of(charge_unbilled(simulated_pages, charges=unbilled, log_entries=1024)) == 2
     assert remaining(simulated_pages, charge) == 1000 - charges - 14
 
 
@@ -337,7 +337,7 @@ def test_share_02_two_versions_beside_each_other_keep_apart(
     assert remaining(simulated_pages, charge) == limit
     assert decide(simulated_pages, charge, "one").remaining == limit - 5
     unbilled = [(charge, 0)]
-    assert result_of(charge_arrears(simulated_pages, charges=unbilled, log_entries=1024)) == 1
+    assert result_of(charge_unbilled(simulated_pages, charges=unbilled, log_entries=1024)) == 1
     assert result_of(refund_charges(simulated_pages, charges=[charge], request_id="one")) == (5,)
     assert decide(simulated_pages, charge).remaining == limit - 10
     assert old.is_there()
@@ -405,7 +405,7 @@ def test_share_03_a_key_of_another_type_is_no_use(
         refund = refund_charges(simulated, charges=[charge], request_id=f"request {arrears}")
         assert result_of(refund) == (0,)
         if arrears:
-            result_of(charge_arrears(simulated, charges=[(charge, 0)], log_entries=1024))
+            result_of(charge_unbilled(simulated, charges=[(charge, 0)], log_entries=1024))
         else:
             decide(simulated, charge)
         assert remaining(simulated, charge) == 9

@@ -1,4 +1,4 @@
-"""The Lua scripts of lua/: read once, with their includes put in, known to Redis by their SHA-1."""
+"""The Lua scripts of lua/: read once, together with what they include; Redis knows each by its SHA-1."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS_FOLDER = Path(__file__).resolve().parents[3] / "lua"
-_INCLUDE = re.compile(rb"^(?P<indent> *)-- @include (?P<name>[a-z_/]+)$", re.MULTILINE)
+_INCLUDE = re.compile(rb"^(?P<indent> *)-- @include (?P<name>[a-z_]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One Redis operation: the name of its file, its whole text, and the digest that EVALSHA calls it by."""
+    """One operation of Redis: the name of its file, its whole text, and the digest for EVALSHA."""
 
     name: str
     source: bytes
@@ -23,26 +23,28 @@ class Script:
 
 @functools.cache
 def load_script(name: str) -> Script:
-    """The script lua/<name>.lua; a line `-- @include part` is replaced by the text of lua/part.lua, the first time.
+    """Return the script lua/<name>.lua with its includes.
 
-    Each run of a script makes its functions anew: what is rarely needed is included in the branch that needs it. Such a
-    line is indented, and what it brings is seen in its branch only: another branch includes it again.
+    The first line `-- @include part` is replaced by the text of lua/includes/part.lua. Each run of a script makes its
+    functions anew, so what is rarely needed is included in the branch that needs it. Such a line is indented, and
+    what it brings is visible in its branch only: another branch includes it again.
 
     Raises:
         FileNotFoundError: there is no such script, or a part that it includes is missing.
     """
-    source = _read_with_includes(name, included=set())
+    source = _read_with_includes(SCRIPTS_FOLDER / f"{name}.lua", included=set())
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
-def _read_with_includes(name: str, included: set[str]) -> bytes:
-    included.add(name)
-    text = (SCRIPTS_FOLDER / f"{name}.lua").read_bytes()
+def _read_with_includes(path: Path, included: set[str]) -> bytes:
+    included.add(path.stem)
 
     def put_in(match: re.Match[bytes]) -> bytes:
         part = match["name"].decode()
         if part in included:
             return b""
-        return _read_with_includes(part, set(included) if match["indent"] else included)
+        return _read_with_includes(
+            SCRIPTS_FOLDER / "includes" / f"{part}.lua", set(included) if match["indent"] else included
+        )
 
-    return _INCLUDE.sub(put_in, text)
+    return _INCLUDE.sub(put_in, path.read_bytes())

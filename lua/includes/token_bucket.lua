@@ -1,7 +1,7 @@
 --[[
   The token bucket, as the generic cell rate algorithm in its leaky-bucket form (ITU-T I.371): a level that drains.
 
-  Part of: charge_arrears, decide_charges, peek_charges, refund_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: weigh_bucket(value, now, limit, span, cost, key, pages_key, writes)
 
   The state: 2 + 4 * edition (1 byte, as the kind and edition of a sliding window's log), level (8 bytes, a double: the

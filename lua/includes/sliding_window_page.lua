@@ -1,7 +1,7 @@
 --[[
   How many entries of a long log are a page.
 
-  Part of: charge_arrears, decide_charges, peek_charges, refund_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: PAGE
 ]]
 local PAGE = 16

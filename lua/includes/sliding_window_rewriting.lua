@@ -1,7 +1,7 @@
 --[[
   What rarely happens to the log of a sliding window: it is read, changed and written anew as a whole.
 
-  Part of: charge_arrears, decide_charges, peek_charges, refund_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: rewrite_window(value, key, pages_key, now, span, kind, slot, change) -> the new state, or nil if nothing is left
 ]]
 

@@ -1,7 +1,7 @@
 --[[
   All entries of a sliding window's log in one text: for what rarely happens to a log, as it reads all pages.
 
-  Part of: charge_arrears, decide_charges, peek_charges, refund_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: read_window(value, pages_key) -> tag, base, start and the newest entry's time, as in the state; the entries,
     oldest first, the newest among them; an entry's format and size in bytes; the modulus of its total
 ]]

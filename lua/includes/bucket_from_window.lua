@@ -1,7 +1,7 @@
 --[[
   A sliding window's state as a bucket's: for a policy whose algorithm has been changed by a reload.
 
-  Part of: charge_arrears, decide_charges, peek_charges, refund_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: bucket_from_window(value, key, pages_key, now, limit, span, writes) -> the bucket's state
 
   The log says when each charge was made: the level is what it would be had the bucket been there for all of them, but
