@@ -56,8 +56,7 @@ from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
 from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
-from server.telemetry.event_loop import EventLoopLag
-from server.telemetry.health import Health, HealthWatch
+from server.telemetry.health import EventLoopLag, Health, HealthWatch
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
 from server.telemetry.metrics.counting import Children
 from server.telemetry.metrics.directory import multiprocess_directory

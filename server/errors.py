@@ -1,10 +1,13 @@
-"""The domain's errors, each with the HTTP status and the stable code it answers with.
+"""What can go wrong: errors with the HTTP status and the stable code that they are answered with, errors of commands.
 
-What goes wrong in a command without being a bug.
+Beside them, how any error is told in a word or a line that is safe to show.
 """
 
 from __future__ import annotations
 
+import re
+import socket
+import ssl
 from typing import ClassVar
 
 
@@ -155,3 +158,38 @@ class ServiceUnavailable(MasteryError):
 
 class CommandError(Exception):
     """A command can't do what it was asked; the message is a sentence: what is wrong, what would help."""
+
+
+_WORD = re.compile(r"[a-z][a-z_]{0,31}")
+# The first kind that fits gives the word.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "refused"),
+    (ConnectionError, "lost"),
+    (ssl.SSLError, "tls"),
+    (socket.gaierror, "unresolved"),
+    (OSError, "unreachable"),
+)
+
+
+def error_word(error: BaseException) -> str:
+    """A failure in a short word that is safe to show: never a driver's text, which names hosts and users.
+
+    The word is the `reason` that our own errors carry, that of the error's cause, or the kind of the
+    operating system's.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        reason = getattr(seen, "reason", None)
+        if isinstance(reason, str) and _WORD.fullmatch(reason):
+            return reason
+        for kind, word in _WORDS:
+            if isinstance(seen, kind):
+                return word
+        seen = seen.__cause__
+    return "error"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; PostgreSQL's next ones quote the statement, or give hints."""
+    return str(error).strip().partition("\n")[0]

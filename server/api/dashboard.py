@@ -17,11 +17,11 @@ from server.api.requests import read_query
 from server.api.responses import json_response
 from server.api.schemas import DashboardQuerySchema
 from server.api.services import services_of
+from server.clock import iso_timestamp
 from server.dashboard.fleet import GAP_SECONDS
 from server.dashboard.history import WINDOW_SECONDS, Point
 from server.dashboard.key_metrics import key_metrics, share
 from server.dashboard.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms, read_workers
-from server.domain.values import iso_timestamp
 
 _QUERY = DashboardQuerySchema()
 _MOST_ROUTES = 8

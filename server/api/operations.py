@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from server.api.responses import json_response
 from server.api.services import READINESS, caller_of, checked_caller_of, services_of
 from server.api.state import state_of
-from server.domain.values import iso_timestamp, optional_timestamp
+from server.clock import iso_timestamp, optional_timestamp
 from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
 
 log = structlog.get_logger(__name__)

@@ -41,6 +41,7 @@ from server.cli.migration_files import (
     split_statements,
     unapplied,
 )
+from server.errors import first_line
 
 log = structlog.get_logger(__name__)
 

@@ -10,15 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
-
 from server.dashboard.fleet import Fleet
 from server.dashboard.history import KEPT_SECONDS, History
 from server.dashboard.totals import Totals
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from server.stores.redis.scripts import load_script
-
-log = structlog.get_logger(__name__)
+from server.tasks import Periodic
 
 INTERVAL_SECONDS: Final = 5.0
 _DEADLINE_MS: Final = 500
@@ -28,7 +25,7 @@ _MACHINES_KEY: Final = (
 )
 
 
-class HistoryKeeper:
+class HistoryKeeper(Periodic):
     """A task of every worker. Every few seconds one of them adds a point, and all of them read what there is.
 
     Whose turn it is, a key with a time to live decides: who sets it, writes. Without Redis every worker goes on by
@@ -52,34 +49,30 @@ class HistoryKeeper:
         machine: str | None = None,
         interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
+        super().__init__(
+            "history-keeper", interval_seconds=interval_seconds, failure="dashboard.point_missed"
+        )
         self._redis = redis
         self._sample = sample
         self._also = also
-        self._interval_seconds = interval_seconds
-        name = machine or hashlib.blake2b(socket.gethostname().encode(), digest_size=6).hexdigest()
-        self._name, self._key, self._turn_key = name, _key(name), f"h:turn:{name}"
+        self._machine = machine or hashlib.blake2b(socket.gethostname().encode(), digest_size=6).hexdigest()
+        self._key, self._turn_key = _key(self._machine), f"h:turn:{self._machine}"
+        self._turn_ms = round(900 * interval_seconds)  # a little shorter than the interval
         self._script = load_script("store_history")
-        self._task: asyncio.Task[None] | None = None
         self.history = History()
 
-    async def start(self) -> None:
-        """Begin; the first look is under way when this returns."""
-        self._task = asyncio.create_task(self._run(), name="history-keeper")
-
-    async def close(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+    async def once(self) -> None:
+        """Bring this worker's other numbers to Redis, and keep the history."""
+        await self._also()
+        await self.keep()
 
     async def keep(self) -> None:
         """Read what is kept, and add to it if it is this worker's turn."""
-        turn_ms = round(900 * self._interval_seconds)
         asked = (
             self._redis.execute("GET", self._key, deadline_ms=_DEADLINE_MS),
-            self._redis.execute("SET", self._turn_key, 1, "NX", "PX", turn_ms, deadline_ms=_DEADLINE_MS),
+            self._redis.execute(
+                "SET", self._turn_key, 1, "NX", "PX", self._turn_ms, deadline_ms=_DEADLINE_MS
+            ),
         )
         packed, turn = await asyncio.gather(*asked, return_exceptions=True)
         if isinstance(packed, bytes):
@@ -97,7 +90,7 @@ class HistoryKeeper:
         others: list[Any] = []
         with contextlib.suppress(RedisUnavailable, RedisReplyError):
             names = await self._redis.execute("ZRANGE", _MACHINES_KEY, 0, -1, deadline_ms=_DEADLINE_MS)
-            keys = [_key(name.decode()) for name in names if name.decode() != self._name]
+            keys = [_key(name.decode()) for name in names if name.decode() != self._machine]
             if keys:
                 others = await self._redis.execute("MGET", *keys, deadline_ms=_DEADLINE_MS)
         if not any(others):
@@ -110,18 +103,9 @@ class HistoryKeeper:
             await self._redis.run_script(
                 self._script,
                 [self._key, _MACHINES_KEY],
-                [packed, self._name, int(time.time()), KEPT_SECONDS, _MOST_MACHINES],
+                [packed, self._machine, int(time.time()), KEPT_SECONDS, _MOST_MACHINES],
                 deadline_ms=_DEADLINE_MS,
             )
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._also()
-                await self.keep()
-            except Exception as error:  # noqa: BLE001 - the page may miss a point; the service goes on
-                log.warning("dashboard.point_missed", error=error)
-            await asyncio.sleep(self._interval_seconds)
 
 
 def _key(machine: str) -> str:

@@ -1,25 +1,13 @@
-"""How the service writes times and percentages.
+"""Values as the service takes and shows them: percentages, texts, and the names of time zones.
 
-What a text may hold, wherever it comes from: a form, a deck file, a folder's name.
-
-Time zones: the names of the IANA database, as they are written there, and nothing else.
+What a text may hold is the same wherever it comes from: a form, a deck file, a folder's name. Time zones are those of
+the IANA database, by the names that they have there.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
-
-
-def iso_timestamp(moment: datetime) -> str:
-    """A moment as UTC ISO-8601 with milliseconds and Z: 2026-01-31T09:30:00.000Z. Fractions are cut off."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-def optional_timestamp(moment: datetime | None) -> str | None:
-    """The same, where there may be none."""
-    return None if moment is None else iso_timestamp(moment)
 
 
 def percentage(part: int, whole: int) -> int:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from server.bounded_dict import BoundedDict
 from server.net.addresses import Address
 from server.net.client_address import TrustedProxies, client_address
 from server.net.shown_addresses import ShownAddresses
@@ -42,7 +43,7 @@ class Clients:
     def __init__(self, trusted: TrustedProxies, addresses: ShownAddresses | None = None) -> None:
         self._trusted = trusted
         self._addresses = addresses
-        self._known: dict[_Evidence, Client] = {}
+        self._known: BoundedDict[_Evidence, Client] = BoundedDict(_MOST_KNOWN)
 
     def find(self, request: web.Request) -> Client:
         """The client: the connection's other end, or what trusted proxies say it is."""
@@ -63,7 +64,5 @@ class Clients:
         shown = text if self._addresses is None else self._addresses.address(address)
         client = Client(address, text, shown)
         if sum(map(len, (*forwarded, *x_forwarded_for))) <= _LONGEST_KNOWN:
-            if len(self._known) >= _MOST_KNOWN:
-                del self._known[next(iter(self._known))]  # the oldest
             self._known[evidence] = client
         return client

@@ -1,16 +1,12 @@
-"""Whether the service can do its work: the parts it needs, each asked in parallel and under a deadline.
+"""Whether the service can do its work: checks of the parts that it needs, and how late its event loop is.
 
-Keeps the metric of the services' health up to date, also while nobody asks for anything.
+The checks run in parallel, under one deadline: for `/api/health` when it is asked for, and regularly for the metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
-import socket
-import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -18,13 +14,16 @@ from typing import Any, Literal
 
 import structlog
 
+from server.clock import iso_timestamp
+from server.errors import error_word
+from server.tasks import Periodic
 from server.telemetry.metrics.index import Metrics
 
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], Awaitable[object]]
 Status = Literal["healthy", "degraded", "unhealthy"]
-_WORD = re.compile(r"[a-z][a-z_]{0,31}")
+_PROCESS_EVERY_TICKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class HealthReport:
         """The body of `GET /api/health`; milliseconds and seconds with two decimals."""
         return {
             "status": self.status,
-            "timestamp": self.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": iso_timestamp(self.timestamp),
             "services": {
                 name: {
                     "status": service.status,
@@ -173,40 +172,12 @@ class Health:
         return "degraded" if ill else "healthy"
 
 
-def error_word(error: BaseException) -> str:
-    """A failure in a short word that is safe to show: never a driver's text, which names hosts and users.
-
-    The word is the `reason` that our own errors carry, that of the error's cause, or the kind of the
-    operating system's.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        reason = getattr(seen, "reason", None)
-        if isinstance(reason, str) and _WORD.fullmatch(reason):
-            return reason
-        for kind, word in _WORDS:
-            if isinstance(seen, kind):
-                return word
-        seen = seen.__cause__
-    return "error"
-
-
-_WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (TimeoutError, "timeout"),
-    (ConnectionRefusedError, "refused"),
-    (ConnectionError, "lost"),
-    (ssl.SSLError, "tls"),
-    (socket.gaierror, "unresolved"),
-    (OSError, "unreachable"),
-)
-
-
 def _finished(task: asyncio.Task[ServiceHealth]) -> bool:
     return task.done() and not task.cancelled()
 
 
-class HealthWatch:
-    """A task that runs the health checks regularly and sets `service_up` for each service.
+class HealthWatch(Periodic):
+    """Runs the health checks regularly and sets `service_up` for each service.
 
     Args:
         health: the checks.
@@ -215,26 +186,53 @@ class HealthWatch:
     """
 
     def __init__(self, health: Health, metrics: Metrics, *, interval_seconds: float = 5.0) -> None:
+        super().__init__("health-watch", interval_seconds=interval_seconds)
         self._health = health
         self._service_up = metrics.service_up
+
+    async def once(self) -> None:
+        """Run the checks."""
+        report = await self._health.run()
+        for name, service in report.services.items():
+            self._service_up.labels(name).set(0 if service.status == "unhealthy" else 1)
+
+
+class EventLoopLag(Periodic):
+    """Measures how late timers run, the first sign of a worker that blocks or has too much to do.
+
+    It refreshes the gauges that nothing else sets, too.
+
+    Args:
+        metrics: takes the lag, and what the process uses.
+        interval_seconds: between two measurements.
+        probes: called every time, on the loop; each sets gauges from something's state, such as a pool's size.
+    """
+
+    def __init__(
+        self, metrics: Metrics, *, interval_seconds: float = 0.5, probes: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        super().__init__(
+            "event-loop-lag", interval_seconds=interval_seconds, failure="telemetry.probe_failed"
+        )
+        self._metrics = metrics
         self._interval_seconds = interval_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._probes = probes
+        self._due: float | None = None
+        self._ticks = 0
 
-    async def start(self) -> None:
-        """Begin; the first run is under way when this returns."""
-        self._task = asyncio.create_task(self._run(), name="health-watch")
-
-    async def close(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            report = await self._health.run()
-            for name, service in report.services.items():
-                self._service_up.labels(name).set(0 if service.status == "unhealthy" else 1)
-            await asyncio.sleep(self._interval_seconds)
+    async def once(self) -> None:
+        """Observe how much too late this is, then call all probes, whichever of them fails."""
+        loop = asyncio.get_running_loop()
+        if self._due is not None:
+            self._metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - self._due))
+        is_process_due = self._ticks % _PROCESS_EVERY_TICKS == 0
+        self._ticks += 1
+        failure: Exception | None = None
+        for probe in (*self._probes, *([self._metrics.sample_process] if is_process_due else [])):
+            try:
+                probe()
+            except Exception as error:  # noqa: BLE001 - logged by whoever calls, after the other probes
+                failure = error
+        self._due = loop.time() + self._interval_seconds
+        if failure is not None:
+            raise failure

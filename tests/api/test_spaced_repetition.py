@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from server.clock import iso_timestamp
 from server.domain.study.repetition import Review, remember_all
-from server.domain.values import iso_timestamp
 from tests.api.conftest import Api, Course
 from tests.stores.postgres.databases import ask
 

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from server.telemetry.health import Health, HealthReport, ServiceHealth, error_word
+from server.errors import error_word
+from server.telemetry.health import Health, HealthReport, ServiceHealth
 
 
 async def fine() -> None:

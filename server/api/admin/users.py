@@ -14,8 +14,8 @@ from server.api.responses import json_response, tagged_response
 from server.api.schemas import AccountChangesSchema, AccountsQuerySchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
+from server.clock import iso_timestamp
 from server.domain.identity.users import describe_account, get_user, issue_reset, list_users, update_user
-from server.domain.values import iso_timestamp
 from server.domain.writing import Answer, Unit
 
 log = structlog.get_logger(__name__)

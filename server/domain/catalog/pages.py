@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+from server.bounded_dict import BoundedDict
 from server.stores.cache.cache import CacheKeys, Seen
 
 DEFAULT_MAX_PAGES = 5_000
@@ -55,14 +56,11 @@ class Pages(Generic[Name]):
 
     def __init__(self, keys_of: Callable[[Name], CacheKeys], max_pages: int = DEFAULT_MAX_PAGES) -> None:
         self._keys_of = keys_of
-        self._max_pages = max_pages
-        self._places: dict[Name, Place] = {}
+        self._places: BoundedDict[Name, Place] = BoundedDict(max_pages)
 
     def place(self, name: Name) -> Place:
         """The place of a name."""
         place = self._places.get(name)
         if place is None:
-            if len(self._places) >= self._max_pages:
-                del self._places[next(iter(self._places))]
             place = self._places[name] = Place(self._keys_of(name))
         return place

@@ -18,7 +18,7 @@ from server.domain.editing.staleness import (
     stale_after_class,
     stale_after_deck,
 )
-from server.domain.values import iso_timestamp
+from server.clock import iso_timestamp
 from server.domain.writing import Unit
 from server.errors import InvalidInput, NotFound
 from server.stores.postgres.database import Database, Transaction

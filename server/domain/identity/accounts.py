@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
+from server.clock import iso_timestamp
 from server.domain.identity.passwords import PasswordQueueFull, Passwords, Wanted, always
 from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused, hash_of, new_refresh_token
-from server.domain.values import find_zone, iso_timestamp
+from server.domain.values import find_zone
 from server.domain.writing import Unit
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, ClientDisconnected, Conflict, InvalidInput, Unauthenticated

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import math
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 import jwt
 import structlog
 
+from server.bounded_dict import BoundedDict
 from server.domain.identity.external import ExternalIdentity, ExternalTokens
 from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused
 from server.email_addresses import normal_email
@@ -79,8 +79,8 @@ class Callers:
         self._tokens = tokens
         self._external = external
         self._recheck_seconds = recheck_seconds
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._accounts: OrderedDict[Hashable, _Account] = OrderedDict()
+        self._known: BoundedDict[str, _Known] = BoundedDict(_MOST_KNOWN)
+        self._accounts: BoundedDict[Hashable, _Account] = BoundedDict(_MOST_KNOWN)
         self._checks: dict[Hashable, asyncio.Task[tuple[_Account, bool]]] = {}  # those under way
         self._retry_at = 0.0  # 0 while the database answers
 
@@ -132,7 +132,7 @@ class Callers:
             raise TokenRefused(_GONE)
         if not is_checked:
             return replace(account.caller, is_checked=False)
-        _remember(self._known, token, _Known(account, expires_at))
+        self._known[token] = _Known(account, expires_at)
         return account.caller
 
     async def _share_check(
@@ -178,7 +178,7 @@ class Callers:
             # An account that is gone is asked for each time: it may be let in again.
             part = random.uniform(_SHORTEST_PART, 1)  # noqa: S311 - spread, not secrecy
             account.believed_until = 0.0 if caller is None else asked_at + part * self._recheck_seconds
-        _remember(self._accounts, key, account)
+        self._accounts[key] = account
         return account, True
 
     async def _ask(self, find: Callable[[], Awaitable[User | None]]) -> User | None:
@@ -220,14 +220,6 @@ class Callers:
         return await self._database.fetch_one(
             "find_external_user", issuer=identity.issuer, subject=identity.subject
         )
-
-
-def _remember(memory: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
-    """Keep a value as the newest; beyond so many, the oldest is forgotten."""
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > _MOST_KNOWN:
-        memory.popitem(last=False)
 
 
 def _issuer_of(token: str) -> str | None:

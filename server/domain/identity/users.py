@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from server.clock import iso_timestamp
 from server.domain.identity.tokens import Role, hash_of, new_secret
 from server.domain.study.activity import lock_activity
 from server.domain.study.overlays import overlay_keys
-from server.domain.values import iso_timestamp
 from server.errors import AccountGone, Conflict, NotFound
 from server.stores.postgres.database import Database, Transaction
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from server.clock import iso_timestamp
 from server.domain.study.activity import lock_activity
 from server.domain.study.sessions import Position
-from server.domain.values import iso_timestamp
 from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import NotFound
 from server.stores.postgres.database import Database

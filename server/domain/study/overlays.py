@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from server.clock import iso_timestamp
 from server.domain.catalog.catalog import class_key
-from server.domain.values import iso_timestamp
 from server.domain.writing import Unit
 from server.stores.cache.cache import CacheKeys, Kept, Lookup
 from server.stores.cache.invalidation import Successor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from server.domain.values import iso_timestamp
+from server.clock import iso_timestamp
 from server.errors import NotFound
 from server.stores.postgres.database import Database
 

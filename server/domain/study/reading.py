@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from server.clock import iso_timestamp
 from server.domain.catalog.catalog import Catalog, class_key
 from server.domain.catalog.pages import Page, Pages
 from server.domain.study.overlays import Overlays, cards_key, counts_key
 from server.domain.study.study_order import StudyMode, choose_cards
-from server.domain.values import iso_timestamp, percentage
+from server.domain.values import percentage
 from server.errors import InvalidInput
 from server.stores.cache.cache import CacheKeys
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from server.clock import iso_timestamp, optional_timestamp
 from server.domain.study.activity import lock_activity
-from server.domain.values import iso_timestamp, optional_timestamp
 from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import InvalidInput, NotFound
 from server.stores.postgres.database import Database

@@ -9,7 +9,7 @@ import socket
 import psycopg2
 from psycopg2.extensions import Diagnostics, QueryCanceledError
 
-from server.errors import InvalidInput, MasteryError, ServiceUnavailable
+from server.errors import InvalidInput, MasteryError, ServiceUnavailable, first_line
 
 # States that say "not now" rather than "wrong": www.postgresql.org/docs/current/errcodes-appendix.html
 _REASON_BY_STATE = {
@@ -169,8 +169,7 @@ class QueryFailed(MasteryError):
 
 def translate_connect_error(error: BaseException) -> DatabaseUnavailable:
     """Why there is no connection. libpq gives no codes while it connects, so its words have to do."""
-    message = str(error).strip().partition("\n")[0]
-    return DatabaseUnavailable(_connect_reason(error), driver_message=message)
+    return DatabaseUnavailable(_connect_reason(error), driver_message=first_line(error))
 
 
 def _connect_reason(error: BaseException) -> str:

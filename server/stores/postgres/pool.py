@@ -27,6 +27,7 @@ import psycopg2
 import structlog
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, new_type, parse_dsn, register_type
 
+from server.errors import first_line
 from server.stores.postgres.errors import DatabaseUnavailable, translate_connect_error
 
 log = structlog.get_logger(__name__)
@@ -355,7 +356,7 @@ class Connector:
                 except psycopg2.OperationalError as error:
                     if not _OPTIONS_REFUSED.search(str(error)):
                         raise
-                    log.info("database.options_refused", error=_first_line(error))
+                    log.info("database.options_refused", error=first_line(error))
                     self._options_refused = True
             connection = await _open(parameters, timeout_seconds)
             return await self._prepare(connection, has_settings=False)
@@ -414,10 +415,6 @@ def _forget_closed_sockets() -> None:
 def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
     view = psycopg2.BINARY(value, cursor)
     return None if view is None else bytes(view)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _literal(text: str) -> str:

@@ -7,12 +7,12 @@ to complete. So none runs until the migrations have been applied, which is notic
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import structlog
 
 from server.stores.postgres.database import Database, DatabaseUnavailable
+from server.tasks import Periodic
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ MIGRATIONS_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "migrations"
 _COMMAND = "python -m server migrate"
 
 
-class SchemaWatch:
+class SchemaWatch(Periodic):
     """Compares the applied migrations with those the code brings along, until none is missing.
 
     A schema that is newer than the code is fine: each migration works with the release before it. A query that misses
@@ -35,12 +35,11 @@ class SchemaWatch:
     def __init__(
         self, database: Database, *, folder: Path = MIGRATIONS_FOLDER, interval_seconds: float = 1.0
     ) -> None:
+        super().__init__("schema-watch", interval_seconds=interval_seconds)
         self._database = database
         self._required = frozenset(path.name for path in folder.glob("*.sql"))
-        self._interval_seconds = interval_seconds
         self._missing: frozenset[str] = frozenset()
         self._doubted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         database.on_schema_error = self._doubted.set
 
     @property
@@ -49,32 +48,23 @@ class SchemaWatch:
         return bool(self._missing)
 
     async def start(self) -> None:
-        """Compare once, and go on for as long as that is needed."""
+        """Compare, and go on for as long as that is needed."""
+        await self._compare(is_first=True)
+        await super().start()
+
+    async def once(self) -> None:
+        """Compare, as soon as there is a reason to."""
+        if self._database.blocked_by is None:
+            await self._doubted.wait()
+        self._doubted.clear()
         await self._compare()
-        self._task = asyncio.create_task(self._run(), name="schema-watch")
 
-    async def close(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            if self._database.blocked_by is None:
-                await self._doubted.wait()
-            self._doubted.clear()
-            await self._compare()
-            await asyncio.sleep(self._interval_seconds)
-
-    async def _compare(self) -> None:
+    async def _compare(self, *, is_first: bool = False) -> None:
         try:
             missing = self._required - await self._database.applied_migrations()
         except DatabaseUnavailable as error:
             # A schema that was seen to be current stays so while the server is down.
-            if self._task is None or self._database.blocked_by is not None:
+            if is_first or self._database.blocked_by is not None:
                 self._database.blocked_by = error.reason
             return
         if missing and missing != self._missing:

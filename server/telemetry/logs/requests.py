@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import structlog
 
+from server.bounded_dict import BoundedDict
 from server.clock import now_text
 from server.telemetry.context import RequestContext
 from server.telemetry.logs.lines import ConsoleLines, JsonLines
@@ -37,7 +38,7 @@ class AccessLines:
     def __init__(self, lines: JsonLines, logger: str) -> None:
         self._lines = lines
         self._logger = logger
-        self._known: dict[tuple[str, str, int], tuple[str, str]] = {}
+        self._known: BoundedDict[tuple[str, str, int], tuple[str, str]] = BoundedDict(_MOST_KNOWN)
 
     def render(
         self,
@@ -77,8 +78,7 @@ class AccessLines:
         head = {"level": level, "message": "http.request", "logger": self._logger, **self._lines.service}
         about = {"http.method": method, "http.route": route, "http.status": status}
         pieces = (_members(head), _members(about))
-        if len(self._known) < _MOST_KNOWN:
-            self._known[method, route, status] = pieces
+        self._known[method, route, status] = pieces
         return pieces
 
 

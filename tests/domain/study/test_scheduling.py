@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.clock import iso_timestamp
 from server.domain.study.repetition import Review, mastery_of, next_review
-from server.domain.values import iso_timestamp, percentage
+from server.domain.values import percentage
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 

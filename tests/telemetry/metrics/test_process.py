@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry.event_loop import EventLoopLag
+from server.telemetry.health import EventLoopLag
 from server.telemetry.metrics import process as memory
 from server.telemetry.metrics.index import Metrics
 from server.telemetry.metrics.process import read_memory
