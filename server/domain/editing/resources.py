@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from server.clock import iso_timestamp
 from server.domain.editing.staleness import (
     changed_fields,
     stale_after_card,
     stale_after_class,
     stale_after_deck,
 )
-from server.clock import iso_timestamp
 from server.domain.writing import Unit
 from server.errors import InvalidInput, NotFound
 from server.stores.postgres.database import Database, Transaction
