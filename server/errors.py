@@ -191,5 +191,5 @@ def error_word(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text; PostgreSQL's next ones quote the statement, or give hints."""
+    """What an error of PostgreSQL says without its details, which may hold values of rows."""
     return str(error).strip().partition("\n")[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
-from server.errors import CommandError
+from server.errors import CommandError, first_line
 
 CONNECT_SECONDS = 10
 
@@ -30,8 +30,3 @@ def connected(url: str, *, failed: str, error: type[CommandError] = CommandError
             yield connection
     except psycopg2.Error as reported:
         raise error(f"{failed}: {first_line(reported)}") from None
-
-
-def first_line(error: psycopg2.Error) -> str:
-    """What an error says without its details, which may hold values of rows."""
-    return str(error).strip().partition("\n")[0]

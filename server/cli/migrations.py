@@ -30,7 +30,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
-from server.cli.database import CONNECT_SECONDS, first_line
+from server.cli.database import CONNECT_SECONDS
 from server.cli.migration_files import (
     MIGRATIONS_FOLDER,
     Migration,
