@@ -28,7 +28,7 @@ RATING = {
     "seen_ats": ["2024-02-29 12:00:00+00"],
     "review_ats": ["2024-03-07 12:00:00+00"],
 }
-NO_FILTER = dict.fromkeys(("published", "text", "class_id", "after_deck", "after_order", "after_id"))
+NO_FILTER = dict.fromkeys(load_queries()["list_flashcards"].parameters)
 
 SERVED = [
     ("idx_user_card_progress_user_flashcard", "get_card_progress", {"user_id": USER, "flashcard_id": CARD}),
@@ -37,7 +37,7 @@ SERVED = [
     ("idx_flashcards_deck_published", "list_published_classes", {}),
     ("idx_flashcards_deck_published", "list_class_decks", {"class_id": CLASS}),
     ("idx_flashcards_deck_order", "list_deck_cards", {"deck_ids": DECK}),
-    ("idx_flashcards_deck_order", "list_flashcards", {"deck_id": DECK} | NO_FILTER | {"page_size": 51}),
+    ("idx_flashcards_deck_order", "list_flashcards", NO_FILTER | {"deck_id": DECK, "page_size": 51}),
     ("idx_decks_class_published", "list_published_classes", {}),
     ("idx_decks_class_order", "list_class_decks", {"class_id": CLASS}),
     ("idx_study_sessions_user_deck", "list_deck_sessions", {"user_id": USER, "deck_id": DECK} | FIRST_PAGE),
