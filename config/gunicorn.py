@@ -51,7 +51,6 @@ logger_class = "server.telemetry.logs.gunicorn_logger.GunicornLogger"
 configure_logging(
     level=loglevel,
     format=_setting("LOG_FORMAT", "") or None,
-    service="mastery",
     env=_setting("MASTERY_ENV", "production"),
     version=__version__,
 )

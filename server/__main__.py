@@ -422,15 +422,7 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
         raise SettingsError(
             [*error.problems, "or start `make run` in this checkout; its servers are used then"]
         ) from None
-    configure_logging(
-        level=settings.log_level,
-        format=settings.log_format,
-        service="mastery",
-        env=settings.environment,
-        version=__version__,
-        descriptor=sys.stderr.fileno(),
-        addresses=settings.shown_addresses,
-    )
+    configure_logging(**settings.logging, version=__version__, descriptor=sys.stderr.fileno())
     return settings
 
 

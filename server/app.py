@@ -239,14 +239,7 @@ async def application() -> web.AppRunner:
         RateLimitsError: the rate limits file is not valid.
     """
     settings = Settings.from_env(os.environ)
-    configure_logging(
-        level=settings.log_level,
-        format=settings.log_format,
-        service="mastery",
-        env=settings.environment,
-        version=__version__,
-        addresses=settings.shown_addresses,
-    )
+    configure_logging(**settings.logging, version=__version__)
     for variable, option in ignored_options(os.environ):
         log.warning("settings.option_ignored", variable=variable, option=option)
     app = create_app(settings)

@@ -83,13 +83,7 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
         StopRequested: as asked.
     """
     checked = Settings.from_env(completed(environment, _DEFAULTS | _NOT_YET))
-    configure_logging(
-        level=checked.log_level,
-        format=checked.log_format,
-        service="mastery",
-        env=checked.environment,
-        version=version,
-    )
+    configure_logging(**checked.logging, version=version)
     state = StateFolder(root / ".state")
     with state.claimed():
         check_port(checked.host, checked.port)

@@ -43,9 +43,9 @@ def configure_logging(
     *,
     level: str,
     format: str | None,  # noqa: A002 - the setting is called LOG_FORMAT
-    service: str,
     env: str,
     version: str,
+    service: str = "mastery",
     descriptor: int = 1,
     addresses: ShownAddresses | None = None,
 ) -> None:
