@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from server.cli.migrations import migrate
 from server.cli.schema_page import read_schema
-from server.development.servers import EmbeddedServer, free_port
+from server.development.servers import EmbeddedServer, free_port, postgres_server
 from server.errors import CommandError
 from server.settings import ROOT
 from server.stores.postgres.queries import load_queries
 from tests.cli.commands import run_command
-from tests.conftest import run_sql
+from tests.conftest import FAST_POSTGRES, run_sql
 from tests.sql.catalog import describe
 from tests.stores.postgres.databases import ask
+from tests.stores.postgres.test_session_settings import postgres_folders
 
 PAGE = (ROOT / "sql" / "schema.sql").read_text()
 UNCOMMENTED = """
@@ -80,6 +82,14 @@ def test_a_database_with_another_schema_first_has_the_same_page(
         run_sql(shared_postgres.url, f"ALTER DATABASE {name} SET {setting}")
     migrate(empty_url)
     assert PAGE == read_schema(empty_url)
+
+
+@pytest.mark.parametrize("binaries", postgres_folders(), ids=lambda path: path.parent.name)
+def test_each_version_of_postgresql_prints_the_same_page(tmp_path: Path, binaries: Path) -> None:
+    """The page does not say which server it was read from."""
+    with postgres_server(tmp_path / "postgres", binaries=binaries, options=FAST_POSTGRES) as server:
+        migrate(server.url)
+        assert PAGE == read_schema(server.url)
 
 
 def test_what_the_page_does_not_show_is_named(empty_url: str) -> None:
