@@ -74,7 +74,7 @@ KEY_METRICS: Final = (
     ),
     KeyMetric(
         "cacheHitRate", "Cache hit rate", "%", 80, 60, (100, 100), "reads",
-        "Was the content just edited, or is Redis away?", "a-low-hit-rate",
+        "Was the content just edited, or is Redis down?", "a-low-hit-rate",
     ),
     KeyMetric(
         "queryTime", "p95 query time", "ms", 50, 200, (100, 100), "queries",

@@ -257,8 +257,8 @@ async def test_a_stopped_redis_is_red_within_five_seconds(
     assert "rgb(255, 107, 107)" == await tab.evaluate(
         "getComputedStyle(document.querySelector('[data-name=cache]'), '::before').backgroundColor"
     )
-    assert "Redis is away" in await tab.text("#announcement")
-    assert "Slower, but right" in await tab.text("#services")
+    assert "Redis is down" in await tab.text("#announcement")
+    assert "Slower, but correct" in await tab.text("#services")
     assert await tab.evaluate("document.title.startsWith('✖')")
     last = await tab.evaluate("Number(charts.lastTime)")
     await tab.until(f"charts.lastTime > {last + 5} && {DRAWN}")

@@ -59,12 +59,12 @@
   function showService(name, service) {
     const isHealthy = service.status === "healthy", isDegraded = service.status === "degraded";
     const outage = name === "database"
-      ? "Requests that need it end as 503. See “the database is away”."
-      : "Slower, but right: everything is read from the database. See “Redis is away”.";
+      ? "Requests that need it end as 503. See “the database is down”."
+      : "Slower, but correct: everything is read from the database. See “Redis is down”.";
     const action = isDegraded ? "Reading goes on, writes end as 503. See “the database takes no writes”." : outage;
     const state = isHealthy ? "good" : isDegraded ? "warning" : "critical";
     fill(tile(find("services"), name, `${NAMES[name] || name} (${name})`), state, {
-      value: isHealthy || isDegraded ? shown(service.responseTime, "ms") : "away",
+      value: isHealthy || isDegraded ? shown(service.responseTime, "ms") : "down",
       state: isHealthy ? "✓ Healthy" : `${isDegraded ? "▲" : "✖"} ${service.error}`,
       basis: "",
       action: isHealthy ? "" : action,
@@ -97,7 +97,7 @@
     const degraded = services.filter(([, service]) => service.status === "degraded");
     const critical = answer.keyMetrics.filter((metric) => metric.state === "critical");
     const warnings = answer.keyMetrics.filter((metric) => metric.state === "warning");
-    const bad = [...down.map(([name]) => `${NAMES[name] || name} is away`), ...critical.map((metric) => metric.title)];
+    const bad = [...down.map(([name]) => `${NAMES[name] || name} is down`), ...critical.map((metric) => metric.title)];
     if (bad.length) return ["critical", `✖ ${bad.join(", ")}`];
     const worrying = [
       ...degraded.map(([name, service]) => `${NAMES[name] || name}: ${service.error}`),
