@@ -58,7 +58,6 @@ from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
 from server.telemetry.health import EventLoopLag, Health, HealthWatch
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
-from server.telemetry.metrics.counting import Children
 from server.telemetry.metrics.directory import multiprocess_directory
 from server.telemetry.metrics.index import Metrics
 
@@ -91,10 +90,10 @@ def create_app(settings: Settings) -> web.Application:
         RateLimitsError: the rate limits file is not valid.
     """
     metrics = Metrics()
-    query_durations = Children(metrics.database_query_duration_seconds, metrics.tally)
-    decisions = Children(metrics.rate_limit_decisions, metrics.tally)
-    near_limits = Children(metrics.rate_limit_near_limit, metrics.tally)
-    failures = Children(metrics.rate_limit_failures, metrics.tally)
+    query_durations = metrics.labelled(metrics.database_query_duration_seconds)
+    decisions = metrics.labelled(metrics.rate_limit_decisions)
+    near_limits = metrics.labelled(metrics.rate_limit_near_limit)
+    failures = metrics.labelled(metrics.rate_limit_failures)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,

@@ -25,7 +25,6 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from server.errors import MasteryError
-from server.telemetry.metrics.counting import Children
 from server.telemetry.metrics.index import Metrics
 
 CLIENT_CLOSED_REQUEST = 499  # as nginx calls it: the client went away, or the server is stopping
@@ -48,9 +47,9 @@ def metrics_middleware(metrics: Metrics, *, with_exemplars: bool = False) -> Mid
     counters = _CountersOnly(metrics.registry)
     count_failure = prometheus_middleware_factory("http", counters)
     requests, responses = (
-        Children(counters.declared[name], metrics.tally) for name in ("http_requests", "http_responses")
+        metrics.labelled(counters.declared[name]) for name in ("http_requests", "http_responses")
     )
-    durations = Children(metrics.http_request_duration_seconds, metrics.tally)
+    durations = metrics.labelled(metrics.http_request_duration_seconds)
     in_flight = metrics.tally(metrics.http_requests_in_flight)
     known: dict[tuple[str, web.AbstractRoute, int], tuple[Any, Any, Any]] = {}
 

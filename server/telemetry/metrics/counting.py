@@ -1,106 +1,52 @@
-"""Counting on the request path: an addition to a plain number, handed to the metric a few hundredths of a second later.
+"""Counting on the request path: an addition to a plain number, handed to its metric a few hundredths of a second later.
 
-prometheus_client's own `inc` and `observe` check, lock and look for exemplars each time, which together took a tenth of
-a request. A tally is written with the buffer of `buffered_values`: it shares its delay, and its promise that nothing
-which a scrape has shown is ever lost.
-
-Metric values of several worker processes that cost an addition each, not a lock, a system call and a file write.
-
-prometheus_client's multiprocess value asks for the process id and writes its file at every increment. Here increments
-are summed in memory and written together, a few hundredths of a second later at most, or when this process is scraped.
+prometheus_client's own `inc` and `observe` check, lock and look for exemplars each time, and with several worker
+processes they ask for the process id and write to a file; together that took a tenth of a request. So a tally counts
+in memory, and a buffer has all of them written together: 20 ms later at most, or when this process is scraped.
 That much is lost when a worker is killed; what a scrape has shown is not.
-
-A metric's children by their labels, found by one look into a dictionary.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-from prometheus_client import Counter, Gauge, Histogram, values
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 FLUSH_SECONDS = 0.02
 
 
-class Writable(Protocol):
-    """What is counted here and written later."""
-
-    def write(self) -> None:
-        """Write what was counted since the last time."""
-
-
 class Buffer:
-    """The increments of this process that its metrics, or their files, do not hold yet."""
+    """The tallies of this process that have counted something which their metrics do not hold yet."""
 
     def __init__(self) -> None:
-        self._dirty: list[Writable] = []
-        self._is_flushing = False
+        self._dirty: list[Tally] = []
         self._thread: int | None = None
 
-    def add(self, value: Writable) -> None:
-        """Write a value that has just been incremented, soon; where nobody would come to do it (no event loop), now."""
-        if not self._dirty and not self._is_flushing:
+    def add(self, tally: Tally) -> None:
+        """Write a tally that has just begun to count, soon; now where there is no event loop to do it later."""
+        if not self._dirty:
             try:
                 asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
             except RuntimeError:
-                value.write()
+                tally.write()
                 return
             self._thread = get_ident()
-        self._dirty.append(value)
+        self._dirty.append(tally)
 
     def flush(self) -> None:
-        """Write everything. Only from the thread that increments: the event loop's."""
-        self._is_flushing = True
-        while self._dirty:  # a tally that is written increments values
-            dirty, self._dirty = self._dirty, []
-            for value in dirty:
-                value.write()
-        self._is_flushing = False
+        """Write everything. Only from the thread that counts: the event loop's."""
+        dirty, self._dirty = self._dirty, []
+        for tally in dirty:
+            tally.write()
 
     def flush_own(self) -> None:
-        """Write everything, if this is the thread that increments."""
+        """Write everything, if this is the thread that counts."""
         if self._thread == get_ident():
             self.flush()
-
-
-def install(buffer: Buffer) -> None:
-    """Make every metric value that is created from now on a buffered one."""
-    written: Any = values.ValueClass
-    if getattr(written, "buffered", False):
-        written = written.__base__
-
-    class BufferedValue(written):  # type: ignore[misc]
-        buffered = True
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self._pending = 0.0
-            super().__init__(*arguments, **options)
-
-        def inc(self, amount: float) -> None:
-            was_written = not self._pending
-            self._pending += amount
-            if was_written:
-                buffer.add(self)
-
-        def set(self, value: float, timestamp: float | None = None) -> None:
-            self._pending = 0.0
-            super().set(value, timestamp)
-
-        def get(self) -> float:
-            written_value: float = super().get()
-            return written_value + self._pending
-
-        def write(self) -> None:
-            pending, self._pending = self._pending, 0.0
-            if pending:
-                super().inc(pending)
-
-    values.ValueClass = BufferedValue
 
 
 class CounterTally:
@@ -191,6 +137,9 @@ class HistogramTally:
         self._count = 0
 
 
+Tally: TypeAlias = CounterTally | GaugeTally | HistogramTally
+
+
 def tally_of(child: Any, buffer: Buffer) -> Any:
     """The tally of a metric or of its child: a counter's, a gauge's or a histogram's.
 
@@ -207,24 +156,19 @@ def tally_of(child: Any, buffer: Buffer) -> Any:
     raise TypeError(f"no tally for {child!r}")
 
 
-class Children:
-    """What `metric.labels` does, with a memory: the same few children are asked for with every request."""
+class Labelled:
+    """The tallies of a metric by the values of its labels; the same few are asked for with every request."""
 
-    __slots__ = ("_find", "_known", "_wrap")
+    __slots__ = ("_buffer", "_known", "_metric")
 
-    def __init__(self, metric: MetricWrapperBase, wrap: Callable[[Any], Any] | None = None) -> None:
-        """Args: wrap: what to remember of a child instead of itself, such as its tally."""
-        self._find = metric.labels
-        self._wrap = wrap
+    def __init__(self, metric: MetricWrapperBase, buffer: Buffer) -> None:
+        self._metric = metric
+        self._buffer = buffer
         self._known: dict[tuple[object, ...], Any] = {}
 
-    def __call__(self, *values: object, **labels: object) -> Any:
-        """The child with these labels, by position or by name."""
-        key = values or tuple(labels.values())
-        child = self._known.get(key)
-        if child is None:
-            child = self._find(*values, **labels)
-            if self._wrap is not None:
-                child = self._wrap(child)
-            self._known[key] = child
-        return child
+    def __call__(self, *values: object) -> Any:
+        """The tally of these values, in the order of the labels."""
+        tally = self._known.get(values)
+        if tally is None:
+            tally = self._known[values] = tally_of(self._metric.labels(*values), self._buffer)
+        return tally

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from server import __version__
 from server.clock import now_text
 from server.telemetry.metrics import value_files
 from server.telemetry.metrics.cache_totals import CacheTotals, ResetPoint
-from server.telemetry.metrics.counting import FLUSH_SECONDS, Buffer, Children, install, tally_of
+from server.telemetry.metrics.counting import FLUSH_SECONDS, Buffer, Labelled, tally_of
 from server.telemetry.metrics.directory import has_other_workers, multiprocess_directory
 from server.telemetry.metrics.exposition import (
     Declarations,
@@ -60,7 +61,6 @@ class Metrics:
         self._buffer = Buffer()
         if self._directory is not None:
             value_files.install()
-            install(self._buffer)
         self._cache_reset = ResetPoint(self._directory)
         self._started = time.time()
         counter: Callable[..., Counter] = partial(Counter, registry=self.registry)
@@ -177,7 +177,7 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self.errors = counter("errors_total", "Errors answered to clients, by their stable code.", ["code"])
-        self._errors = Children(self.errors, self.tally)
+        self._errors = self.labelled(self.errors)
         self.event_loop_lag_seconds = histogram(
             "event_loop_lag_seconds",
             "How late the event loop ran a timer that was due.",
@@ -278,6 +278,10 @@ class Metrics:
     def tally(self, child: Any) -> Any:
         """A way to count in one of these metrics, or its child, that costs the request path an addition."""
         return tally_of(child, self._buffer)
+
+    def labelled(self, metric: MetricWrapperBase) -> Labelled:
+        """The tallies of a metric that has labels, by their values: `labelled("GET", "/livez").inc()`."""
+        return Labelled(metric, self._buffer)
 
     def flush(self) -> None:
         """Bring the metrics up to date with what this thread has counted; by itself that happens within 20 ms."""
