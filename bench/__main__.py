@@ -16,6 +16,7 @@ from bench.logins import print_logins
 from bench.migrations import print_migrations
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
+from bench.slow_readers import print_slow_readers
 from server.cli.signals import StopRequested, stop_signals
 from server.errors import CommandError
 
@@ -75,6 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))
+    unread = parts.add_parser("slow-readers", help="a worker's memory with clients that do not read")
+    unread.add_argument("--readers", type=int, default=100, help="that do not (100)")
+    unread.add_argument("--megabytes", type=float, default=4.0, help="of each answer (4)")
+    unread.set_defaults(run=lambda options: print_slow_readers(options.readers, options.megabytes))
     report = parts.add_parser("report", help="fill docs/performance.md from the latest results")
     report.set_defaults(run=lambda _options: _report())
     return parser

@@ -156,6 +156,12 @@ class ServiceUnavailable(MasteryError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyUnread(ServiceUnavailable):
+    """Too many large answers wait for their readers; try again shortly."""
+
+    code = "too_many_unread"
+
+
 class CommandError(Exception):
     """A command can't do what it was asked; the message is a sentence: what is wrong, what would help."""
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
-from server.api.responses import JSON, is_known
+from server.api.responses import JSON, LARGE_BYTES, is_known, refuse_without_room
 from server.errors import NotFound
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -55,6 +55,8 @@ class Asset:
         if _takes_gzip(request):
             body = self.compressed
             headers[hdrs.CONTENT_ENCODING] = "gzip"
+        if len(body) > LARGE_BYTES:
+            refuse_without_room(request, len(body))
         charset = None if self.media_type == JSON else "utf-8"
         return web.Response(body=body, content_type=self.media_type, charset=charset, headers=headers)
 

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from marshmallow import Schema
 
 from server.api.requests import read_json, read_once, refuse_query
-from server.api.responses import JSON, json_response, tagged_response
+from server.api.responses import JSON, json_response, refuse_without_room, tagged_response
 from server.api.schemas import (
     DeletionSchema,
     LoginSchema,
@@ -145,6 +145,7 @@ async def export_me(request: web.Request) -> web.Response:
     refuse_query(request)
     caller = caller_of(request)
     document = await services_of(request).accounts.export_user(caller.user_id)
+    refuse_without_room(request, len(document))
     log.info("audit.account_exported", account_id=caller.user_key)
     return web.Response(text=document, content_type=JSON, headers={hdrs.CACHE_CONTROL: "no-store"})
 

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from server.domain.catalog.pages import Page
+from server.errors import TooManyUnread
 
 JSON = "application/json"
 _TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})
@@ -20,6 +21,8 @@ PROBLEM_JSON = "application/problem+json"
 # No answer to an error is larger, whatever was sent: what a client gets wrong must not cost more than what it sent.
 MAX_PROBLEM_BYTES = 16_000
 MAX_ERRORS = 20
+# A larger answer is held in memory until its client has read it: the system takes no more at once.
+LARGE_BYTES = 64 << 10
 _LONGEST_FIELD = 100
 _LONGEST_SENTENCE = 400
 _PROBLEM_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYPE: PROBLEM_JSON})
@@ -70,7 +73,25 @@ def _tagged(request: web.Request, rendering: Rendering) -> web.Response:
     if is_known(request, rendering.tag):
         return web.Response(status=304, headers=headers)
     headers[hdrs.CONTENT_TYPE] = JSON
-    return web.Response(body=rendering.body, headers=headers)
+    body = rendering.body
+    if len(body) > LARGE_BYTES:
+        refuse_without_room(request, len(body))
+    return web.Response(body=body, headers=headers)
+
+
+def refuse_without_room(request: web.Request, size_bytes: int) -> None:
+    """For what is read: a large answer is made only where there is memory for it until its client has read it.
+
+    Args:
+        request: of a connection of ours; others have room for everything.
+        size_bytes: of the answer.
+
+    Raises:
+        TooManyUnread: too much waits for its readers already.
+    """
+    has_room_for = getattr(request.protocol, "has_room_for", None)
+    if has_room_for is not None and not has_room_for(size_bytes):
+        raise TooManyUnread
 
 
 def is_known(request: web.Request, tag: str) -> bool:

@@ -10,7 +10,7 @@ All use of them is in this module, and `tests/connections/test_protocol.py` name
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +22,7 @@ from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
 from server.api.bodies import EXPECTS_CONTINUE
+from server.api.responses import LARGE_BYTES
 from server.connections.refusals import (
     CROWDED,
     FAILED,
@@ -37,6 +38,7 @@ from server.connections.refusals import (
     refusal_of,
 )
 from server.connections.table import Connections
+from server.connections.unread import LargeBody, limit_system_buffer
 from server.middleware.tracing import request_id_of
 from server.telemetry.context import current_request
 
@@ -95,7 +97,15 @@ class Connection(web.RequestHandler):
         options: of `web.RequestHandler`.
     """
 
-    __slots__ = ("_body", "_connections", "_head_bytes", "_head_started", "_requests_before_head", "is_spare")
+    __slots__ = (
+        "_body",
+        "_connections",
+        "_head_bytes",
+        "_head_started",
+        "_large",
+        "_requests_before_head",
+        "is_spare",
+    )
 
     def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -106,6 +116,8 @@ class Connection(web.RequestHandler):
         self._requests_before_head = 0
         # Of the latest request: what arrives belongs to it until it is complete.
         self._body: StreamReader | None = None
+        # Of the response that is sent, or was sent last.
+        self._large: LargeBody | None = None
         # Set by `Connections`: over the bound, for health probes only.
         self.is_spare = False
 
@@ -116,6 +128,7 @@ class Connection(web.RequestHandler):
         # closing connection holds the rest of one.
         assert self.transport is not None  # noqa: S101 - it was made just now
         self.transport.set_write_buffer_limits(0)
+        limit_system_buffer(self.transport)
         self._head_started = perf_counter()
         self._connections.opened(self)
 
@@ -129,12 +142,27 @@ class Connection(web.RequestHandler):
         """The client reads more slowly than it is answered: it has to go on reading."""
         super().pause_writing()
         if self.transport is not None:
-            self._connections.unread.began(self, self.transport)
+            self._connections.unread.paused(self, self.transport, self._large)
 
     def resume_writing(self) -> None:
-        """The client has been sent everything."""
+        """The client has been sent what was written."""
         super().resume_writing()
-        self._connections.unread.ended(self)
+        self._connections.unread.resumed(self)
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether a response of so many bytes may be made now; see `UnreadResponses`."""
+        return self._connections.unread.make_room(size_bytes)
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        """Send a response, a large one in pieces. No coroutine of its own: every request comes by here."""
+        self._large = None
+        if isinstance(resp, web.Response):
+            body = resp.body
+            if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+                self._large = resp.body = LargeBody(body)
+        return super().finish_response(request, resp, start_time)
 
     async def _drain_helper(self) -> None:
         # Called by the request's own task and only after a pause; uvloop calls `pause_writing` in another context.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import replace
 
 import psycopg2
+import pytest
 
+from server.api.assets import asset_names
+from server.connections import unread
 from server.settings import Settings
 from tests.api.conftest import Course, StartApi, run_statement
 from tests.support.waiting import wait_until
@@ -90,3 +94,26 @@ async def test_deploy_16_a_client_that_leaves_the_line_takes_no_turn_along(
     for _ in range(2):
         turns.give_back(user_id)
     assert ({}, {}) == (turns._under_way, turns._lines)
+
+
+async def test_deploy_16_a_large_answer_is_refused_while_others_wait_for_their_readers(
+    settings: Settings, start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none has stood still for long enough to be cut, it is a 503 with a code of its own; small ones are made."""
+    monkeypatch.setattr(unread, "_YOUNG_SECONDS", 3600.0)
+    api = await start_api(replace(settings, response_buffer_mb=1))
+    (large,) = (f"/api/docs/{name}" for name in asset_names() if name.startswith("swagger-ui-bundle"))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", api.client.server.port))
+        client.sendall(f"GET {large} HTTP/1.1\r\nHost: mastery\r\n\r\n".encode())
+        held = api.services.metrics.http_unread_response_bytes
+        await wait_until(lambda: held._value.get() > 0, "it stands still")  # larger than allowed, but alone
+        refused = await api.get(large)
+        assert (503, "too_many_unread") == (refused.status, (await refused.json())["code"])
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert 200 == (await api.get("/api/classes")).status
+        assert 0 == api.services.metrics.http_unread_responses_cut.labels("buffer")._value.get()
+    await wait_until(lambda: held._value.get() == 0, "it is gone")
+    answer = await api.get(large)
+    assert (200, True) == (answer.status, len(await answer.read()) > 1 << 20)

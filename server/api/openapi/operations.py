@@ -203,10 +203,14 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             errors=frozenset({400, 401, 403, 503}),
         ),
         dashboard.show_page: Operation(results=asset("text/html")),
-        dashboard.show_file: Operation(results=asset("text/css", "text/javascript", "image/svg+xml")),
-        documentation.show_openapi: Operation(results=asset(JSON)),
+        dashboard.show_file: Operation(
+            results=asset("text/css", "text/javascript", "image/svg+xml"), errors=frozenset({503})
+        ),
+        documentation.show_openapi: Operation(results=asset(JSON), errors=frozenset({503})),
         documentation.show_documentation: Operation(results=asset("text/html")),
-        documentation.show_asset: Operation(results=asset("text/css", "text/javascript")),
+        documentation.show_asset: Operation(
+            results=asset("text/css", "text/javascript"), errors=frozenset({503})
+        ),
         auth.register: Operation(
             bodies=json(RegisterSchema()),
             results=answers(identity.SignedIn, status=201),

@@ -158,6 +158,11 @@ class Metrics:
             "http_idle_connections_closed_total",
             "Idle connections closed early, to make room for new ones.",
         )
+        self.http_unread_response_bytes = gauge(
+            "http_unread_response_bytes",
+            "Memory of responses that wait for their readers, over all workers.",
+            multiprocess_mode="livesum",
+        )
         self.http_unread_responses_cut = counter(
             "http_unread_responses_cut_total",
             "Connections cut because their client did not read a response, by reason.",
