@@ -1,4 +1,4 @@
-"""The outermost link: a request id in and out, the stopwatch, the headers of every response, one log line."""
+"""The outermost middleware: a request id in and out, the stopwatch, the headers of every response, one log line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from server.middleware.client import Client, Clients
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.client_address import TrustedProxies
 from server.net.shown_addresses import ShownAddresses
-from server.telemetry.context import RequestContext, TraceContext, current_request, parse_trace_context
+from server.telemetry.context import (
+    RequestContext,
+    RequestLine,
+    TraceContext,
+    current_request,
+    parse_trace_context,
+)
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.timings import Elapsed, Timings, current_timings
 
 if TYPE_CHECKING:  # the packages it needs are an extra
-    from opentelemetry.trace import Span
-
     from server.telemetry.traces import SpanExport
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
@@ -47,39 +51,22 @@ def tracing(
     clients = Clients(trusted, addresses)
 
     def write_line(
-        request: web.Request,
-        client: Client,
-        state: RequestState,
-        context: RequestContext,
-        timings: Timings,
-        elapsed: Elapsed,
-        status: int,
-        size: int,
-        span: Span | None,
-    ) -> None:
-        if spans is not None and span is not None:
-            spans.end(
-                span,
-                context,
-                timings,
-                status=status,
-                client_ip=client.shown,
-                response_bytes=size,
-                rate_limit=state.limit_outcome,
-                error_code=state.error_code,
-            )
-        access_log.write(
-            context,
-            method=request.method,
-            route=where(request),
-            status=status,
-            elapsed=elapsed,
-            counts=timings.counts,
-            client_ip=client.shown,
-            response_bytes=size,
-            rate_limit=state.limit_outcome,
-            error_code=state.error_code,
+        request: web.Request, state: RequestState, client: Client, elapsed: Elapsed, status: int, size: int
+    ) -> RequestLine:
+        line = RequestLine(
+            state.context,
+            request.method,
+            where(request),
+            status,
+            elapsed,
+            state.timings,
+            client.shown,
+            size,
+            state.limit_outcome,
+            state.error_code,
         )
+        access_log.write(line)
+        return line
 
     @web.middleware
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -100,18 +87,22 @@ def tracing(
         try:
             response = await handler(request)
         except BaseException:
-            write_line(request, client, state, context, timings, timings.read(), 499, 0, span)
+            line = write_line(request, state, client, timings.read(), 499, 0)
+            if spans is not None and span is not None:
+                spans.end(span, line)
             raise
         elapsed = timings.read()
-        # At once, and added: none of them is set by anyone else, so none has to be looked for.
-        told = headers.of(request_id, request_id if parent is None else parent.trace_id, elapsed)
-        told += state.limit_headers
+        # Extend in one call: no handler sets these headers, so there is nothing to replace.
+        added = headers.of(request_id, request_id if parent is None else parent.trace_id, elapsed)
+        added += state.limit_headers
         if timings.cache_outcome is not None:
-            told.append((_CACHE, timings.cache_outcome))
-        response.headers.extend(told)
+            added.append((_CACHE, timings.cache_outcome))
+        response.headers.extend(added)
         body = response.body if isinstance(response, web.Response) else None
         size = len(body) if isinstance(body, bytes) else 0
-        write_line(request, client, state, context, timings, elapsed, response.status, size, span)
+        line = write_line(request, state, client, elapsed, response.status, size)
+        if spans is not None and span is not None:
+            spans.end(span, line)
         return response
 
     return trace

@@ -9,6 +9,9 @@ import re
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from server.telemetry.timings import Elapsed, Timings
 
 # Section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
 _TRACEPARENT = re.compile(
@@ -60,7 +63,7 @@ def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> Tr
 
 
 class RequestContext:
-    """What identifies a request. One object that is filled in as more is known, not a variable for each fact."""
+    """What identifies a request: one object that is filled in as more is known."""
 
     __slots__ = ("request_id", "trace", "trace_id", "user_id")
 
@@ -76,6 +79,34 @@ class RequestContext:
         if self.user_id is not None:
             fields["user_id"] = self.user_id
         return fields
+
+
+class RequestLine(NamedTuple):
+    """What is known of a request that has ended: the content of its log line, and of its span.
+
+    Args:
+        context: its ids, and its user where one is known.
+        method: as the client sent it.
+        route: its route template; its path where `AccessLog.shows_paths` says so, and nowhere else.
+        status: of the answer; 499 for a client that hung up.
+        elapsed: the total that the response headers name, and the time of each part.
+        timings: the number of operations of each part, and what the cache answered.
+        client_ip: the client's address as it is to be shown.
+        response_bytes: the length of the answer's body.
+        rate_limit: the limiter's verdict: allowed, denied or unlimited.
+        error_code: the stable code of the problem that was answered, if it was one.
+    """
+
+    context: RequestContext
+    method: str
+    route: str
+    status: int
+    elapsed: Elapsed
+    timings: Timings
+    client_ip: str
+    response_bytes: int
+    rate_limit: str
+    error_code: str | None = None
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)

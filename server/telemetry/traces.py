@@ -37,7 +37,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from server.telemetry.context import RequestContext, TraceContext, current_request
+from server.telemetry.context import RequestContext, RequestLine, TraceContext, current_request
 from server.telemetry.timings import Operation, Part, Timings
 
 EVERY_SECONDS: Final = 60.0
@@ -163,40 +163,30 @@ class SpanExport:
         timings.operations = []
         return span
 
-    def end(
-        self,
-        span: Span,
-        request: RequestContext,
-        timings: Timings,
-        *,
-        status: int,
-        client_ip: str,
-        response_bytes: int,
-        rate_limit: str,
-        error_code: str | None,
-    ) -> None:
-        """End the span of a request that has been answered; the arguments are those of its log line."""
+    def end(self, span: Span, line: RequestLine) -> None:
+        """End the span of a request that has been answered."""
+        context, timings = line.context, line.timings
         operations, timings.operations = timings.operations or [], None
         parent, difference_ns = set_span_in_context(span), _clock_difference_ns()
-        for each in operations:
-            self._note(each, parent, difference_ns)
+        for operation in operations:
+            self._note(operation, parent, difference_ns)
         span.set_attributes(
             {
-                "http.response.status_code": status,
-                "http.response.body.size": response_bytes,
-                "client.address": client_ip,
-                "mastery.request_id": request.request_id,
-                "mastery.rate_limit": rate_limit,
+                "http.response.status_code": line.status,
+                "http.response.body.size": line.response_bytes,
+                "client.address": line.client_ip,
+                "mastery.request_id": context.request_id,
+                "mastery.rate_limit": line.rate_limit,
             }
         )
-        if request.user_id is not None:
-            span.set_attribute("user.id", request.user_id)
+        if context.user_id is not None:
+            span.set_attribute("user.id", context.user_id)
         if timings.cache_outcome is not None:
             span.set_attribute("mastery.cache", timings.cache_outcome)
-        if error_code is not None:
-            span.set_attribute("mastery.error_code", error_code)
-        if status >= 500:  # what a client did wrong is no error of a server's span
-            span.set_attribute("error.type", error_code or str(status))
+        if line.error_code is not None:
+            span.set_attribute("mastery.error_code", line.error_code)
+        if line.status >= 500:  # what a client did wrong is no error of a server's span
+            span.set_attribute("error.type", line.error_code or str(line.status))
             span.set_status(Status(StatusCode.ERROR))
         span.end()
 

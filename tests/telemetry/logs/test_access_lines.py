@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.clock import now_text
+from server.telemetry.context import RequestContext, RequestLine
 from server.telemetry.logs.lines import JsonLines
 from server.telemetry.logs.requests import AccessLines, quoted
-from server.telemetry.timings import PARTS, Elapsed
+from server.telemetry.timings import PARTS, Elapsed, Timings
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)
 IDS = st.text("ABCxyz019._:+/=-", min_size=20, max_size=40)
@@ -42,10 +43,14 @@ def test_both_ways_make_the_same_line(
     """Whatever a request was, its line has the fields, values and order that the general way gives it."""
     spelled = {part: parts[part][0] for part in PARTS if part in parts}
     counts = {part: parts[part][1] for part in PARTS if part in parts}
+    context, timings = RequestContext(*ids), Timings()
+    context.user_id, timings.counts = user, counts
     line = AccessLines(LINES, "server.access").render(
-        request_id=ids[0], trace_id=ids[1], user_id=user, method=method, route=route, status=status,
-        elapsed=Elapsed(float(total), total, spelled), counts=counts, client_ip="2001:db8::1", response_bytes=size,
-        rate_limit="allowed", error_code=code,
+        RequestLine(
+            context, method, route, status, Elapsed(float(total), total, spelled), timings, "2001:db8::1", size,
+            "allowed", code,
+        ),
+        *ids,
     )  # fmt: skip
     fields: dict[str, object] = {"request_id": ids[0], "trace_id": ids[1]}
     if user is not None:

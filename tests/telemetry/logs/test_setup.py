@@ -10,13 +10,12 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 import structlog
 
-from server.telemetry.context import RequestContext
+from server.telemetry.context import RequestContext, RequestLine
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
 from server.telemetry.timings import Elapsed, Timings
@@ -112,13 +111,12 @@ def test_the_access_line(logged: Lines) -> None:
         timings.end(part)
     request = RequestContext("req_1", "t_1")
     request.user_id = "u"
-    more: dict[str, Any] = {"method": "GET", "route": "/a/{id}", "response_bytes": 5, "rate_limit": "allowed"}
     access_log = AccessLog()
-    more |= {"counts": timings.counts, "client_ip": "::1"}
     elapsed = Elapsed(12.3456, "12.35", timings.read().parts)
-    access_log.write(request, status=200, elapsed=elapsed, **more)
+    line = RequestLine(request, "GET", "/a/{id}", 200, elapsed, timings, "::1", 5, "allowed")
+    access_log.write(line)
     request.user_id = None
-    access_log.write(request, status=503, elapsed=Elapsed(1, "1.00", {}), error_code="x", **more)
+    access_log.write(line._replace(status=503, elapsed=Elapsed(1, "1.00", {}), error_code="x"))
     good, bad = logged()
     assert ("http.request", "server.access", "info") == (good["message"], good["logger"], good["level"])
     assert {

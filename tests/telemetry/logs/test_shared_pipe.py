@@ -20,7 +20,7 @@ WRITER = f"""
 import asyncio, sys, structlog
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.logs.setup import configure_logging
-from server.telemetry.context import RequestContext
+from server.telemetry.context import RequestContext, RequestLine
 from server.telemetry.timings import Timings
 
 configure_logging(level="info", format=sys.argv[2], service="mastery", env="test", version="1")
@@ -35,8 +35,8 @@ async def main():
     requests = AccessLog()
     for number in range({EVENTS}):
         for _ in range(3):
-            requests.write(RequestContext("r" * 200, "t" * 200), method="GET", route="/r", status=200, counts={{}},
-                           elapsed=Timings().read(), client_ip="::1", response_bytes=1, rate_limit="allowed")
+            context, timings = RequestContext("r" * 200, "t" * 200), Timings()
+            requests.write(RequestLine(context, "GET", "/r", 200, timings.read(), timings, "::1", 1, "allowed"))
         try:
             deep(20)
         except ValueError:
