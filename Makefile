@@ -5,6 +5,9 @@
 .NOTPARALLEL:
 SHELL := /bin/sh
 python := .venv/bin/python
+WORKERS := 4
+# Without compiled files each of the hundred processes that tests start would compile all that it imports.
+pytest := env -u PYTHONDONTWRITEBYTECODE $(python) -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help
 help: ## print this
@@ -29,9 +32,16 @@ run: ## start the service with a PostgreSQL and a Redis of its own and the sampl
 
 .PHONY: test
 test: ## run the tests, against real servers
+#: In WORKERS=4 processes with servers of their own; WORKERS=0 runs them in one.
 #: Some of them: make test ARGS="tests/ratelimit -k refund -x"
 	@.ci/set-up requirements-dev.txt
-	@exec $(python) -m pytest $(ARGS)
+	@exec $(pytest) -m "not long" $(ARGS)
+
+.PHONY: test-long
+test-long: ## run the property tests on many random examples, and the tests that take long
+#: The same examples again: make test-long ARGS=--hypothesis-seed=7
+	@.ci/set-up requirements-dev.txt
+	@exec $(pytest) -m "hypothesis or long" --hypothesis-profile long $(ARGS)
 
 .PHONY: check
 check: ## lint, formatting, types, and who may import whom

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import shutil
 import sys
 import threading
 import warnings
@@ -14,10 +16,13 @@ from pathlib import Path
 import psycopg2
 import pytest
 import structlog
+from hypothesis import settings
 
 from server.cli.migrations import migrate
 from server.development.servers import EmbeddedServer, postgres_server, redis_server
 from server.stores.postgres.database import Database
+from tests.support.programs import skipped_for_want
+from tests.support.properties import as_decorators
 
 # A test's database may be lost with the machine: speed is worth more than durability here.
 FAST_POSTGRES = (
@@ -26,7 +31,66 @@ FAST_POSTGRES = (
     "full_page_writes=off",
     "max_connections=200",
     "autovacuum=off",  # plans are tested with the statistics that a test has taken, at no moment of chance
+    "max_wal_size=128MB",  # it lies in memory, where there is room
+    "min_wal_size=32MB",
 )
+
+# To copy a database is to make 600 files, which a file system in memory does at a tenth of the cost.
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own there, which only its user may open
+MEMORY_BYTES = 3 * 2**30
+
+
+FAULT_ROW = "what the limiter did while Redis was broken in one way"
+
+# The same examples in every run, so that a failure is the change's; `make test-long` takes random ones, and more.
+settings.register_profile("test", derandomize=True, database=None, deadline=None)
+settings.register_profile("long", max_examples=1000, database=None, deadline=None, print_blob=True)
+settings.load_profile("test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the run's seed, and keep the files in memory where it has the room unless the caller names a folder."""
+    if config.getoption("hypothesis_profile") == "long" and config.getoption("hypothesis_seed") is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+    if hasattr(config, "workerinput") or config.getoption("basetemp") is not None:
+        return
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """The seed of a run with random examples, for another with the same."""
+    seed = config.getoption("hypothesis_seed")
+    return [] if seed is None else [f"random examples from: make test-long ARGS=--hypothesis-seed={seed}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured, what was found to be pasted into a test, and what was skipped for want of a program."""
+    stats = terminalreporter.stats
+    rows = [
+        value
+        for report in stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == FAULT_ROW
+    ]
+    if rows:
+        terminalreporter.section("the rate limiter while Redis is broken")
+        figures = f"{'decisions':>10}{'median ms':>11}{'p99 ms':>8}{'loop late':>11}{'recovered ms':>14}"
+        terminalreporter.write_line(f"{'fault':18}{figures}  decided by")
+        for row in rows:
+            terminalreporter.write_line(row)
+    found = [
+        (report.nodeid, line)
+        for report in stats.get("failed", [])
+        for line in as_decorators(report.longreprtext)
+    ]
+    if found:
+        terminalreporter.section("examples that fail, to be pasted over their tests")
+        for nodeid, line in found:
+            terminalreporter.write_line(f"{nodeid}: {line}")
+    for line in skipped_for_want(stats.get("skipped", [])):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +15,7 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from server.settings import ROOT
+from tests.support.programs import needs
 from tests.support.service import running_service
 
 PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
@@ -85,9 +85,7 @@ def served_environment(
         }
 
 
-@pytest.mark.skipif(
-    shutil.which("curl") is None, reason="the examples are curl commands, and there is no curl"
-)
+@needs("curl")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environment: dict[str, str]) -> None:
     """Every command of the page, in order, in one shell."""

@@ -10,7 +10,7 @@ import pytest
 
 from server.api.openapi.document import openapi_document
 from tests.api.conftest import Api, Course
-from tests.support.browser import CHROMIUM, open_tab
+from tests.support.browser import needs_chromium, open_tab
 
 ADDRESS = re.compile(r'(?:href|src)="(/api/docs/[^"]+)"')
 
@@ -55,7 +55,7 @@ async def test_other_files_are_not_there(api: Api, name: str) -> None:
     assert "application/problem+json" == response.content_type
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+@needs_chromium
 async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, tmp_path: Path) -> None:
     """Swagger UI lists every operation, opens one, and sends a request; the console has nothing to complain of."""
     operations = sum(len(methods) for methods in orjson.loads(openapi_document())["paths"].values())
@@ -75,7 +75,7 @@ async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, 
         assert [] == tab.complaints
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+@needs_chromium
 async def test_a_browser_signs_in_and_makes_an_authorised_call(
     api: Api, course: Course, tmp_path: Path
 ) -> None:

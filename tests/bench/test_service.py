@@ -41,6 +41,7 @@ from server.api.routes import ROUTES
 from server.development.servers import EmbeddedServer
 from server.ratelimit.limits_file import load_rate_limits
 from server.settings import ROOT
+from tests.support.programs import for_want_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -319,7 +320,7 @@ def test_a_load_without_answers_is_a_failure(generator: str, unused_tcp_port: in
     if generator == "wrk" and not any(
         (Path(folder) / "wrk").exists() for folder in os.environ["PATH"].split(os.pathsep)
     ):
-        pytest.skip("there is no wrk")
+        pytest.skip(for_want_of("wrk"))
     load = Load(unused_tcp_port, [request_bytes(unused_tcp_port, "/", {})], connections=2, seconds=1)
 
     with pytest.raises(LoadFailed):

@@ -9,12 +9,12 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from tests.config.prometheus_server import Prometheus, running_prometheus
+from tests.support.programs import for_want_of, needs
 from tests.support.service import Service, running_service
 
 METRICS_TOKEN = "a token for scrapers"
-NO_PROMETHEUS = "there is no prometheus (Debian, Ubuntu: apt-get install prometheus)"
 
-needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason=NO_PROMETHEUS)
+needs_prometheus = needs("prometheus")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def service(
 def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """The module's Prometheus, which has scraped the service."""
     if shutil.which("prometheus") is None:
-        pytest.skip(NO_PROMETHEUS)
+        pytest.skip(for_want_of("prometheus"))
     with running_prometheus(tmp_path_factory.mktemp("prometheus"), service, METRICS_TOKEN) as prometheus:
         prometheus.wait_for_scrape()
         yield prometheus

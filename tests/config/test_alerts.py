@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.config.prometheus_server import CONFIGURATION
+from tests.support.programs import needs
 
 CASES = sorted((Path(__file__).parent / "alerts").glob("*.yml"))
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="there is no promtool (Debian, Ubuntu: apt-get install prometheus)",
-)
+needs_promtool = needs("promtool", "prometheus")
 
 
 def promtool(*arguments: str | Path) -> None:

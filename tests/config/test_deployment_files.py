@@ -17,11 +17,12 @@ from server.cli.web import is_ready
 from server.development.processes import child_process, wait_until_ready
 from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT, Settings
+from tests.support.programs import needs
 
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
 
-@pytest.mark.skipif(not HADOLINT.exists(), reason="there is no hadolint for this platform")
+@pytest.mark.skipif(not HADOLINT.exists(), reason="for want of hadolint for this platform")
 def test_deploy_10_the_dockerfile_has_no_faults() -> None:
     """Its linter finds nothing."""
     done = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
@@ -59,10 +60,7 @@ def test_deploy_10_compose_names_settings_that_there_are() -> None:
     assert {"release", "redis"} == services["web"]["depends_on"].keys()
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-socket-activate") is None,
-    reason="there is no systemd-socket-activate (Debian, Ubuntu: apt-get install systemd)",
-)
+@needs("systemd-socket-activate", "systemd")
 def test_deploy_10_systemd_hands_over_its_socket(database_url: str, own_redis: EmbeddedServer) -> None:
     """The unit's command serves on the socket that systemd has opened, on a port that it could not open itself."""
     unit = (ROOT / "deploy" / "mastery.service").read_text()
@@ -75,10 +73,7 @@ def test_deploy_10_systemd_hands_over_its_socket(database_url: str, own_redis: E
         assert wait_until_ready(process, lambda: is_ready("127.0.0.1", port), seconds=60)
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None,
-    reason="there is no systemd-analyze (Debian, Ubuntu: apt-get install systemd)",
-)
+@needs("systemd-analyze", "systemd")
 def test_deploy_10_the_units_have_no_faults(tmp_path: Path) -> None:
     """Systemd itself reads them without a remark."""
     for name in ("mastery.socket", "mastery.service"):

@@ -6,12 +6,10 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 from typing import Any
 
-import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -19,16 +17,14 @@ from server.settings import ROOT
 from tests.config.conftest import METRICS_TOKEN
 from tests.config.load import mixed_load
 from tests.config.prometheus_server import Prometheus
+from tests.support.programs import needs
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 PAGE = ROOT / "docs" / "performance-monitoring.md"
 Series = tuple[str, frozenset[tuple[str, str]]]
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="there is no promtool (Debian, Ubuntu: apt-get install prometheus)",
-)
+needs_promtool = needs("promtool", "prometheus")
 
 
 def metrics(service: Service, accept: str = "") -> str:

@@ -18,11 +18,10 @@ from server.cli.accounts import DEMO_EMAILS, DEMO_PASSWORD
 from server.development.servers import EmbeddedServer, redis_server
 from server.settings import ROOT
 from tests.conftest import run_sql
-from tests.support.browser import CHROMIUM, Tab, open_tab
+from tests.support.browser import Tab, needs_chromium, open_tab
 from tests.support.service import Service, running_service
 
 pytestmark = pytest.mark.timeout(300)  # a browser, and a service with two workers
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
 
 # Every canvas has pixels of more than the colours of its axes: the line of its first series.
 DRAWN = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import pytest
 import redis
@@ -74,38 +73,3 @@ async def limiter(link: RedisLink) -> AsyncIterator[Limiter]:
     await limiter.start()
     yield limiter
     await limiter.close()
-
-
-@dataclass(frozen=True, slots=True)
-class FaultRow:
-    """What the limiter did while Redis was broken in one way."""
-
-    fault: str
-    decisions: int
-    median_ms: float
-    p99_ms: float
-    lag_p99_ms: float
-    sources: dict[str, int]
-    recovered_ms: float
-
-
-_FAULTS = pytest.StashKey[list[FaultRow]]()
-
-
-def fault_table(config: pytest.Config) -> list[FaultRow]:
-    """The rows that are printed at the end of the session."""
-    return config.stash.setdefault(_FAULTS, [])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the fault suite has measured."""
-    rows = fault_table(terminalreporter.config)
-    if not rows:
-        return
-    terminalreporter.section("the rate limiter while Redis is broken")
-    figures = f"{'decisions':>10}{'median ms':>11}{'p99 ms':>8}{'loop late':>11}{'recovered ms':>14}"
-    terminalreporter.write_line(f"{'fault':18}{figures}  decided by")
-    for row in rows:
-        sources = ", ".join(f"{name} {count}" for name, count in sorted(row.sources.items()))
-        times = f"{row.median_ms:>11.2f}{row.p99_ms:>8.1f}{row.lag_p99_ms:>11.1f}{row.recovered_ms:>14.0f}"
-        terminalreporter.write_line(f"{row.fault:18}{row.decisions:>10}{times}  {sources}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import FAULT_ROW
 from tests.ratelimit.broken_redis import FAULTS, Fault, breakable_redis
-from tests.ratelimit.conftest import FaultRow, fault_table
 from tests.ratelimit.loaded_limiter import CLOSED, LOCAL, LOCAL_LIMIT, OPEN, LoadedLimiter, loaded_limiter
 
 # The setting's default.
@@ -29,7 +29,7 @@ def loaded() -> Iterator[LoadedLimiter]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_point_08_a_deadline_a_breaker_a_fallback(
-    fault: Fault, loaded: LoadedLimiter, tmp_path: Path, pytestconfig: pytest.Config
+    fault: Fault, loaded: LoadedLimiter, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """No decision is late, each mode holds while Redis is away, and Redis decides again when it is back."""
     async with breakable_redis(tmp_path / "redis") as redis:
@@ -40,9 +40,9 @@ async def test_point_08_a_deadline_a_breaker_a_fallback(
 
     median_ms, p99_ms = load.latencies_ms[len(load.latencies_ms) // 2], load.p99_ms()
     lag_ms = load.lags_ms[int(len(load.lags_ms) * 0.99)]
-    fault_table(pytestconfig).append(
-        FaultRow(fault, len(load.latencies_ms), median_ms, p99_ms, lag_ms, dict(load.sources), recovered_ms)
-    )
+    sources = ", ".join(f"{name} {count}" for name, count in sorted(load.sources.items()))
+    times = f"{median_ms:>11.2f}{p99_ms:>8.1f}{lag_ms:>11.1f}{recovered_ms:>14.0f}"
+    record_property(FAULT_ROW, f"{fault:18}{len(load.latencies_ms):>10}{times}  {sources}")
     # A loop that a busy machine does not let turn is late for its timers, too: by `loop late` in the table.
     assert p99_ms <= 1.2 * DEADLINE_MS + lag_ms
     assert load.allowed[OPEN.name] == len(load.latencies_ms) / 3

@@ -14,12 +14,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
+from tests.support.programs import for_want_of
 from tests.support.waiting import wait_until
 
 _LOOK_SECONDS = 0.1  # each look makes the page work
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=for_want_of("chromium"))
 
 
 class Tab:

@@ -15,6 +15,7 @@ import pytest
 from server.development.embedded import unprivileged_prefix
 from server.development.processes import child_process, wait_until_ready
 from server.development.servers import free_port
+from tests.support.programs import for_want_of
 
 _START_SECONDS = 20
 
@@ -30,7 +31,7 @@ def pgbouncer(folder: Path, database_url: str, **settings: str) -> Iterator[str]
     """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
-        pytest.skip("no pgbouncer on this machine; apt-get install pgbouncer")
+        pytest.skip(for_want_of("pgbouncer"))
     as_user = unprivileged_prefix(folder)
     if as_user is None:
         pytest.skip("PgBouncer refuses to run as root, and this machine has no other way to run it")

@@ -18,6 +18,7 @@ import pytest
 from server.development.processes import child_process
 from server.development.servers import EmbeddedServer
 from server.settings import ROOT
+from tests.support.programs import for_want_of
 from tests.support.service import running_service
 from tests.support.waiting import eventually
 from tests.telemetry.counted_load import TRUSTED_PROXIES, Answered, send_counted
@@ -73,7 +74,7 @@ def written(
 def collected(written: tuple[Path, list[Answered]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file that rsyslog has made of the log, configured as the page says."""
     if RSYSLOG is None:
-        pytest.skip("there is no rsyslogd (Debian, Ubuntu: apt-get install rsyslog)")
+        pytest.skip(for_want_of("rsyslogd", "rsyslog"))
     log, _ = written
     folder = tmp_path_factory.mktemp("rsyslog")
     collected, refused, configuration = (
