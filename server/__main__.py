@@ -150,7 +150,7 @@ def _add_users(users: argparse.ArgumentParser) -> None:
     listing.add_argument("--search", metavar="TEXT", help="only those with this in their address or name")
     add("set-role", "change what an account may do").add_argument("role", choices=("user", "admin"))
     plan = add("set-plan", "change which of the [plans] of the rate limits file an account has")
-    plan.add_argument("plan", metavar="PLAN", help="its name; none for everybody's limits")
+    plan.add_argument("plan", metavar="PLAN", help="its name; none for the default limits")
     add("deactivate", "sign an account out everywhere, and let it in no more")
     add("reactivate", "let an account in again")
     add("reset-password", "print a one-time token for POST /api/auth/reset")
@@ -311,7 +311,7 @@ def _change_user(options: argparse.Namespace, settings: Settings) -> str:
         plan = None if options.plan == "none" else options.plan
         changed = users.change_user(settings, options.who, plan=plan)
         if plan is not None and not users.knows_plan(settings, plan):
-            _complain(f"{settings.rate_limits_file} has no limits for the plan {plan}: everybody's hold")
+            _complain(f"{settings.rate_limits_file} has no limits for the plan {plan}: the default ones hold")
         return changed
     return users.change_user(settings, options.who, is_deactivated=options.action == "deactivate")
 
@@ -472,7 +472,7 @@ def _day(text: str) -> date:
 
 
 def _complain(*problems: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that is gone hears no complaints
+    with contextlib.suppress(OSError):  # the terminal may be closed
         for problem in problems:
             sys.stderr.write(f"mastery: {problem}\n")
 

@@ -1,6 +1,6 @@
-"""Where everything is wired: settings in, an application out.
+"""Wires the service: settings in, an application out.
 
-Python's cycle collector, set for a server: it looks at what requests leave behind, not at the whole process.
+Python's cycle collector is set for a server: it looks at what requests leave behind, not at the whole process.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ async def _stop_being_ready(app: web.Application) -> None:
 
 
 def _sample(services: Services) -> None:
-    """The gauges that nobody pushes."""
+    """The gauges that are read at each scrape."""
     metrics, database = services.metrics, services.database
     metrics.repair_files()
     metrics.cache_connection_status.set(1 if services.redis.status.connected else 0)

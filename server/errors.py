@@ -1,6 +1,6 @@
-"""What can go wrong: errors with the HTTP status and the stable code that they are answered with, errors of commands.
+"""Errors: each with the HTTP status and the stable code that it is answered with; and the errors of commands.
 
-Beside them, how any error is told in a word or a line that is safe to show.
+Any error can be given as one word, or as one line that is safe to show.
 """
 
 from __future__ import annotations

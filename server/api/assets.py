@@ -1,6 +1,6 @@
-"""Files for everybody that come with the program: pages, styles, scripts.
+"""Public files that come with the program: pages, styles and scripts.
 
-/api/openapi.json and /api/docs: the API as it describes itself, for programs and for people.
+Two of them are /api/docs and /api/openapi.json, by which the API describes itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FOR_GOOD = "public, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file for everybody, with its entity tag; the gzip form is made once as well."""
+    """A public file with its entity tag; the gzip form is made once as well."""
 
     body: bytes
     compressed: bytes
@@ -115,7 +115,7 @@ def _hash_of(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=12).hexdigest()
 
 
-# Swagger UI asks nobody else for anything; its styles' icons are data: URLs.
+# Swagger UI loads nothing from elsewhere; its styles' icons are data: URLs.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""/dashboard and its data: how the service is, for whoever is on call. Never rate limited."""
+"""/dashboard and its data: how the service is doing, for operators. Never rate limited."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def show_dashboard(request: web.Request) -> web.Response:
 
 
 async def show_page(request: web.Request) -> web.Response:
-    """The page; there is nothing on it before somebody signs in."""
+    """The page; it is empty before an operator signs in."""
     return (await asyncio.to_thread(_site)).show_page(request)
 
 

@@ -1,4 +1,4 @@
-"""/api/health, /livez, /readyz, /api/metrics: for those who run the service. Never rate limited."""
+"""/api/health, /livez, /readyz, /api/metrics: for operators. Never rate limited."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     _require_metrics_token(request)
     metrics, accept = services_of(request).metrics, request.headers.get(hdrs.ACCEPT, "")
     await metrics.settle()
-    # In a thread: reading all workers' files takes tens of milliseconds, and nobody else should wait for it.
+    # In a thread: reading all workers' files takes tens of milliseconds, and no other request should wait for it.
     body, content_type = await asyncio.to_thread(metrics.render_text, accept)
     response = web.Response(
         body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}

@@ -232,7 +232,7 @@ def _dotted(*path: object) -> str:
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Marshmallow's nested messages as dotted paths. Under `_schema` it tells what is wrong with the whole."""
+    """Marshmallow's nested messages as dotted paths. `_schema` stands for what is wrong with the whole."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
             place = [path, "" if key == "_schema" else str(key)]

@@ -31,7 +31,7 @@ _PROBLEM_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYP
 def json_response(
     payload: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """An answer that nobody may store: the result of a write, or the state of this moment."""
+    """An answer that must not be stored: the result of a write, or the state of this moment."""
     return web.Response(
         body=orjson.dumps(payload),
         status=status,

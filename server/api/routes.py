@@ -1,4 +1,4 @@
-"""The whole API on one page: path, handler, who may use it, and the rate limits it is under."""
+"""The whole API on one page: path, handler, role and rate limits of each route."""
 
 from __future__ import annotations
 

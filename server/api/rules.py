@@ -20,10 +20,10 @@ NameReader = Callable[[web.Request], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may use a route, and how often.
+    """The role and the rate limits of a route.
 
     Args:
-        role: what the caller must be; None for everybody.
+        role: what the caller must have; None for a public route.
         limits: the route group in config/ratelimits.toml; None for routes that are never limited.
         accepts_unchecked: whether the role that the caller had when the database last answered is enough.
         look_up: asks the cache for what the handler will need, so that it travels with the limiter's question.

@@ -160,7 +160,7 @@ class AccountsQuerySchema(PageSchema):
 
 
 class AccountChangesSchema(Schema):
-    """PATCH /api/admin/users/{userId}; what is left out stays as it was. `plan` null: everybody's limits."""
+    """PATCH /api/admin/users/{userId}; what is left out stays as it was. `plan` null: the default limits."""
 
     role = fields.String(validate=_ROLE)
     plan = Text(

@@ -79,7 +79,7 @@ def services_of(request: web.Request) -> Services:
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Who is calling; for routes that require a role, where somebody always is."""
+    """The caller, of routes that require a role: there is always one."""
     caller = state_of(request).caller
     if caller is None:
         raise Unauthenticated
@@ -87,7 +87,7 @@ def caller_of(request: web.Request) -> Caller:
 
 
 def checked_caller_of(request: web.Request) -> Caller:
-    """Who is calling, with rights that were read from the database a moment ago.
+    """The caller, with rights that were read from the database a moment ago.
 
     Raises:
         Unauthenticated: there is no token, or it was refused.

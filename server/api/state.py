@@ -23,16 +23,16 @@ class RequestState:
 
     def __init__(self, context: RequestContext, timings: Timings, address: Address, client_ip: str) -> None:
         self.request_id = context.request_id
-        # The same as what `current_request` and `current_timings` give to those who don't know the request.
+        # The same objects as `current_request` and `current_timings` give to code that does not have the request.
         self.context = context
         self.timings = timings
         self.address = address
         self.client_ip = client_ip
-        # Set by authentication: who is calling, or why the token was refused; neither for a stranger.
+        # Set by authentication: the caller, or why the token was refused; neither for a request without a token.
         self.caller: Caller | None = None
         self.refusal: MasteryError | None = None
-        # Set by the rate limit: what it said, what it tells the client on whatever answer comes out in the end, and
-        # what the route has asked the cache for meanwhile.
+        # Set by the rate limit: the outcome, the headers for whatever answer the request gets in the end, and the
+        # cache read that the route has started in the same call.
         self.limit_outcome = "unlimited"
         self.limit_headers: list[tuple[str, str]] = []
         self.looked_up: Any = None

@@ -78,7 +78,7 @@ async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedReque
     if body is None:
         body = await read_bytes(request)
     parts = (request.method.encode(), request.raw_path.encode(), _content_type(request).encode(), body)
-    # A large file takes too long for the thread that answers everybody else.
+    # Hashing a large file would block the event loop for too long.
     is_large = len(body) > MAX_BODY_BYTES
     fingerprint = await asyncio.to_thread(_digest, *parts) if is_large else _digest(*parts)
     return KeyedRequest(caller_of(request).user_id, values[0], fingerprint)

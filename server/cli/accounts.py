@@ -30,7 +30,7 @@ def ensure_demo_accounts(url: str, *, with_password: bool = False) -> None:
 
     Args:
         url: of the migrated database.
-        with_password: whether DEMO_PASSWORD signs them in. It is known to everybody: only for a database of our own.
+        with_password: whether DEMO_PASSWORD signs them in. It is public: only for a database of our own.
             Without it, there are only the tokens.
     """
     password_hash = PasswordHasher().hash(DEMO_PASSWORD) if with_password else None

@@ -166,12 +166,12 @@ class CountersReport:
 
 
 def check_counters(url: str, *, repair: bool = False, progress: bool | None = None) -> CountersReport:
-    """Compare every user's kept counters with a recount, all in one snapshot: writes meanwhile are no differences.
+    """Compare every user's kept counters with a recount, in one snapshot: writes during the check are no differences.
 
     Args:
         url: the database, migrated.
         repair: whether to set the counters that differ, user by user, each in a transaction that the user's own
-            writes wait for. The report tells what was wrong.
+            writes wait for. The report has what was wrong.
         progress: whether to show a progress bar; by default, if standard error is a terminal.
 
     Raises:

@@ -103,7 +103,7 @@ def generate(
         progress: whether to show a progress bar; by default, if standard error is a terminal.
 
     Raises:
-        GenerateFailed: the numbers do not fit, somebody's data is there, or no database; nothing is made then.
+        GenerateFailed: the numbers do not fit, other data is there, or no database; nothing is made then.
     """
     random = Random(seed)  # noqa: S311 - makes a story, guards nothing
     end = datetime.combine(until or datetime.now(UTC).date(), datetime.min.time(), tzinfo=UTC)

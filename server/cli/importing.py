@@ -1,6 +1,7 @@
-"""Deck files into the database: a file or a whole tree of them, all or nothing, as often as one likes.
+"""Imports deck files, or a tree of them, into the database: all or nothing, and repeatable.
 
-Names for people out of names of files: `01-risk-management.tsv` is Risk Management, and comes first.
+Classes and decks get their names and their order from the names of files: `01-risk-management.tsv` is Risk Management,
+and comes first.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
         connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
         tqdm(total=cards, unit=" cards", disable=hidden, leave=False) as bar,
     ):
-        # No other import meanwhile: what is known by its name must not come to exist twice.
+        # No other import at the same time: what is known by its name must not come to exist twice.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
         for class_ in classes:
             for batch, result in _write(cursor, class_, stale):

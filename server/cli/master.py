@@ -1,11 +1,11 @@
-"""gunicorn's master process, so that a restart leaves no moment in which nobody answers.
+"""gunicorn's master process, changed so that a restart leaves no gap.
 
-gunicorn's own SIGHUP stops the old workers as soon as the new ones are forked, seconds before these serve; its SIGUSR2
-leaves two masters side by side; and one worker that fails to start ends the whole service. Here a successor serves
-before its predecessor is asked to stop, and what does not come up leaves alone what is there.
+gunicorn's own SIGHUP stops the old workers as soon as the new ones are forked, seconds before these serve. Its SIGUSR2
+leaves two masters side by side. And one worker that fails to start ends the whole service. Here a successor serves
+before its predecessor is asked to stop, and a successor that does not start leaves the running workers alone.
 
-gunicorn has no setting for the class of its master, and its hooks see too little: so `config/gunicorn.py` makes the
-master one of ours in its first hook. `tests/test_restarts.py` names the version that this was written for.
+gunicorn has no setting for the class of its master, and its hooks are not enough: so `config/gunicorn.py` changes the
+master's class in its first hook. `tests/test_restarts.py` names the version that this was written for.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Master(Arbiter):  # type: ignore[misc]
         return pid
 
     def reap_workers(self) -> None:
-        """Bury the workers that have ended. One that failed to start ends the service only where nobody serves."""
+        """Reap the workers that have ended. One that failed to start ends the service only where no other serves."""
         while True:
             before = dict(self.WORKERS)
             failure = None
@@ -188,7 +188,7 @@ class Master(Arbiter):  # type: ignore[misc]
         """Pause, longer each time. While the service stops it is of no account, and must not cut that short.
 
         Raises:
-            HaltServer: nobody serves, and it is final: whatever supervises the service has to know.
+            HaltServer: no worker serves, and none will: the service's supervisor has to restart it.
         """
         if self._is_stopping:
             return
@@ -231,7 +231,7 @@ class Master(Arbiter):  # type: ignore[misc]
             raise HaltServer("The workers do not serve; the old master goes on.", self.WORKER_BOOT_ERROR)
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers; where a new master has taken over, systemd is told that it is the main process now."""
+        """Stop the workers; where a new master has taken over, systemd is notified of its process id."""
         self._is_stopping = True
         if self.reexec_pid:
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)

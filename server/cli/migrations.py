@@ -55,7 +55,7 @@ _OUTSIDE_ONLY = re.compile(r"^[^$']*\bconcurrently\b|^vacuum\b", re.IGNORECASE)
 # Advisory locks belong to one database, so the key has to differ only from other uses in the same one.
 _LOCK_KEY = int.from_bytes(hashlib.sha256(b"mastery schema migrations").digest()[:8], "big", signed=True)
 _LONGEST_PAUSE = 16  # in units of the first pause
-# Outside of a transaction a statement that waits holds nobody else up.
+# Outside of a transaction a statement that waits holds no other one up.
 _OUTSIDE = "-c statement_timeout=0 -c lock_timeout=600000 -c mastery.migrating=on"
 # Why there is no connection, in the words of PostgreSQL and PgBouncer: the driver gives no code for these. Others, such
 # as a wrong password, do not pass.
@@ -99,7 +99,8 @@ def migrate(
         on_applied: called with a file's name and its seconds after each one.
         wait_seconds: how long to try again while there is no progress: no connection is free, another process
             migrates, or a table is in use.
-        lock_timeout_ms: how long a file waits for a table that is in use, and everybody else behind it, in each try.
+        lock_timeout_ms: how long a file waits for a table that is in use, in each try; other statements wait behind
+            it for as long.
 
     Returns:
         The names of the files that were applied by this call, in order; empty when there was nothing to do.
@@ -168,7 +169,7 @@ class _Run:
                 pause = error.pause * min(2**tries, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - spreads
                 pause = max(
                     pause, time.monotonic() - started
-                )  # whoever waited for us has half of the time, at least
+                )  # what waited for us has half of the time, at least
                 tries += 1
             time.sleep(max(0.0, min(pause, self._deadline - time.monotonic())))
 
@@ -225,7 +226,7 @@ class _Run:
 
     @property
     def _pause(self) -> float:
-        """So long is a table left alone after it was waited for in vain: everybody else gets the greater part."""
+        """How long a table is left alone after a lock timed out: other statements get the greater part of the time."""
         return 2 * self.lock_timeout_ms / 1000
 
     def _progress(self) -> None:

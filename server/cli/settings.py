@@ -1,6 +1,6 @@
-"""The environment of a command: the real one, a `.env` file below it, and what `make run` runs below both.
+"""The environment of a command: the real one, then a `.env` file, then the servers of a running `make run`.
 
-`python -m server settings`: what is in force, with secrets masked, and where each value comes from.
+`python -m server settings` prints what is in force, with secrets masked, and where each value comes from.
 """
 
 from __future__ import annotations

@@ -72,17 +72,17 @@ def pause(seconds: float) -> None:
     """Sleep; the only place where being asked to stop is noticed, so what waits does it in short pauses.
 
     Raises:
-        StopRequested: somebody asked, within `stop_signals`.
+        StopRequested: a stop signal came, within `stop_signals`.
     """
     time.sleep(seconds)
     note = _current.get()
-    # A terminal that was opened for `make run` alone tells make that it is closed, and make tells nobody.
+    # When a terminal that was opened for `make run` alone is closed, only make gets the signal, and does not pass it on.
     if note is not None and (note.asked or (note.in_terminal and not os.isatty(_STDIN))):
         raise StopRequested
 
 
 def is_hurried() -> bool:
-    """Whether Ctrl-C came a second time: who stops something kills it now."""
+    """Whether Ctrl-C came a second time: what is being stopped is killed now."""
     note = _current.get()
     return note is not None and note.hurried
 
@@ -95,7 +95,7 @@ def _is_foreground() -> bool:
 
 
 def run_interruptibly(function: Callable[[], Result]) -> Result:
-    """Call a function that waits by itself, in a C library for instance, and notice a stop signal meanwhile.
+    """Call a function that waits by itself, in a C library for instance, and notice a stop signal while it waits.
 
     It runs in a thread of its own, which is then left to itself: it ends with the process, or with the connection
     that it waits for.

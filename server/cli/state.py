@@ -1,6 +1,6 @@
-"""The `.state` folder of a checkout: what `make run` keeps, and how other commands find what it runs.
+"""The `.state` folder of a checkout: what `make run` keeps, in files that only their owner can read.
 
-Files that only their owner can read.
+By it other commands find the servers of a running `make run`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class StateFolder:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                pause(_CLAIM_PAUSE_SECONDS)  # it may only be somebody who looks whether we run
+                pause(_CLAIM_PAUSE_SECONDS)  # it may only be another command that looks whether we run
             else:
                 running = self._read()
                 who = f"process {running.pid}, {running.address}" if running else "it is still starting"
@@ -113,7 +113,7 @@ class StateFolder:
             return self._read()
         except OSError:
             return None
-        return None  # nobody holds the claim: whatever is written there is a killed one's
+        return None  # the claim is free: what is written there is left from a killed process
 
     def _read(self) -> Running | None:
         try:

@@ -1,4 +1,4 @@
-"""Students who never lived: who they are, what they studied and when, drawn from a seed."""
+"""Made-up students: their accounts, what they studied and when, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def make_decks(cards: int, random: Random) -> list[Deck]:
 
 
 def share_ratings(ratings: int, users: int, cards: int, random: Random) -> list[int]:
-    """How many cards each user has rated: `ratings` in all, nobody more than there are cards.
+    """How many cards each user has rated: `ratings` in all, and none more than there are cards.
 
     Raises:
         ValueError: they can't have rated so many.
@@ -117,7 +117,7 @@ def share_ratings(ratings: int, users: int, cards: int, random: Random) -> list[
     left, weight_left = ratings, sum(weights)
     shares = []
     for weight in weights:
-        # In proportion of what is left, rounded up: who comes later weighs less, so the rest always finds room.
+        # In proportion of what is left, rounded up: later users weigh less, so the rest always finds room.
         share = min(cards, -(-left * weight // weight_left))
         shares.append(share)
         left -= share
@@ -135,7 +135,7 @@ def make_students(
         shares: how many cards each has rated.
         decks: the course.
         until: the end of the story; the last day before it is the present.
-        seed: tells the addresses of two stories apart.
+        seed: makes the addresses of two data sets differ.
         random: the source of chance.
     """
     course = [(card_id, deck) for deck in decks for card_id in deck.card_ids]

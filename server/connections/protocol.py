@@ -4,7 +4,8 @@
 connection is idle and how it is ended without an answer of aiohttp's own can be seen only in its private attributes.
 All use of them is in this module, and `tests/connections/test_protocol.py` names the version it was written for.
 
-`Expect: 100-continue` is met when somebody reads the body: a request that is refused before does not send it.
+`Expect: 100-continue` is answered when a handler reads the body. A request that is refused before that does not send
+its body.
 """
 
 from __future__ import annotations

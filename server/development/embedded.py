@@ -1,6 +1,6 @@
-"""What the embedded servers have in common.
+"""What the embedded servers have in common: free ports, and running as another user than root.
 
-Running PostgreSQL as root, which it refuses: no account is added for it, and no permission changed.
+PostgreSQL refuses to run as root. No account is added for it, and no permission is changed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EmbeddedServer:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
+    """A TCP port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def port_was_taken(log: Path) -> bool:
-    """Whether a server ended because somebody else took its port meanwhile, by its log."""
+    """Whether a server ended because its port was taken in between, by its log."""
     return "Address already in use" in log_tail(log)
 
 

@@ -1,7 +1,4 @@
-"""`make run`: the whole service on one machine, with its own servers, a course and accounts to study it.
-
-What a person sees when the development service is ready.
-"""
+"""`make run`: the whole service on one machine, with servers of its own, a course, accounts, and a banner."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ log = structlog.get_logger(__name__)
 
 
 def run_development(environment: Mapping[str, str], root: Path, version: str) -> None:
-    """Start everything and serve until somebody asks to stop, which is an exception; then stop everything.
+    """Start everything and serve until a stop is requested, which is an exception; then stop everything.
 
     Args:
         environment: the settings; what names no DATABASE_URL or REDIS_URL gets a server of our own.

@@ -1,12 +1,11 @@
 """The unit of work: all that a write does happens in one transaction, and what follows from it after the commit.
 
-Writes that happen once, however often they are asked for: draft-ietf-httpapi-idempotency-key-header-07.
+A write with an `Idempotency-Key` happens once, however often it is sent (draft-ietf-httpapi-idempotency-key-header-07).
+The first statement of its transaction takes the key, and the last one stores the answer. So a key has an answer exactly
+if its write has happened, whatever crashes in between. The same write sent at the same time waits for the key: it gets
+the answer or, if the first one fails, takes its place.
 
-The key is taken by the first statement of the write's own transaction, and the answer is kept by its last one. So a key
-has an answer exactly if its write has happened, whatever dies in between; and who asks for the same write meanwhile
-waits at the key, gets the answer, or, if the first one fails, takes its place.
-
-What a write refers to may be deleted between the look and the write: then its foreign key says what is missing.
+What a write refers to may be deleted after it was checked. A violated foreign key is then reported as not found.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from server.stores.postgres.database import ConstraintViolated, Database, Transa
 
 @contextmanager
 def vanished_as_not_found() -> Iterator[None]:
-    """Inside, a violated foreign key says what a client would have been told a moment later.
+    """Inside, a violated foreign key is answered as a request a moment later would be.
 
     Raises:
         NotFound: a card or a deck is gone.
@@ -83,11 +82,11 @@ class Writer:
         self._turns = Turns(at_once=max(1, min(2, database.pool_limit // 2)), wait_seconds=wait_seconds)
 
     async def run(self, work: Callable[[Unit], Awaitable[Result]], *, user_id: UUID | None = None) -> Result:
-        """Do the work in a transaction, when it is the user's turn; afterwards nobody reads what it made stale.
+        """Do the work in a transaction, when it is the user's turn; afterwards no reader gets what it made stale.
 
         Args:
             work: may run twice (after a deadlock, or a connection that was lost), each time on a unit of its own.
-            user_id: who writes; None where nobody's row is locked.
+            user_id: whose write it is; None where no user's row is locked.
 
         Raises:
             TooManyAtOnce: the user's other writes take too long.
@@ -103,7 +102,7 @@ class Writer:
             self._turns.give_back(user_id)
 
     async def _run(self, work: Callable[[Unit], Awaitable[Result]]) -> Result:
-        """Do the work in a transaction; after the commit, and before this returns, nobody reads what it made stale."""
+        """Do the work in a transaction; once it returns, no reader gets what it made stale."""
         unit: Unit | None = None
         is_committed = False
 
@@ -117,8 +116,8 @@ class Writer:
             is_committed = True
         finally:
             if unit is not None:
-                # Also when the answer to COMMIT was lost, or nobody waits for ours any more; but then without values
-                # that may have never come to be.
+                # Also when the answer to COMMIT was lost, or the client has hung up; but then without successors,
+                # which may hold what was never committed.
                 await self._cache.invalidate(unit.stale, unit.successors if is_committed else None)
         for action in [] if unit is None else unit.afterwards:
             action()

@@ -1,10 +1,7 @@
-"""Who is calling: the client's address behind trusted proxies.
+"""The client's address, behind proxies that are trusted by network or by number.
 
-Only what a trusted hop wrote is believed, so the chain is read from its right end, where hops append.
-What stands further left may come from anyone: it can neither be chosen as the address nor change how the
-right end reads.
-
-Whom to believe about the client's address: trusted proxies, by network or by number.
+Only what a trusted proxy wrote is believed. Proxies append, so the list of addresses is read from its right end. What
+stands further left may come from anyone: it can't be chosen as the address, and can't change how the right end reads.
 """
 
 from __future__ import annotations
@@ -32,12 +29,12 @@ ACCEPTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """The proxies whose word about the client counts; falsy when there are none.
+    """The proxies whose headers about the client are believed; falsy when there are none.
 
     Args:
         networks: proxies by address: the first address from the right outside of them is the client.
-        hops: proxies by number, nearest first, whatever their addresses. Right only where nobody reaches the
-            service but through that many proxies: who gets around one of them could name any address.
+        hops: proxies by number, nearest first, whatever their addresses. Right only where every request
+            passes that many proxies: a client that gets around one of them could name any address.
         header: the one header the proxies write. None reads whichever is there and, where both are, believes
             only what both say; name yours where the proxies let the other one pass as the caller sent it.
     """
@@ -55,7 +52,7 @@ class TrustedProxies:
 
     @classmethod
     def parse(cls, text: str) -> TrustedProxies:
-        """Read the setting: `10.0.0.0/8, 2001:db8::/32`, `1`, or empty for nobody.
+        """Read the setting: `10.0.0.0/8, 2001:db8::/32`, `1`, or empty for none.
 
         Raises:
             ValueError: the message says what is wrong and what is accepted.
@@ -85,7 +82,7 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
     except ValueError as error:
         raise ValueError(f"{error}") from None
     if network.prefixlen == 0:
-        raise ValueError(f"{entry} would let everybody choose their own address")
+        raise ValueError(f"{entry} would let every client choose its own address")
     if isinstance(network.network_address, IPv6Address) and network.prefixlen >= 96:
         # Peers are unwrapped before they are compared, so the networks have to be, too.
         inner = without_mapping(network.network_address)
@@ -113,15 +110,15 @@ def client_address(
         peer: the connection's other end; a unix socket (None, empty or a path) counts as 127.0.0.1.
         forwarded: the values of the `Forwarded` header lines (RFC 7239), in the order received.
         x_forwarded_for: the values of the `X-Forwarded-For` header lines, in the order received.
-        trusted: whom to believe, and which header they write.
+        trusted: the proxies, and the header that they write.
 
     Returns:
         An address without an IPv4-mapped (RFC 4291) or NAT64 (RFC 6052) wrapping. Where a hop is obfuscated,
         `unknown` or garbage, it is the address of the trusted hop that said so.
 
     When both headers are there and the settings do not say which one the proxies write, one of them may be
-    the caller's own invention, and nothing in the request tells which. Only what both say is then believed:
-    who invents the other header can hide behind the proxy's address, but never pose as somebody else.
+    the caller's own invention, and nothing in the request shows which. Then only what both say is believed:
+    a client that invents the other header can hide behind the proxy's address, but never pose as another client.
     """
     address = (_address_of_node(peer) if peer else None) or UNIX_SOCKET_ADDRESS
     if trusted and (forwarded or x_forwarded_for):

@@ -49,7 +49,7 @@ class ShownAddresses:
     Args:
         form: `short` for the network of /24 or /48; `hashed` for an address in 100::/64 that is the same for all
             requests of a client (of an IPv6 network of /64), in every process with this key.
-        secret_key: what the key of the hashes is derived from. Without it, nobody can try out addresses.
+        secret_key: what the key of the hashes is derived from. Without the key, addresses can't be tried out.
     """
 
     def __init__(self, form: Literal["short", "hashed"], secret_key: str) -> None:

@@ -160,7 +160,7 @@ class PolicyState(Answer):
 
 
 class RateLimitState(Answer):
-    """What a client has left of each policy, and who says so."""
+    """What a client has left of each policy, and the source of the figures."""
 
     subject = fields.String()
     source = fields.String(validate=validate.OneOf(get_args(Source)))

@@ -1,7 +1,4 @@
-"""What those who run the service are told.
-
-What somebody on call is told.
-"""
+"""Answers to the operators of the service: health, the dashboard's figures, problems."""
 
 from __future__ import annotations
 
@@ -162,7 +159,7 @@ class Worker(Answer):
     worker = fields.String(metadata={"description": "its process id; empty where it is the only one"})
     alone = fields.Boolean(metadata={"description": "it decides without Redis: its breaker is open"})
     decisions = fields.Dict(
-        keys=fields.String(), values=count(), metadata={"description": "since it started, by who decided"}
+        keys=fields.String(), values=count(), metadata={"description": "since it started, by source"}
     )
 
 

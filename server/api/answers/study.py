@@ -1,9 +1,4 @@
-"""The course as a student reads it.
-
-Who somebody is.
-
-What a student has done with the course.
-"""
+"""Answers to students: their account, the course, and what they have done with it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The OpenAPI 3.1 document: what routes.py says of every route, with what OPERATIONS says of its handler.
+"""The OpenAPI 3.1 document, made from `routes.py` and from what the handlers take and answer (`operations.py`).
 
-The parts that many operations share: headers, problems, who may ask.
-
-Marshmallow schemas as JSON Schema: names for the components, and our own kinds of fields.
+Marshmallow schemas become JSON Schema. What many operations share, such as headers and problems, is a component that
+they refer to.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
             {"type": "string", "enum": ["Good", "Needs Improvement", "Poor"]},
             always=True,
         ),
-        "Cache-Control": _header("Who may keep the response; nobody keeps an error.", always=True),
+        "Cache-Control": _header("Which caches may store the response; none stores an error.", always=True),
         "X-RateLimit-Limit": _header("Of the policy closest to exhaustion, as are the next two.", _NUMBER),
         "X-RateLimit-Remaining": _header("How many more requests.", _NUMBER),
         "X-RateLimit-Reset": _header("When there is room again.", {"type": "string", "format": "date-time"}),
@@ -242,7 +241,7 @@ PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
             (),
         ),
         429: ("TooManyRequests", "A rate limit has no room for this request.", ("Retry-After",)),
-        503: ("ServiceUnavailable", "A part that this needs is away; try again.", ("Retry-After",)),
+        503: ("ServiceUnavailable", "A part that this needs is unavailable; try again.", ("Retry-After",)),
     }
 )
 

@@ -1,7 +1,4 @@
-"""What each handler takes and answers: the second page about the API, next to routes.py.
-
-What a handler takes and answers, beyond what its route says of it.
-"""
+"""What each handler takes and answers. The path, the role and the rate limits are in `routes.py`."""
 
 from __future__ import annotations
 
@@ -123,7 +120,7 @@ def done() -> dict[int, Result]:
 
 
 def asset(*media_types: str) -> dict[int, Result]:
-    """A file for everybody."""
+    """A public file."""
     contents = tuple(
         Content(media_type=one, schema={"type": "object" if one == JSON else "string"}) for one in media_types
     )

@@ -1,4 +1,4 @@
-"""The shared content: classes, decks and cards as everybody sees them, cached once for all readers."""
+"""The shared content: classes, decks and cards as every reader sees them, cached once for all readers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Page:
-    """A finished answer. Whoever renders it may keep the rendering with it; nobody changes its content.
+    """A finished answer. Its rendering may be kept with it; its content never changes.
 
     Attributes:
         content: the answer.

@@ -31,7 +31,7 @@ class ImportTimedOut(ServiceUnavailable):
 
 async def read_deck_file(content: bytes, deck_format: DeckFormat, *, encoding: str) -> list[Batch]:
     """The cards of a file, as `import_cards` takes them. Arguments and errors as of `pack_deck`."""
-    # Seconds for the largest files: not in the thread that answers everybody else.
+    # It takes seconds for the largest files: not in the event loop's thread.
     return await asyncio.to_thread(pack_deck, content, deck_format, encoding=encoding)
 
 

@@ -1,6 +1,6 @@
-"""Accounts: registering, logging in, and refresh tokens that work once (RFC 9700, section 4.14.2).
+"""Accounts: registration, login, refresh tokens that work once (RFC 9700, section 4.14.2), passwords, and the profile.
 
-What people say of themselves: their name, and the time zone in which their days of study are counted.
+The profile holds a name and the time zone in which days of study are counted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ResetRefused(InvalidInput):
 
 
 class Accounts:
-    """Everything about who somebody is."""
+    """Registers, signs in and changes accounts."""
 
     def __init__(
         self, database: Database, passwords: Passwords, tokens: AccessTokens, *, refresh_token_seconds: int
@@ -75,7 +75,7 @@ class Accounts:
             EmailTaken: the address has an account.
             InvalidInput: the address can not be stored.
             PasswordQueueFull: too many passwords are being hashed.
-            ClientDisconnected: nobody waits for the answer.
+            ClientDisconnected: the client has hung up.
         """
         password_hash = await self._passwords.hash(password, wanted=wanted)
         async with self._database.transaction() as transaction:
@@ -93,7 +93,7 @@ class Accounts:
         Raises:
             WrongCredentials: there is no such account, or the password is another; both take the same time.
             PasswordQueueFull: too many passwords are being checked.
-            ClientDisconnected: nobody waits for the answer.
+            ClientDisconnected: the client has hung up.
         """
         user = await self._database.fetch_one(
             "find_user_by_email", email=normal_email(email), spelling=stored_spelling(email)
@@ -121,7 +121,7 @@ class Accounts:
         """Exchange a refresh token for new tokens.
 
         It works once, and once more within ten seconds: two tabs of a browser share a token and refresh it at the same
-        moment. Any later use is a sign that somebody else has it, and ends its whole family.
+        moment. Any later use is a sign that it was stolen, and ends its whole family.
 
         Raises:
             RefreshTokenRefused: it is unknown, expired, revoked or spent.
@@ -165,7 +165,7 @@ class Accounts:
             NoPassword: it has none.
             WrongCredentials: it has another one.
             PasswordQueueFull: too many passwords are being checked.
-            ClientDisconnected: nobody waits for the answer.
+            ClientDisconnected: the client has hung up.
         """
         known_hash = await self.check_password(user_id, current, wanted=wanted)
         if known_hash is None:
@@ -198,7 +198,7 @@ class Accounts:
         Raises:
             ResetRefused: the token is unknown, spent, replaced or expired.
             PasswordQueueFull: too many passwords are being hashed.
-            ClientDisconnected: nobody waits for the answer.
+            ClientDisconnected: the client has hung up.
         """
         token_hash = hash_of(token)
         row = await self._database.fetch_one("find_password_reset", token_hash=token_hash)
@@ -235,7 +235,7 @@ class Accounts:
             InvalidInput: it has a password, and none was given.
             WrongCredentials: it has another one.
             PasswordQueueFull: too many passwords are being checked.
-            ClientDisconnected: nobody waits for the answer.
+            ClientDisconnected: the client has hung up.
         """
         user = await self._database.fetch_one("find_user", user_id=user_id)
         if user is None or user["deactivated_at"] is not None:

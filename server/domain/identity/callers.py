@@ -1,4 +1,4 @@
-"""Who is calling: the bearer of an access token, ours or an external issuer's, with the rights that the database has.
+"""Callers: the bearers of access tokens, ours or an external issuer's, with the rights that the database has.
 
 A token only names its account. What the account may do was read from the database at most `RECHECK_SECONDS` ago, or
 the caller says of itself that it was not (`Caller.is_checked`): while the database is unavailable, that is enough to
@@ -149,7 +149,7 @@ class Callers:
     def _end_check(self, key: Hashable, check: asyncio.Task[tuple[_Account, bool]]) -> None:
         del self._checks[key]
         if not check.cancelled():
-            check.exception()  # seen, also where nobody waits for it any more
+            check.exception()  # retrieved, also where no request waits for it any more
 
     async def _check(
         self, key: Hashable, find: Callable[[], Awaitable[User | None]]
@@ -159,7 +159,7 @@ class Callers:
         Raises:
             DatabaseUnavailable: and it has never said anything of this account.
         """
-        # The answer is as old as the question: a database that stood still meanwhile does not make it newer.
+        # The answer is as old as the question: a database that stood still in between does not make it newer.
         asked_at = monotonic()
         try:
             user = await self._ask(find)
@@ -184,7 +184,7 @@ class Callers:
     async def _ask(self, find: Callable[[], Awaitable[User | None]]) -> User | None:
         retry_at = 0.0
         if self._retry_at > 0:
-            self._retry_at = math.inf  # this question is for all of those who can do without the answer
+            self._retry_at = math.inf  # this check stands for every request that can do without its result
         try:
             return await find()
         except DatabaseUnavailable:
@@ -223,7 +223,7 @@ class Callers:
 
 
 def _issuer_of(token: str) -> str | None:
-    """The issuer that a token claims, unverified: it only says who is to verify it."""
+    """The issuer that a token claims, unverified: it only selects the verifier."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError):
@@ -233,6 +233,6 @@ def _issuer_of(token: str) -> str | None:
 
 
 def _placeholder(identity: ExternalIdentity) -> str:
-    """An address that nobody can receive mail at (RFC 2606), unique for an identity."""
+    """An address that can't receive mail (RFC 2606), unique for an identity."""
     name = f"{identity.issuer}\n{identity.subject}"
     return f"{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}@external.invalid"

@@ -1,6 +1,6 @@
-"""The public keys of an OpenID Connect issuer (RFC 7517), fetched when they are needed and kept while they serve.
+"""Access tokens of an external OpenID Connect issuer, such as Clerk or Auth0.
 
-Access tokens of an external OpenID Connect issuer, such as Clerk or Auth0.
+Its public keys (RFC 7517) are fetched when a token needs one, and kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RSA_BITS = range(2048, 16_384 + 1)  # RFC 7518, section 3.3, and what OpenSSL c
 # Keys are fetched anew when they are this old. A key that was withdrawn is refused after twice that, unless the
 # issuer does not answer: then what is known goes on serving.
 _FRESH_SECONDS = 300.0
-# A stranger who invents key ids must not make us ask the issuer each time. Without any keys the wait is a tenth.
+# Invented key ids must not make us ask the issuer each time. Without any keys the wait is a tenth.
 _COOLDOWN_SECONDS = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _MOST_BYTES = 1 << 20
@@ -83,7 +83,7 @@ class KeySet:
         if not self._matching(key_id) or (age_seconds > 2 * _FRESH_SECONDS and not self._is_failing):
             await self.refresh()
         elif age_seconds > _FRESH_SECONDS:
-            self._start_fetching()  # nobody waits for it
+            self._start_fetching()  # in the background
         if not self._keys:
             raise KeysUnavailable
         return self._matching(key_id)
@@ -217,7 +217,7 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 @dataclass(frozen=True, slots=True)
 class ExternalIdentity:
-    """Whom an external token names.
+    """The identity that an external token names.
 
     Args:
         issuer: `iss`.
@@ -260,7 +260,7 @@ class ExternalTokens:
         is cleaned or left out: it never keeps its owner from coming in.
 
         Raises:
-            TokenRefused: it is malformed, expired, for somebody else, or not signed by the issuer.
+            TokenRefused: it is malformed, expired, for another audience, or not signed by the issuer.
             ServiceUnavailable: the issuer's keys are not known and can't be fetched now.
         """
         try:

@@ -48,7 +48,7 @@ class _Place:
 
 
 def always() -> bool:
-    """For work that nobody can hang up on."""
+    """For work without a client that could hang up."""
     return True
 
 
@@ -77,11 +77,11 @@ class Passwords:
 
         Args:
             password: any text.
-            wanted: whether somebody still waits for the answer; asked when the turn has come.
+            wanted: whether the client still waits; asked when the turn has come.
 
         Raises:
             PasswordQueueFull: too many are waiting, or the turn did not come in time.
-            ClientDisconnected: nobody waits for it.
+            ClientDisconnected: the client has hung up.
         """
         return await self._in_turn(lambda: self._hasher.hash(password), wanted)
 
@@ -172,7 +172,7 @@ class Passwords:
 
 
 def _hash_of_nothing(hasher: PasswordHasher) -> str:
-    """A hash with a hasher's parameters whose password nobody has: it is random itself."""
+    """A hash with a hasher's parameters that no password matches: it is random itself."""
     salt, digest = (
         b64encode(secrets.token_bytes(size)).decode().rstrip("=")
         for size in (hasher.salt_len, hasher.hash_len)

@@ -1,6 +1,8 @@
-"""Access tokens: JSON Web Tokens (RFC 7519) that the service signs with its own key.
+"""Access tokens and refresh tokens.
 
-Refresh tokens: opaque to clients; each begins with its family, so that it can be counted before it is looked up.
+An access token is a JSON Web Token (RFC 7519) that the service signs with its own key. A refresh token is opaque to
+clients. It begins with the id of its family, all tokens of one login, so that it can be rate limited before it is
+looked up.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ _LATEST_EXPIRY = 253_402_300_799  # the last second of the year 9999; a time in 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, with the rights that the database has on record.
+    """A caller, with the rights that the database has on record.
 
     Args:
         user_id: the account.
         role: its role.
-        plan: what selects its rate limits; None for everybody's.
+        plan: what selects its rate limits; None for the default ones.
         is_checked: whether the rights were read a moment ago; False while the database is unavailable.
     """
 
@@ -148,7 +150,7 @@ def read_claims(
 
     Raises:
         SignatureRefused: none of the keys has signed it.
-        TokenRefused: it is malformed, expired, not valid yet, or for somebody else.
+        TokenRefused: it is malformed, expired, not valid yet, or for another audience.
     """
     for key in keys:
         try:
@@ -186,12 +188,12 @@ _LENGTH: Final = (_FAMILY_BYTES + _SECRET_BYTES) * 4 // 3
 
 
 def new_refresh_token(family_id: UUID) -> str:
-    """A token of a family that nobody can guess: 256 random bits behind the family's id."""
+    """An unguessable token of a family: 256 random bits behind the family's id."""
     return urlsafe_b64encode(family_id.bytes + secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def new_secret() -> str:
-    """A token of no family that nobody can guess: 256 random bits."""
+    """An unguessable token without a family: 256 random bits."""
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 

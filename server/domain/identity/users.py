@@ -55,7 +55,7 @@ async def update_user(
     Args:
         transaction: in which it happens.
         user_id: the account.
-        changes: any of `role`, `plan` (None for everybody's) and `is_deactivated`; a deactivated account is signed out
+        changes: any of `role`, `plan` (None for the default) and `is_deactivated`; a deactivated account is signed out
             everywhere.
 
     Returns:
@@ -63,7 +63,7 @@ async def update_user(
 
     Raises:
         NotFound: there is no such account.
-        LastAdmin: nobody could administer the service any more.
+        LastAdmin: the service would have no administrator.
     """
     if changes.get("role", "admin") != "admin" or changes.get("is_deactivated"):
         await _see_that_an_admin_stays(transaction, user_id)
@@ -109,7 +109,7 @@ async def delete_user(transaction: Transaction, user_id: UUID) -> set[str]:
 
     Raises:
         NotFound: there is no such account.
-        LastAdmin: nobody could administer the service any more.
+        LastAdmin: the service would have no administrator.
     """
     await transaction.extend_deadline(_DELETION_MS)
     try:

@@ -1,10 +1,8 @@
-"""That a user studies, and when. Their row of user_stats is the lock of all that they write.
+"""Study activity and streaks. A user's `user_stats` row is locked first by every write of theirs.
 
-Days on which a user studied, counted where they live. Days in a row are a streak.
-
-A streak lives until midnight at the end of the day after its last one, in the zone in which that was counted; whoever
-studies before that instant continues it, whatever the date is by then where they are: what they were shown is what goes
-on. The runs of days are found by the trigger `keep_streaks` (sql/schema.sql).
+A day of study is counted in the user's time zone. Days in a row are a streak. It lives until midnight at the end of the
+day after its last one, in the zone in which that day was counted; studying before that instant continues it, whatever
+the date is by then where the user is. The trigger `keep_streaks` finds the runs of days (sql/schema.sql).
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ class Activity:
 async def lock_activity(transaction: Transaction, user_id: UUID) -> Activity:
     """A user's activity, locked until the transaction ends: their writes happen one after another.
 
-    Whoever locks cards as well locks them before.
+    A write that locks cards as well locks them before.
 
     Raises:
         AccountGone: the user no longer exists.

@@ -24,7 +24,9 @@ async def add_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> tuple[b
     transaction = unit.transaction
     if not await transaction.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id]):
         raise NotFound("There is no such card.")
-    await lock_activity(transaction, user_id)  # who adds and who deletes it at once do so one after the other
+    await lock_activity(
+        transaction, user_id
+    )  # an addition and a deletion at the same time happen one after the other
     with vanished_as_not_found():
         row = await transaction.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
     is_new = row is not None

@@ -1,15 +1,14 @@
-"""What one reader adds to the shared content: their counts and their progress, cached per user and class.
+"""Overlays: what one reader adds to the shared content, counts and progress, cached per user and class.
 
-What a rating makes of the rater's overlays: where the cache holds one, the transaction knows the next one.
+A rating replaces the overlays of its user in the cache with their successors, which the transaction can compute. So the
+next page finds them in the cache. Three rules keep them true:
 
-So the student's next page finds it, although a rating has just changed it. Three things keep it true:
-
-* The overlays are looked at before the transaction commits. A user's ratings happen one after another, so what is seen
+* The overlays are read before the transaction commits. A user's ratings happen one after another, so what is read
   there can't hold anything newer than what this transaction writes.
-* They are replaced after the commit, each only if it is still the version that was seen. If another write's word came
-  in between, or a reader's fill, a tombstone takes its place (lua/replace_cache.lua).
-* Counts hold for a set of published cards. They are read after the class's page, by whose fingerprint readers will ask
-  for them: they may be newer than that page, and then nobody asks by it any more, but never older.
+* They are replaced after the commit, and only if the cache still holds the version that was read. If another write or
+  a reader's fill came in between, a tombstone takes their place (lua/replace_cache.lua).
+* Counts hold for a set of published cards, which the fingerprint on the class's page stands for. They are read after
+  that page: they may be newer than it, in which case no reader asks for them, but never older.
 """
 
 from __future__ import annotations

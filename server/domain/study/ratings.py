@@ -52,7 +52,7 @@ async def record_ratings(
 
     Args:
         unit: the unit of work.
-        user_id: who rates.
+        user_id: whose ratings they are.
         ratings: one or more; a card may occur several times.
         zone: where the user's day begins; None for the profile's.
 

@@ -125,7 +125,7 @@ class ClassPageLookup:
         self._lookups = catalog.cache.lookups(self._place.keys)
 
     async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The class as everybody sees it, and the reader's counts.
+        """The class as every reader sees it, and the reader's counts.
 
         Raises:
             NotFound: it is unknown or not published.

@@ -1,18 +1,14 @@
-"""Spaced repetition, for the classes set to FSRS: a student's memory of a card follows from the log of reviews.
+"""When a rated card comes back: by a fixed table, or by FSRS, a model of the student's memory.
 
-Usually a rating moves the kept memory on. Where the log has more than that (the class had another scheduler for a
-while, or a device was offline), the memory is made anew from the whole log: it depends on what was rated when, and not
-on the order in which we heard of it.
+With FSRS, the memory of a card follows from the log of its reviews. Usually a rating advances the stored memory. Where
+the log has reviews that the memory lacks (the class had another scheduler for a while, or a device was offline), it is
+computed anew from the whole log. So it depends on what was rated when, and not on the order of arrival.
 
-FSRS: a student's memory of a card, and when it will have faded to 90 %.
-
-The algorithm is that of the library `fsrs` with its default parameters (github.com/open-spaced-repetition/py-fsrs).
-It knows four ratings and calls them forgotten, remembered with serious difficulty, after a hesitation, and easily. In
-the same words SuperMemo's SM-2 defines its grades: 1 and 2 are wrong answers, 3 is "recalled with serious difficulty",
-4 "after a hesitation", 5 "perfect" (super-memory.com/english/ol/sm2.htm). Hence the table below. "Hard" must not be
-given for a forgotten card: FSRS would take it for a success.
-
-What a rating says of mastery, and by the fixed table, when the card comes back.
+The algorithm is that of the library `fsrs` with its default parameters (github.com/open-spaced-repetition/py-fsrs). It
+has four ratings: forgotten, remembered with serious difficulty, after a hesitation, and easily. SuperMemo's SM-2
+defines its grades in the same words: 1 and 2 are wrong answers, 3 is "recalled with serious difficulty", 4 "after a
+hesitation", 5 "perfect" (super-memory.com/english/ol/sm2.htm). Hence the table of ratings below. "Hard" must not be
+given for a forgotten card: FSRS would count it as a success.
 """
 
 from __future__ import annotations

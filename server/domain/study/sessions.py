@@ -45,7 +45,7 @@ async def end_session(unit: Unit, user_id: UUID, session_id: UUID) -> dict[str, 
     """End a session; ending it again answers the same and counts nothing.
 
     Raises:
-        NotFound: it is unknown or somebody else's.
+        NotFound: it is unknown, or another user's.
         AccountGone: the user no longer exists.
     """
     transaction = unit.transaction
