@@ -76,7 +76,7 @@ def pause(seconds: float) -> None:
     """
     time.sleep(seconds)
     note = _current.get()
-    # When a terminal that was opened for `make run` alone is closed, only make gets the signal, and does not pass it on.
+    # When a terminal that was opened for `make run` alone is closed, only make gets the signal and keeps it.
     if note is not None and (note.asked or (note.in_terminal and not os.isatty(_STDIN))):
         raise StopRequested
 
