@@ -174,5 +174,5 @@ def test_all_lines_of_a_request(log: duckdb.DuckDBPyConnection, written: tuple[P
         ]
         assert ids
         for request_id in ids[:10]:
-            rows = ask(log, "What was said during this request?", **{EXAMPLE_ID: request_id})
+            rows = ask(log, "What was logged during this request?", **{EXAMPLE_ID: request_id})
             assert messages == sorted(message for *_, message, _ in rows)
