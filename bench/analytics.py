@@ -32,7 +32,7 @@ from bench.harness.table import as_text
 from server.cli.generating import generate
 from server.cli.migrations import migrate
 from server.development.servers import postgres_server
-from server.domain.study.analytics import Analytics
+from server.domain.study import analytics
 from server.settings import ROOT
 from server.stores.postgres.database import Database
 from server.stores.postgres.queries import QUERIES_FOLDER
@@ -86,17 +86,19 @@ class World:
 
     def ways(self, busiest: UUID) -> dict[str, Way]:
         """Everything that is measured here, by name."""
-        analytics = Analytics(self.database)
 
         async def count_per_user() -> None:
             for user in await self.database.fetch_all("list_busiest_users", page_size=PAGE_SIZE):
                 await self.database.fetch_all("count_cards_of_user", user_id=user["id"])
 
+        def page(order: analytics.UserOrder) -> Awaitable[analytics.Page]:
+            return analytics.list_users(self.database, order, before=None, page_size=PAGE_SIZE + 1)
+
         return {
-            "page by recent": lambda: analytics.list_users("recent", before=None, page_size=PAGE_SIZE + 1),
-            "page by studied": lambda: analytics.list_users("studied", before=None, page_size=PAGE_SIZE + 1),
-            "page by streak": lambda: analytics.list_users("streak", before=None, page_size=PAGE_SIZE + 1),
-            "user's detail": lambda: analytics.get_user_figures(busiest),
+            "page by recent": lambda: page("recent"),
+            "page by studied": lambda: page("studied"),
+            "page by streak": lambda: page("streak"),
+            "user's detail": lambda: analytics.get_user_figures(self.database, busiest),
             PER_USER: count_per_user,
             GROUPED: lambda: self.database.fetch_all("rank_users_by_counting", page_size=PAGE_SIZE),
         }
@@ -107,7 +109,7 @@ async def measure(worlds: Sequence[World], rounds: int) -> dict[tuple[int, int],
     found: dict[tuple[int, int], dict[str, list[float]]] = {}
     ways = {}
     for world in worlds:
-        (first,) = await Analytics(world.database).list_users("studied", before=None, page_size=1)
+        (first,) = await analytics.list_users(world.database, "studied", before=None, page_size=1)
         ways[world.users, world.ratings] = world.ways(first["id"])
         found[world.users, world.ratings] = {name: [] for name in ways[world.users, world.ratings]}
     for number in range(rounds + 1):

@@ -30,17 +30,13 @@ from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.dashboard.totals import Totals, read_totals
 from server.domain.catalog.catalog import Catalog
-from server.domain.identity.accounts import Accounts, Profiles
+from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers
 from server.domain.identity.external import ExternalTokens, KeySet
 from server.domain.identity.passwords import Passwords
 from server.domain.identity.tokens import AccessTokens
-from server.domain.study.analytics import Analytics
-from server.domain.study.bookmarks import Bookmarks
 from server.domain.study.overlays import Overlays
-from server.domain.study.progress import Progress
 from server.domain.study.reading import Reading
-from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
 from server.middleware.authentication import authentication, authorization
 from server.middleware.cors import cors
@@ -203,13 +199,8 @@ def create_app(settings: Settings) -> web.Application:
         accounts=Accounts(
             database, Passwords(), tokens, refresh_token_seconds=settings.refresh_token_seconds
         ),
-        profiles=Profiles(database),
         catalog=catalog,
         reading=Reading(catalog, Overlays(database)),
-        progress=Progress(database),
-        sessions=Sessions(database),
-        bookmarks=Bookmarks(database),
-        analytics=Analytics(database),
         writer=Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000),
     )
     rules.update(add_routes(app))

@@ -9,7 +9,7 @@ from server.api.responses import tagged_response
 from server.api.schemas import ProfileSchema
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, write
-from server.domain.identity.accounts import check_time_zone, update_profile
+from server.domain.identity import accounts
 from server.domain.writing import Answer, Unit
 
 _CHANGES = ProfileSchema()
@@ -18,7 +18,7 @@ _CHANGES = ProfileSchema()
 async def get_profile(request: web.Request) -> web.Response:
     """The caller's name and time zone."""
     refuse_query(request)
-    profile = await services_of(request).profiles.get_profile(caller_of(request).user_id)
+    profile = await accounts.get_profile(services_of(request).database, caller_of(request).user_id)
     return tagged_response(request, profile)
 
 
@@ -26,9 +26,9 @@ async def change_profile(request: web.Request) -> web.Response:
     """Change the name, the time zone, or both."""
     changes = await read_json(request, _CHANGES)
     if "time_zone" in changes:
-        check_time_zone(changes["time_zone"])
+        accounts.check_time_zone(changes["time_zone"])
 
     async def work(unit: Unit) -> Answer:
-        return answer(await update_profile(unit, caller_of(request).user_id, **changes))
+        return answer(await accounts.update_profile(unit, caller_of(request).user_id, **changes))
 
     return await write(request, work)

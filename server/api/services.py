@@ -11,14 +11,10 @@ from server.api.state import state_of
 from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.domain.catalog.catalog import Catalog
-from server.domain.identity.accounts import Accounts, Profiles
+from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers
 from server.domain.identity.tokens import Caller
-from server.domain.study.analytics import Analytics
-from server.domain.study.bookmarks import Bookmarks
-from server.domain.study.progress import Progress
 from server.domain.study.reading import Reading
-from server.domain.study.sessions import Sessions
 from server.domain.writing import Writer
 from server.errors import ServiceUnavailable, Unauthenticated
 from server.ratelimit import Limiter
@@ -50,13 +46,8 @@ class Services:
     rate_limits: RateLimitsFile
     callers: Callers
     accounts: Accounts
-    profiles: Profiles
     catalog: Catalog
     reading: Reading
-    progress: Progress
-    sessions: Sessions
-    bookmarks: Bookmarks
-    analytics: Analytics
     writer: Writer
 
 

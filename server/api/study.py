@@ -15,7 +15,8 @@ from server.api.responses import tagged_response
 from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import answer, no_content, write
-from server.domain.study import bookmarks, sessions
+from server.domain.identity.accounts import get_profile
+from server.domain.study import analytics, bookmarks, progress, sessions
 from server.domain.study.bookmarks import describe_bookmark
 from server.domain.study.ratings import Rating, record_ratings
 from server.domain.study.sessions import NEWEST, Position, describe_session
@@ -51,23 +52,23 @@ async def get_card_progress(request: web.Request) -> web.Response:
     """The caller's progress on a card."""
     flashcard_id = path_id(request, "flashcardId")
     refuse_query(request)
-    progress = await services_of(request).progress.get_card_progress(caller_of(request).user_id, flashcard_id)
-    return tagged_response(request, progress)
+    database, user_id = services_of(request).database, caller_of(request).user_id
+    return tagged_response(request, await progress.get_card_progress(database, user_id, flashcard_id))
 
 
 async def get_class_progress(request: web.Request) -> web.Response:
     """The caller's progress in a class."""
     class_id = path_id(request, "classId")
     refuse_query(request)
-    progress = await services_of(request).reading.get_class_progress(caller_of(request).user_id, class_id)
-    return tagged_response(request, progress)
+    user_id = caller_of(request).user_id
+    return tagged_response(request, await services_of(request).reading.get_class_progress(user_id, class_id))
 
 
 async def get_stats(request: web.Request) -> web.Response:
     """The caller's figures over everything."""
     refuse_query(request)
     return tagged_response(
-        request, await services_of(request).analytics.get_user_stats(caller_of(request).user_id)
+        request, await analytics.get_user_stats(services_of(request).database, caller_of(request).user_id)
     )
 
 
@@ -99,13 +100,11 @@ async def list_sessions(request: web.Request) -> web.Response:
     cursors = request.app[CURSORS]
     listing = f"sessions:{user_id}:{deck_id or ''}"
     before = _position(cursors.read(listing, query["cursor"]))
-    size = query["limit"] + 1
+    size, database = query["limit"] + 1, services_of(request).database
     if deck_id is None:
-        rows = await services_of(request).sessions.list_sessions(user_id, before=before, page_size=size)
+        rows = await sessions.list_sessions(database, user_id, before=before, page_size=size)
     else:
-        rows = await services_of(request).sessions.list_deck_sessions(
-            user_id, deck_id, before=before, page_size=size
-        )
+        rows = await sessions.list_deck_sessions(database, user_id, deck_id, before=before, page_size=size)
     page, next_cursor = cursors.page(
         listing, rows, query["limit"], lambda row: (row["started_at"].isoformat(), str(row["id"]))
     )
@@ -142,8 +141,8 @@ async def list_bookmarks(request: web.Request) -> web.Response:
     user_id, cursors = caller_of(request).user_id, request.app[CURSORS]
     listing = f"bookmarks:{user_id}"
     before = _position(cursors.read(listing, query["cursor"]))
-    rows = await services_of(request).bookmarks.list_bookmarks(
-        user_id, before=before, page_size=query["limit"] + 1
+    rows = await bookmarks.list_bookmarks(
+        services_of(request).database, user_id, before=before, page_size=query["limit"] + 1
     )
     page, next_cursor = cursors.page(
         listing,
@@ -165,7 +164,7 @@ async def _record(
     zone = None if name is None else find_zone(name)
     replaces_header = name is not None and zone is None
     if replaces_header:
-        zone = stored_zone((await services_of(request).profiles.get_profile(user_id))["timeZone"])
+        zone = stored_zone((await get_profile(services_of(request).database, user_id))["timeZone"])
 
     async def work(unit: Unit) -> Answer:
         return answer(describe(await record_ratings(unit, user_id, ratings, zone=zone)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.domain.study.analytics import Analytics
+from server.domain.study import analytics
 from server.stores.postgres.database import Database
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask
@@ -36,11 +36,11 @@ def give_streaks(url: str, seed: int) -> None:
             )
 
 
-async def walk(analytics: Analytics, page_size: int) -> list[tuple[str, int]]:
+async def walk(database: Database, page_size: int) -> list[tuple[str, int]]:
     """All users with their streaks, page after page as the API reads them."""
     found: list[tuple[str, int]] = []
     before: tuple[str, Any] | None = None
-    while page := await analytics.list_users("streak", before=before, page_size=page_size):
+    while page := await analytics.list_users(database, "streak", before=before, page_size=page_size):
         found += [(str(row["id"]), row["study_streak_days"]) for row in page]
         before = (page[-1]["rank"], page[-1]["id"])
     return found
@@ -54,20 +54,19 @@ async def test_pages_give_everybody_once_in_order(
     give_streaks(database_url, seed)
     expected = [(str(user_id), days) for user_id, days in ask(database_url, RANKED)]
     assert PEOPLE == len(expected)
-    assert expected == await walk(Analytics(database), page_size)
+    assert expected == await walk(database, page_size)
 
 
 async def test_a_streak_that_lapses_moves_at_once(database_url: str, database: Database) -> None:
     """The longest streak of all is last and 0 in the first look after its midnight."""
     give_streaks(database_url, 4)
-    analytics = Analytics(database)
-    (user_id, days), *_ = await walk(analytics, 50)
+    (user_id, days), *_ = await walk(database, 50)
     assert 7 == days
     run_sql(
         database_url,
         f"UPDATE user_stats SET streak_lapses_at = now() WHERE user_id = '{user_id}'",  # noqa: S608 - from above
     )
-    assert (user_id, 0) in await walk(analytics, 50)
+    assert (user_id, 0) in await walk(database, 50)
 
 
 async def test_looking_writes_nothing(database_url: str) -> None:
@@ -78,7 +77,7 @@ async def test_looking_writes_nothing(database_url: str) -> None:
     database = Database(database_url, pool_size=1)
     await database.start()
     try:
-        assert PEOPLE == len(await walk(Analytics(database), 50))
+        assert PEOPLE == len(await walk(database, 50))
     finally:
         await database.close()
 

@@ -17,7 +17,7 @@ from server.api.schemas import UsersQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import no_content, write
 from server.domain.identity.subjects import parse_subject
-from server.domain.study.analytics import describe_user_figures
+from server.domain.study import analytics
 from server.domain.writing import Answer, Unit
 from server.errors import InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.limits import RateLimits
@@ -36,18 +36,20 @@ async def list_users(request: web.Request) -> web.Response:
     listing = f"users:{query['sort']}"
     position = cursors.read(listing, query["cursor"])
     before = None if position is None else (position[0], UUID(position[1]))
-    rows = await services_of(request).analytics.list_users(
-        query["sort"], before=before, page_size=query["limit"] + 1
+    rows = await analytics.list_users(
+        services_of(request).database, query["sort"], before=before, page_size=query["limit"] + 1
     )
     page, next_cursor = cursors.page(listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"])))
-    return json_response({"users": [describe_user_figures(row) for row in page], "nextCursor": next_cursor})
+    return json_response(
+        {"users": [analytics.describe_user_figures(row) for row in page], "nextCursor": next_cursor}
+    )
 
 
 async def get_user(request: web.Request) -> web.Response:
     """One user's figures, with their progress class by class."""
     user_id = path_id(request, "userId")
     refuse_query(request)
-    return json_response(await services_of(request).analytics.get_user_figures(user_id))
+    return json_response(await analytics.get_user_figures(services_of(request).database, user_id))
 
 
 async def show_rate_limits(request: web.Request) -> web.Response:

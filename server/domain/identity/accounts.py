@@ -366,19 +366,13 @@ async def update_profile(
     return _profile(row)
 
 
-class Profiles:
-    """Reads profiles."""
+async def get_profile(database: Database, user_id: UUID) -> dict[str, Any]:
+    """A user's profile.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def get_profile(self, user_id: UUID) -> dict[str, Any]:
-        """A user's profile.
-
-        Raises:
-            AccountGone: the account no longer exists.
-        """
-        return _profile(await self._database.fetch_one("get_profile", user_id=user_id))
+    Raises:
+        AccountGone: the account no longer exists.
+    """
+    return _profile(await database.fetch_one("get_profile", user_id=user_id))
 
 
 def _profile(row: dict[str, Any] | None) -> dict[str, Any]:

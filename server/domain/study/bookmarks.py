@@ -46,23 +46,17 @@ async def delete_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> None
     await unit.transaction.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
 
 
-class Bookmarks:
-    """Lists bookmarks."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def list_bookmarks(
-        self, user_id: UUID, *, before: Position, page_size: int
-    ) -> list[dict[str, Any]]:
-        """Rows of a user's bookmarks, newest first, after a position."""
-        return await self._database.fetch_all(
-            "list_bookmarks",
-            user_id=user_id,
-            before_created=before[0],
-            before_id=before[1],
-            page_size=page_size,
-        )
+async def list_bookmarks(
+    database: Database, user_id: UUID, *, before: Position, page_size: int
+) -> list[dict[str, Any]]:
+    """Rows of a user's bookmarks, newest first, after a position."""
+    return await database.fetch_all(
+        "list_bookmarks",
+        user_id=user_id,
+        before_created=before[0],
+        before_id=before[1],
+        page_size=page_size,
+    )
 
 
 def describe_bookmark(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,22 +11,16 @@ from server.errors import NotFound
 from server.stores.postgres.database import Database
 
 
-class Progress:
-    """Reads progress back; `ratings.record_ratings` makes it."""
+async def get_card_progress(database: Database, user_id: UUID, flashcard_id: UUID) -> dict[str, Any]:
+    """A user's progress on a card.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def get_card_progress(self, user_id: UUID, flashcard_id: UUID) -> dict[str, Any]:
-        """A user's progress on a card.
-
-        Raises:
-            NotFound: the user has not rated it.
-        """
-        row = await self._database.fetch_one("get_card_progress", user_id=user_id, flashcard_id=flashcard_id)
-        if row is None:
-            raise NotFound("There is no progress on this card.")
-        return describe_progress(row)
+    Raises:
+        NotFound: the user has not rated it.
+    """
+    row = await database.fetch_one("get_card_progress", user_id=user_id, flashcard_id=flashcard_id)
+    if row is None:
+        raise NotFound("There is no progress on this card.")
+    return describe_progress(row)
 
 
 def describe_progress(row: Mapping[str, Any]) -> dict[str, Any]:

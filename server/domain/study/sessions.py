@@ -60,34 +60,31 @@ async def end_session(unit: Unit, user_id: UUID, session_id: UUID) -> dict[str, 
     return _figures(row)
 
 
-class Sessions:
-    """Lists sessions."""
+async def list_sessions(
+    database: Database, user_id: UUID, *, before: Position, page_size: int
+) -> list[dict[str, Any]]:
+    """Rows of a user's sessions, newest first, after a position."""
+    return await database.fetch_all(
+        "list_sessions",
+        user_id=user_id,
+        before_started=before[0],
+        before_id=before[1],
+        page_size=page_size,
+    )
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
-    async def list_sessions(self, user_id: UUID, *, before: Position, page_size: int) -> list[dict[str, Any]]:
-        """Rows of a user's sessions, newest first, after a position."""
-        return await self._database.fetch_all(
-            "list_sessions",
-            user_id=user_id,
-            before_started=before[0],
-            before_id=before[1],
-            page_size=page_size,
-        )
-
-    async def list_deck_sessions(
-        self, user_id: UUID, deck_id: UUID, *, before: Position, page_size: int
-    ) -> list[dict[str, Any]]:
-        """The same, of those that were started for one deck (among others)."""
-        return await self._database.fetch_all(
-            "list_deck_sessions",
-            user_id=user_id,
-            deck_id=deck_id,
-            before_started=before[0],
-            before_id=before[1],
-            page_size=page_size,
-        )
+async def list_deck_sessions(
+    database: Database, user_id: UUID, deck_id: UUID, *, before: Position, page_size: int
+) -> list[dict[str, Any]]:
+    """The same, of those that were started for one deck (among others)."""
+    return await database.fetch_all(
+        "list_deck_sessions",
+        user_id=user_id,
+        deck_id=deck_id,
+        before_started=before[0],
+        before_id=before[1],
+        page_size=page_size,
+    )
 
 
 def describe_session(row: dict[str, Any]) -> dict[str, Any]:
