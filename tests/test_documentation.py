@@ -22,6 +22,9 @@ PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
 PROSE = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 _LONGEST_LINE = 120
+_HOUSE_WORDS = re.compile(
+    r"\b(?:away|told|hears?|whoever)\b|\b(?:process|worker|service|limiter)(?:es|s)? knows?\b"
+)
 _CODE = re.compile(r"`[^`\n]+`")
 _PATH = re.compile(
     r"`((?:server|lua|sql|config|tests|bench|docs|deploy|\.ci|\.github)/[^`\s:]*)(?:::(\w+))?`"
@@ -185,3 +188,9 @@ def test_the_glossary_is_in_alphabetical_order() -> None:
     words.remove("word")
     assert len(words) > 30
     assert sorted(set(words)) == words
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_plain_words(page: Path) -> None:
+    """A server is down or unavailable, never away; a process reports and detects, it does not tell, hear or know."""
+    assert [] == [(number, line) for number, line in prose_of(page) if _HOUSE_WORDS.search(line)]
