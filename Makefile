@@ -41,7 +41,7 @@ test: ## run the tests, against real servers
 test-long: ## run the property tests on many random examples, and the tests that take long
 #: The same examples again: make test-long ARGS=--hypothesis-seed=7
 	@.ci/set-up requirements-dev.txt
-	@exec $(pytest) -m "hypothesis or long" --hypothesis-profile long $(ARGS)
+	@exec $(pytest) -m "hypothesis or long" --hypothesis-profile long -o timeout=900 $(ARGS)
 
 .PHONY: check
 check: ## lint, formatting, types, and who may import whom

@@ -20,6 +20,7 @@ from server.api.requests import validate as validate_input
 from server.api.routes import ROUTES, Route
 from server.errors import InvalidInput
 from tests.api.conftest import Api, Course
+from tests.support.properties import examples
 
 # Calls of Python and C functions: for an object, and for each element that a list may have.
 STEPS_OF_AN_OBJECT, STEPS_OF_AN_ELEMENT = 1000, 350
@@ -121,7 +122,7 @@ def test_share_06_no_body_costs_many_steps(route: Route) -> None:
         depth=st.integers(1, 100_000),
         letter=st.sampled_from(("a", "\N{GRINNING FACE}", "\u0001", "\u0301", "@", ".")),
     )
-    @settings(max_examples=4, deadline=None, database=None)
+    @settings(max_examples=examples(4))
     def costliest(size: int, depth: int, letter: str) -> None:
         steps = max(steps_of(schema, body) for body in hostile_bodies(schema, size, depth, letter))
         target(float(steps))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from server.settings import Settings
 from tests.api.conftest import SECRET_KEY, Api, StartApi, run_statement
 from tests.api.issuer import Issuer, me, sign
+from tests.support.properties import examples
 
 # Every type of JSON, and what has been trouble somewhere; Infinity and NaN are what JSON of other languages may hold.
 VALUES: list[Any] = [
@@ -105,9 +106,7 @@ JSON = st.recursive(
     header=st.dictionaries(st.sampled_from(HEADER[1:]), JSON, max_size=2),
     payload=st.none() | JSON,
 )
-@hypothesis_settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_share_13_any_claims_together(
     external_api: Api, issuer: Issuer, claims: dict[str, Any], header: dict[str, Any], payload: Any
 ) -> None:

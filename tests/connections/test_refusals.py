@@ -15,6 +15,7 @@ from server.settings import Settings
 from server.telemetry.metrics.index import Metrics
 from tests.connections.conftest import Serve, Watched
 from tests.connections.raw import connected, get, post
+from tests.support.properties import examples
 from tests.test_settings import GOOD
 
 SESAME = "open-sesame-0123456789"
@@ -140,7 +141,7 @@ def test_share_10_what_was_asked_before_is_answered_before(watched: Watched) -> 
         client.last_answer().check_problem(400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     sent=st.binary(min_size=1, max_size=60) | st.text(alphabet="GET /HP1.\r\n:a", min_size=1).map(str.encode)
 )

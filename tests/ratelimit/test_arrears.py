@@ -17,6 +17,7 @@ from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.support.properties import examples
 from tests.support.redis_servers import answers, open_link
 from tests.support.waiting import wait_until
 
@@ -159,7 +160,7 @@ def test_point_17_an_open_policy_has_a_ceiling_in_each_process() -> None:
 
 
 @given(pauses=st.lists(st.sampled_from([0.0, 0.1, 0.5, 3.0, 30.0]), max_size=300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @pytest.mark.parametrize("mode", ["open", "local"])
 def test_point_17_never_more_than_the_limit_in_any_window(mode: OnFailure, pauses: list[float]) -> None:
     """Whatever the rhythm of a client: at most the limit in a trailing window, and room again a part of it later."""

@@ -24,8 +24,9 @@ from server.ratelimit.scripts import (
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.support.properties import examples
 
-HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", "80"))
+HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", examples(40)))
 # Simulated time may stand still while a busy machine makes the test wait: no key may expire meanwhile.
 NEVER_EXPIRES_MS = 3_600_000
 EXACT = 1_000_000  # log entries: never a ring
@@ -33,7 +34,6 @@ DAY_US = 86_400_000_000
 
 histories = settings(
     max_examples=HISTORIES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 subjects = itertools.count()

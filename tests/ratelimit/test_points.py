@@ -24,6 +24,7 @@ from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refun
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.support.properties import examples
 from tests.support.waiting import wait_until
 
 MINUTE = Policy("minute", 3, 60_000)
@@ -277,8 +278,7 @@ async def test_point_11_noscript_never_reaches_a_caller(
 
 
 @settings(
-    max_examples=60,
-    deadline=None,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

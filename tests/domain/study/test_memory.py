@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.study.repetition import Memory, Review, remember, remember_all
@@ -31,7 +31,6 @@ def memory_of(history: list[tuple[timedelta, int]]) -> tuple[Memory | None, date
     return (remember_all(None, reviews), reviews[-1].at) if reviews else (None, START)
 
 
-@settings(deadline=None)
 @given(history=HISTORIES, gap=GAPS, level=LEVELS)
 def test_a_card_is_due_after_its_review(
     history: list[tuple[timedelta, int]], gap: timedelta, level: int
@@ -45,7 +44,6 @@ def test_a_card_is_due_after_its_review(
     assert (after.step is None) == (after.phase == "review")
 
 
-@settings(deadline=None)
 @given(history=HISTORIES, gap=GAPS)
 def test_a_better_rating_is_never_due_earlier(history: list[tuple[timedelta, int]], gap: timedelta) -> None:
     """From the same memory at the same moment, the due time grows with the rating."""
@@ -54,7 +52,6 @@ def test_a_better_rating_is_never_due_earlier(history: list[tuple[timedelta, int
     assert sorted(dues) == dues
 
 
-@settings(deadline=None)
 @given(history=st.lists(st.tuples(GAPS, LEVELS), min_size=1, max_size=12), cut=st.integers(0, 12))
 def test_a_memory_can_be_made_in_parts(history: list[tuple[timedelta, int]], cut: int) -> None:
     """A kept memory that is moved on equals one made of the whole log: nothing depends on chance or on the clock."""

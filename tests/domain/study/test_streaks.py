@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from server.domain.study.activity import active_days
 from server.stores.postgres.queries import load_queries
+from tests.support.properties import examples
 
 ZONES = [ZoneInfo(name) for name in (
     "UTC", "Europe/Berlin", "America/New_York", "America/Havana", "America/Santiago", "Asia/Beirut", "Africa/Cairo",
@@ -67,7 +68,7 @@ def walk_back(days_studied: set[date]) -> int:
 MOMENTS = st.datetimes(datetime(2025, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 GAPS = st.lists(st.integers(0, 60), min_size=1, max_size=12)  # hours
 ON_A_DATABASE = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

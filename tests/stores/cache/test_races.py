@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from server.development.servers import EmbeddedServer
 from tests.stores.cache.caches import Process, Source, open_process
+from tests.support.properties import examples
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ STEPS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=2, max_size=12))
 async def test_no_schedule_shows_an_old_value(processes: list[Process], steps: list[Step]) -> None:
     """Whatever the order of looks, loads, fills and writes of two processes, nobody reads behind a finished write."""

@@ -18,6 +18,7 @@ from server.stores.cache.cache import Cache, Kept
 from server.stores.cache.values import fresh_until_ms
 from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process
 from tests.stores.cache.conftest import Clock
+from tests.support.properties import examples
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ TURNS = st.tuples(st.integers(0, 30), st.integers(0, 12), st.integers(0, 30))
 STEPS = st.builds(Step, st.sampled_from([None, "a", "b"]), st.integers(0, 1), TURNS)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=2, max_size=14))
 async def test_no_schedule_loses_what_was_written(processes: list[Process], steps: list[Step]) -> None:
     """Writers of two entries, one transaction at a time, and readers: nobody reads behind a finished write."""

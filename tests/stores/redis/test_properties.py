@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from tests.support.properties import examples
 from tests.support.redis_scripted import ScriptedServer
 from tests.support.redis_servers import open_link, refusal
 from tests.support.waiting import wait_until
@@ -36,7 +37,7 @@ calls_of_a_test = st.lists(
 )
 @example(piece_sizes=[1], pauses_ms=[0], cuts=[], calls=[(5, "wait")] * 10, calls_per_tick=10)
 @example(piece_sizes=[7], pauses_ms=[1], cuts=[300], calls=[(9, "hurry"), (9, "wait")] * 10, calls_per_tick=3)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 def test_every_call_gets_its_own_reply(
     piece_sizes: list[int], pauses_ms: list[int], cuts: list[int], calls: list[Call], calls_per_tick: int
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
@@ -81,7 +81,6 @@ def lines_of_the_library(folder: Path, accept: str) -> list[str]:
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
-@settings(deadline=None)
 @given(first=writes, then=writes)
 def test_the_library_says_the_same(accept: str, first: list[Write], then: list[Write]) -> None:
     """Line by line, for any labels, also when files have grown between two scrapes."""
