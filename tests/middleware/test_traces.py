@@ -16,12 +16,13 @@ import structlog
 
 from server.development.servers import EmbeddedServer
 from server.settings import ROOT, Settings
-from server.telemetry.traces import ExportLog
+from server.telemetry.traces import ExportLog, _described
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
 from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
 from tests.support.service import running_service
 from tests.support.waiting import wait_until
+from tests.telemetry.conftest import Lines
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -181,6 +182,17 @@ async def test_a_client_cannot_invent_names(
     assert set() == {"http.route", "error.type"} & request.attributes.keys()
 
 
+def test_a_long_method_is_cut() -> None:
+    """Where a parser lets any word pass as a method, a span holds no more of it than the log."""
+    expected = {
+        "http.request.method": "_OTHER",
+        "http.request.method_original": "A" * 32,
+        "url.scheme": "https",
+        "http.route": "/livez",
+    }
+    assert ("HTTP /livez", expected) == _described("A" * 40, "https", "/livez")
+
+
 async def test_an_error_of_ours_is_an_error(
     api: Api, course: Course, collector: OtlpReceiver, database_url: str
 ) -> None:
@@ -330,6 +342,23 @@ async def test_workers_send_their_last_spans_before_they_end(
 
     await asyncio.to_thread(use_service)
     assert traces <= {span.trace_id for span in collector.spans}
+
+
+def test_a_minutes_failures_are_counted_once(logged: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line says how many there were since the one before; afterwards, records go where they went before."""
+    library = logging.getLogger("tests.exporter")
+    now = 0.0
+    monkeypatch.setattr("server.telemetry.traces.monotonic", lambda: now)
+    taker = ExportLog(library.name)
+    now = 1000.0
+    for count in (1, 3, 1, 2):
+        for _ in range(count):
+            library.warning("away")
+        now += 60.0
+    assert [0, 0, 2, 0] == [line["unsaid_before"] for line in logged()]
+    taker.close()
+    library.warning("as before")
+    assert ("as before", "tests.exporter") == (logged()[-1]["message"], logged()[-1]["logger"])
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

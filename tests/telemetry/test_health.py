@@ -58,6 +58,23 @@ async def test_the_overall_status(
     ]
 
 
+@pytest.mark.parametrize(
+    ("reason", "part", "status"),
+    [("read_only", "degraded", "degraded"), ("refused", "unhealthy", "unhealthy")],
+)
+async def test_a_critical_part_that_does_some_of_its_work(reason: str, part: str, status: str) -> None:
+    """It degrades the service, which goes on serving; with any other error the service is unhealthy."""
+
+    async def fail() -> None:
+        raise WithReason(reason)
+
+    registry = Health()
+    registry.register("database", fail, critical=True, degraded_by=frozenset({"read_only"}))
+    report = await registry.run()
+    assert (part, reason) == (report.services["database"].status, report.services["database"].error)
+    assert (status, status == "degraded") == (report.status, report.serving)
+
+
 async def test_a_service_without_parts_is_healthy() -> None:
     """Nothing that could fail is no failure."""
     assert "healthy" == (await Health().run()).status

@@ -48,3 +48,26 @@ async def test_it_can_be_closed_unstarted() -> None:
     await watch.start()
     await watch.close()
     await watch.close()
+
+
+async def test_a_part_that_does_some_of_its_work_is_up() -> None:
+    """Only one that does none of it is down: a database that takes no writes still answers readers."""
+    answers = iter([ReadOnly(), ConnectionRefusedError(), ReadOnly()])
+
+    async def database() -> None:
+        raise next(answers, ReadOnly())
+
+    health, metrics = Health(), Metrics()
+    health.register("database", database, critical=True, degraded_by=frozenset({"read_only"}))
+    watch = HealthWatch(health, metrics, interval_seconds=0.05)
+    await watch.start()
+    for state in ("1.0", "0.0", "1.0"):
+        await wait_until(lambda state=state: {"database": state} == service_up(metrics), state)  # type: ignore[misc]
+    await watch.close()
+    await health.close()
+
+
+class ReadOnly(Exception):
+    """What a database that takes no writes raises."""
+
+    reason = "read_only"

@@ -104,11 +104,12 @@ class AccessLog:
                 self._clean = handler.render.clean
                 self._fast = AccessLines(handler.render, LOGGER) if handler.render.shape == "json" else None
         self._is_shown = root.isEnabledFor(logging.INFO)
+        self._shows_errors = root.isEnabledFor(logging.ERROR)
 
     def write(self, line: RequestLine) -> None:
         """Write the line of a request; from status 500 on its level is error."""
         is_error = line.status >= 500
-        if self._output is not None and not is_error and not self._is_shown:
+        if self._output is not None and not (self._shows_errors if is_error else self._is_shown):
             return
         request_id, trace_id = line.context.request_id, line.context.trace_id
         is_own = len(request_id) != _GENERATED_ID_LENGTH  # a client's own: maybe a secret in the wrong place

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.clock import now_text
 from server.telemetry.context import RequestContext, RequestLine
 from server.telemetry.logs.lines import JsonLines
-from server.telemetry.logs.requests import AccessLines, quoted
+from server.telemetry.logs.requests import _MOST_KNOWN, AccessLines, AccessLog, quoted
+from server.telemetry.logs.setup import configure_logging
 from server.telemetry.timings import PARTS, Elapsed, Timings
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)
@@ -77,3 +83,49 @@ def test_quoted_text_is_json(text: str) -> None:
     """A text between quotation marks reads as itself, on one line."""
     assert text == orjson.loads(f'"{quoted(text)}"')
     assert "\n" not in quoted(text)
+
+
+LINE = RequestLine(
+    RequestContext("req_1", "t_1"), "GET", "/", 200, Elapsed(1.0, "1.00", {}), Timings(), "::1", 0, "allowed"
+)
+
+
+def render(lines: AccessLines, **changes: Any) -> dict[str, Any]:
+    """A request's line, read back."""
+    parsed: dict[str, Any] = orjson.loads(lines.render(LINE._replace(**changes), "req_1", "t_1"))
+    return parsed
+
+
+@pytest.mark.parametrize(("status", "level"), [(499, "info"), (500, "error"), (501, "error")])
+def test_from_500_on_a_line_is_an_error(status: int, level: str) -> None:
+    """In the way of JSON, which is put together by hand."""
+    assert level == render(AccessLines(LINES, "server.access"), status=status)["level"]
+
+
+def test_invented_methods_fill_no_memory() -> None:
+    """Pieces are remembered up to a bound; beyond it, a line is what it would have been."""
+    lines = AccessLines(LINES, "server.access")
+    for number in range(_MOST_KNOWN + 10):
+        assert f"M{number}" == render(lines, method=f"M{number}")["http.method"]
+    assert _MOST_KNOWN == len(lines._known)
+
+
+@pytest.mark.parametrize("form", ["json", "ecs", "console"])
+@pytest.mark.parametrize(
+    ("level", "written"), [("info", [200, 499, 500]), ("warning", [500]), ("critical", [])]
+)
+def test_the_level_decides_which_lines_there_are(
+    tmp_path: Path, form: str, level: str, written: list[int]
+) -> None:
+    """A request that went well is `info`, one that we have failed is an error; a method is cut to 32 characters."""
+    with (tmp_path / "log").open("w+b") as file:
+        configure_logging(
+            level=level, format=form, service="s", env="e", version="v", descriptor=file.fileno()
+        )
+        access_log = AccessLog()
+        for status in (200, 499, 500):
+            access_log.write(LINE._replace(method=f"{'M' * 32}X", status=status))
+        text = (tmp_path / "log").read_text()
+    assert written == [status for status in (200, 499, 500) if re.search(rf"\b{status}\b", text)]
+    assert len(written) == text.count("M" * 32)
+    assert "X" not in text

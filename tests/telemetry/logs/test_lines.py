@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
+from server.telemetry.logs.safety import Converter, Limits
 
 NASTY = "a\nb\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x00\x1b[31m\x9b31m\u202e\ud800"
 
@@ -226,6 +227,69 @@ def test_large_values_are_cut(value: object) -> None:
     assert "…" in str(line) or " of 1" in str(line)
 
 
+def test_a_line_of_just_the_greatest_length_is_whole() -> None:
+    """What fits is not cut; what is a byte too long is."""
+    event = {"event": "x", **{f"text_{number}": "y" * 1000 for number in range(4)}}
+
+    def line(longest_bytes: int) -> bytes:
+        return JsonLines("json", service="s", env="e", version="1", longest_bytes=longest_bytes)(
+            None, "info", event
+        )
+
+    whole = line(MAX_LINE_BYTES)
+    assert len(whole) > 4096
+    assert len(whole) == len(line(len(whole)))
+    assert len(whole) > len(line(len(whole) - 1))
+    assert b"characters]" not in line(len(whole))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2, 1000])
+def test_what_is_missing_is_counted(missing: int) -> None:
+    """Sixty items and sixty fields are shown; how many more there are is said, be it one."""
+    numbers = list(range(60 + missing))
+    line = render(event="x", listed=numbers, mapped={str(number): number for number in numbers})
+    assert list(range(60)) == line["listed"][:60]
+    assert ([f"…+{missing} items"] if missing else []) == line["listed"][60:]
+    assert 59 == line["mapped"]["59"]
+    assert (f"+{missing} items" if missing else None) == line["mapped"].get("…")
+    fields = render(event="x", **{f"field_{number}": "" for number in numbers})
+    assert (missing > 0) == fields.get("log.truncated", False)
+    assert ("field_59" in fields, "field_60" in fields) == (True, False)
+
+
+def test_bytes_that_are_cut_say_their_length() -> None:
+    """What is shown of them is their beginning."""
+    assert "x" * 2000 == render(event="x", value=b"x" * 2000)["value"]
+    shown = render(event="x", value=b"x" * 50_000)["value"]
+    assert shown.startswith("x" * 2000 + "…")
+    assert shown.endswith("…[50000 bytes]")
+
+
+def test_names_count_like_values() -> None:
+    """A structure of long names is bounded as one of long texts is: several lines' worth is looked at, not more."""
+    structure: Any = {f"{number:0100}": None for number in range(60)}
+    for _ in range(2):
+        structure = {f"{number:0100}": structure for number in range(60)}
+    shown = Converter(Limits(characters=2000, items=60, depth=6, stack=100)).value(structure)
+    assert 30_000 < len(orjson.dumps(shown)) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("method", "level"),
+    [
+        ("warn", "warning"),
+        ("fatal", "critical"),
+        ("exception", "error"),
+        ("notset", "info"),
+        ("debug", "debug"),
+    ],
+)
+def test_a_level_has_one_name(method: str, level: str) -> None:
+    """Whatever a library calls it, pipelines see one of five words."""
+    assert level == render(method, event="x")["level"]
+    assert f"[{level:9}]" in ConsoleLines(colors=False)(None, method, {"event": "x"}).decode()
+
+
 def test_many_fields_are_cut() -> None:
     """A thousand fields do not fit; that some are missing is said."""
     line = render(event="x", **{f"field_{number}": "y" * 500 for number in range(1000)})
@@ -361,6 +425,21 @@ def test_ecs_names() -> None:
     assert ["@timestamp", "log.level", "message", "log.logger", "service.name"] == list(line)[:5]
     assert ("t", 200) == (line["trace.id"], line["http.response.status_code"])
     assert {"error.type", "error.message", "error.stack_trace"} <= set(line)
+
+
+def test_pipelines_have_units_of_their_own() -> None:
+    """ECS wants nanoseconds, Google a text in seconds, and 64 bits as a text."""
+    request = {"http.method": "GET", "http.status": 200, "duration_ms": 12.35, "response_bytes": 5}
+    ecs = render("info", "ecs", event="http.request", **request)
+    assert (12_350_000, False) == (ecs["event.duration"], "mastery.duration_ms" in ecs)
+    gcp = render("info", "gcp", event="http.request", **request)
+    assert {
+        "requestMethod": "GET",
+        "status": 200,
+        "responseSize": "5",
+        "latency": "0.012350s",
+    } == gcp["httpRequest"]
+    assert 12.35 == gcp["duration_ms"]
 
 
 def test_gcp_names() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -14,6 +15,7 @@ from time import monotonic
 import pytest
 
 from server.telemetry.logs.output import BACKLOG_BYTES, LineOutput
+from tests.support.waiting import wait_until
 
 LINE = b"x" * 999 + b"\n"
 
@@ -183,3 +185,55 @@ def test_a_regular_file(tmp_path: Path) -> None:
         file.flush()
         LineOutput(file.fileno()).write(LINE)
     assert b"header\n" + LINE == (tmp_path / "log").read_bytes()
+
+
+async def test_lines_of_one_turn_stay_in_order(tmp_path: Path) -> None:
+    """What is written at once does not overtake what was to be written soon."""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        output = LineOutput(file.fileno())
+        output.write_soon(b"1\n")
+        output.write_soon(b"2\n")
+        assert b"" == path.read_bytes()
+        output.write(b"3\n")
+        output.write_soon(b"4\n")
+        output.flush()
+        output.write_soon(b"5\n")
+        await wait_until(lambda: path.read_bytes() == b"1\n2\n3\n4\n5\n", "all of them, in their order")
+
+
+async def test_every_line_of_a_turn_that_is_lost_is_counted(pipe: tuple[int, int]) -> None:
+    """They are written together, and counted one by one."""
+    reading, writing = pipe
+    output = LineOutput(writing)
+    output.describe_loss = lambda count: b"lost %d\n" % count
+    total = (BACKLOG_BYTES // len(LINE) + 500) // 4 * 4
+    for number in range(0, total, 4):
+        for part in range(4):
+            output.write_soon(numbered(number + part))
+        await asyncio.sleep(0)
+    taken = b""
+    for _ in range(100):
+        taken += read_available(reading)
+        output.flush(0.0)
+    lines = taken.splitlines(keepends=True)
+    assert f"lost {total - len(lines) + 1}\n".encode() == lines[-1]
+    assert total > len(lines)
+
+
+async def test_lines_of_one_turn_are_mixed_with_nobody_elses(pipe: tuple[int, int]) -> None:
+    """A pipe takes 4096 bytes whole or not at all, and parts of more: another process could write into a line."""
+    reading, writing = pipe
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    os.write(writing, b"f" * 2999 + b"\n")
+    output = LineOutput(writing)
+    for number in range(6):
+        output.write_soon(numbered(number))
+    await asyncio.sleep(0)
+    taken = read_available(reading)
+    os.write(writing, b"other\n")
+    output.flush()
+    taken += read_available(reading)
+    lines = taken.splitlines(keepends=True)[1:]
+    assert [numbered(number) for number in range(6)] == [line for line in lines if line != b"other\n"]
+    assert b"other\n" in lines

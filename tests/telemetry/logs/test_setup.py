@@ -15,7 +15,7 @@ import orjson
 import pytest
 import structlog
 
-from server.telemetry.context import RequestContext, RequestLine
+from server.telemetry.context import RequestContext, RequestLine, current_request
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.logs.setup import configure_logging, handle_loop_exception
 from server.telemetry.timings import Elapsed, Timings
@@ -154,6 +154,35 @@ def test_exceptions_of_a_thread(logged: Lines) -> None:
         line["thread"],
         line["error.type"],
     )
+
+
+def test_a_thread_that_ends_itself_is_no_failure(logged: Lines) -> None:
+    """SystemExit is how a thread says that it is done; anything else is critical."""
+    for target, argument in ((sys.exit, "done"), (int, "x")):
+        thread = threading.Thread(target=target, args=(argument,))
+        thread.start()
+        thread.join()
+    (line,) = logged()
+    assert ("thread.uncaught_exception", "critical") == (line["message"], line["level"])
+
+
+def test_a_request_is_named_first_unless_the_event_names_another(logged: Lines) -> None:
+    """Its ids and its user are there however many fields an event has; an event that has ids of its own keeps them."""
+    request = RequestContext("req_1", "t_1")
+    request.user_id = "u_1"
+    token = current_request.set(request)
+    try:
+        log.info("many", **{f"field_{number}": "y" * 2000 for number in range(100)})
+        logging.getLogger("library").info("record")
+        log.info("own", request_id="req_2")
+    finally:
+        current_request.reset(token)
+    log.info("outside")
+    many, record, own, outside = logged()
+    for line in (many, record):
+        assert ("req_1", "t_1", "u_1") == (line["request_id"], line["trace_id"], line["user_id"])
+    assert ("req_2", "t_1") == (own["request_id"], own["trace_id"])
+    assert "request_id" not in outside
 
 
 PROGRAM = """

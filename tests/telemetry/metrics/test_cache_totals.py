@@ -117,3 +117,18 @@ def test_the_counters_stay_monotonic() -> None:
     text = metrics.render_text("")[0].decode()
     assert "\ncache_hits_total 3.0\n" in text
     assert "\ncache_hit_rate 0.0\n" in text
+
+
+def test_counters_that_were_lost_are_no_debt(point: ResetPoint) -> None:
+    """Where files of counters are gone, less was counted than at the reset: that is none, not less than none."""
+    point.reset(COUNTS)
+    totals = point.since({**COUNTS, "hits": COUNTS["hits"] - 5})
+    assert (0, 0, 0.0) == (totals.hits, totals.operations, totals.hit_rate)
+
+
+def test_another_kind_of_error_is_told_to_the_others_at_once(tmp_path: Path) -> None:
+    """Of one kind, a process shares ten a second; a new kind is news."""
+    one, other = ResetPoint(tmp_path), ResetPoint(tmp_path)
+    for reason in ("refused", "refused", "timeout", "timeout", "lost"):
+        one.record_error(reason)
+        assert reason == other.since(COUNTS).last_error

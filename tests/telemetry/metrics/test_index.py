@@ -9,7 +9,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from server.middleware.metrics import metrics_middleware
+from server.telemetry.context import RequestContext, TraceContext, current_request
+from server.telemetry.metrics.exposition import Exemplars
 from server.telemetry.metrics.index import Metrics
+from server.telemetry.metrics.series import Series
 
 NAMES = {
     "cache_hits_total", "cache_misses_total", "cache_sets_total", "cache_deletes_total", "cache_errors_total",
@@ -168,3 +171,40 @@ def test_json_says_the_same(metrics: Metrics) -> None:
         "database_query_duration_seconds_count"
     ]["samples"]
     assert [] == entries["http_requests_total"]["samples"]
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    """A value that equals an upper bound is counted under it, as prometheus_client's own observe does."""
+    metrics = Metrics()
+    histogram = metrics.redis_round_trip_seconds
+    bounds = [bound for bound in histogram._upper_bounds if bound != float("inf")]
+    tally = metrics.tally(histogram)
+    for bound in bounds:
+        tally.observe(bound)
+    tally.observe(bounds[-1] * 2)
+    metrics.flush()
+    counted = [
+        metrics.registry.get_sample_value(f"{histogram._name}_bucket", {"le": str(bound)}) for bound in bounds
+    ]
+    assert [float(number) for number in range(1, len(bounds) + 1)] == counted
+    assert len(bounds) + 1 == metrics.registry.get_sample_value(f"{histogram._name}_count")
+
+
+@pytest.mark.parametrize(("value", "le"), [(0.1, "0.1"), (0.10001, "0.5"), (0.5, "0.5"), (9.0, "+Inf")])
+@pytest.mark.parametrize("flags", [0, 1])
+def test_an_exemplar_is_of_its_bucket(value: float, le: str, flags: int) -> None:
+    """The bucket whose upper bound it does not exceed, if its trace is sampled."""
+    exemplars = Exemplars("seconds", ["route"], [0.1, 0.5])
+    token = current_request.set(RequestContext("r", "t", TraceContext("7" * 32, "1" * 16, flags)))
+    try:
+        exemplars.note(["/"], value)
+    finally:
+        current_request.reset(token)
+    shown = {
+        bound: exemplars.of(Series.of("seconds_bucket", {"route": "/", "le": bound}))
+        for bound in ("0.1", "0.5", "+Inf")
+    }
+    assert {le if flags else None} == {bound for bound, text in shown.items() if text} or {None}
+    assert [] == [bound for bound, text in shown.items() if text and (bound != le or "7" * 32 not in text)]
+    assert bool(flags) == any(shown.values())
+    assert "" == exemplars.of(Series.of("seconds_sum", {"route": "/"}))

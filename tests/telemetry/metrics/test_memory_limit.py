@@ -50,6 +50,14 @@ def test_nobody_knows(tmp_path: Path) -> None:
     assert 0 == read_memory_limit(membership=tmp_path / "none", machine_bytes=0)
 
 
+def test_a_group_is_enough(tmp_path: Path) -> None:
+    """Where the system does not tell how much memory the machine has, the limit of the group holds."""
+    (tmp_path / "memory.max").write_text(f"{GIB}\n")
+    (tmp_path / "membership").write_text("0::/\n")
+    limit = read_memory_limit(control_groups=tmp_path, membership=tmp_path / "membership", machine_bytes=0)
+    assert GIB == limit
+
+
 def test_here() -> None:
     """On this machine it is at most what the machine has, and more than this process uses."""
     limit = read_memory_limit()

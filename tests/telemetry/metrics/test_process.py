@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from server.telemetry.health import EventLoopLag
 from server.telemetry.metrics import process as memory
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.process import read_memory
+from server.telemetry.metrics.process import count_open_files, read_memory
 from tests.support.waiting import wait_until
 from tests.telemetry.conftest import Lines
 
@@ -92,3 +95,33 @@ async def test_probes_are_called_and_may_fail(logged: Lines) -> None:
 async def test_closing_what_was_never_started() -> None:
     """Closing without starting does nothing."""
     await EventLoopLag(Metrics()).close()
+
+
+async def test_what_the_process_uses_is_looked_at_again_and_again() -> None:
+    """Not only at the start: a worker that opens more and more files is seen between two scrapes."""
+    metrics = Metrics()
+
+    def open_files() -> float:
+        return metrics.registry.get_sample_value("process_open_fds") or 0.0
+
+    lag = EventLoopLag(metrics, interval_seconds=0.001)
+    await lag.start()
+    await wait_for_measurements(metrics, 2)
+    before = open_files()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.socket())
+        await wait_until(lambda: open_files() >= before + 20, "they are counted")
+    await lag.close()
+
+
+def test_open_files_are_those_that_there_are() -> None:
+    """The descriptor by which they are counted is none of them."""
+
+    def is_open(descriptor: int) -> bool:
+        with contextlib.suppress(OSError):
+            os.fstat(descriptor)
+            return True
+        return False
+
+    assert sum(map(is_open, range(1024))) == count_open_files()

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from server.ratelimit.reloading import LAST_GOOD
 from server.telemetry.metrics.directory import (
     VARIABLE,
+    has_other_workers,
+    memory_directory,
     multiprocess_directory,
     prepare_directory,
     remove_directory,
@@ -235,3 +238,49 @@ def test_nothing_to_remove(environment: pytest.MonkeyPatch) -> None:
     del environment
     remove_directory()
     forget_worker(1)
+
+
+BUFFERED = """
+import asyncio
+from server.telemetry.metrics.index import Metrics
+
+async def main():
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    metrics.cache_hits.inc(3)
+    print(value("cache_hits_total"))
+    metrics.http_requests_in_flight.inc(5)
+    metrics.http_requests_in_flight.set(2)
+    print(value("http_requests_in_flight"))
+    metrics.flush()
+    print(value("cache_hits_total"), value("http_requests_in_flight"))
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_not_written_yet_is_read(tmp_path: Path) -> None:
+    """A process knows its own numbers at once; a value that is set is what it is set to, not more."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUFFERED],
+        env={**os.environ, VARIABLE: str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ["3.0", "2.0", "3.0 2.0"] == done.stdout.splitlines()
+
+
+def test_a_directory_that_is_being_made_is_left_alone(environment: pytest.MonkeyPatch) -> None:
+    """Another master has made it and has not put its name into it yet."""
+    del environment
+    with TemporaryDirectory(prefix="mastery-metrics-", dir=memory_directory()) as name:
+        prepare_directory()
+        assert Path(name).is_dir()
+
+
+def test_other_workers_are_known_by_their_files(tmp_path: Path) -> None:
+    """A process that is alone has nobody to wait for."""
+    assert not has_other_workers(tmp_path)
+    for file in (f"gauge_livesum_{os.getpid()}.db", "counter_1.db", "counter_retired.db"):
+        (tmp_path / file).touch()
+    assert not has_other_workers(tmp_path)
+    (tmp_path / "gauge_liveall_1.db").touch()
+    assert has_other_workers(tmp_path)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry.metrics.directory import LOCK
-from server.telemetry.metrics.workers import WorkerFiles, retire
+from server.telemetry.metrics.directory import LOCK, VARIABLE
+from server.telemetry.metrics.workers import WorkerFiles, forget_worker, retire
+from tests.telemetry.conftest import Lines
 from tests.telemetry.metrics.test_worker_files import lines_of_ours, lines_of_the_library, write
 
 WORKERS = 40
@@ -86,3 +87,22 @@ def test_a_reader_that_was_stopped_does_not_stop_the_master(
     assert {"counter_1.db"} == names(tmp_path)
     retire(tmp_path, 1)
     assert {"counter_retired.db"} == names(tmp_path)
+
+
+def test_a_fault_that_lasts_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines
+) -> None:
+    """The master goes on, and the log is not filled by each worker that ends meanwhile."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr("server.telemetry.metrics.workers._logged", set())
+    (tmp_path / "counter_retired.tmp").mkdir()  # where the sums would be made
+    for pid in (1, 2, 3):
+        write(tmp_path, pid, "requests", "a", 1.0)
+        forget_worker(pid)
+    (line,) = logged()
+    assert ("metrics.worker_not_retired", "error", "EISDIR") == (
+        line["message"],
+        line["level"],
+        line["reason"],
+    )
+    assert {"counter_1.db", "counter_2.db", "counter_3.db"} <= names(tmp_path)

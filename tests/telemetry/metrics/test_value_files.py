@@ -17,6 +17,7 @@ from server.telemetry.metrics.directory import VARIABLE, prepare_directory, remo
 from server.telemetry.metrics.value_files import ValueFile, repair_files, sharing_fault, unshared_files
 from server.telemetry.metrics.workers import WorkerFiles
 from tests.support.waiting import WAIT_SECONDS, eventually
+from tests.telemetry.conftest import Lines
 from tests.test_restarts import Group, running
 
 KEYS = 2000  # more than two of the pages that a file begins with
@@ -110,6 +111,20 @@ def test_deploy_07_removed_files_are_made_anew(tmp_path: Path, files: list[Value
     assert (0, set()) == counted(folder)
     repair_files()
     assert (KEYS, {1.0}) == counted(folder)
+
+
+def test_files_that_were_removed_are_logged_once(
+    tmp_path: Path, files: list[ValueFile], logged: Lines
+) -> None:
+    """That they are back is said with their folder, and not again while they stay."""
+    files += [ValueFile(str(tmp_path / f"counter_{number}.db")) for number in range(3)]
+    repair_files()
+    assert [] == logged()
+    (tmp_path / "counter_1.db").unlink()
+    repair_files()
+    repair_files()
+    (line,) = logged()
+    assert ("metrics.files_missing", str(tmp_path)) == (line["message"], line["directory"])
 
 
 def test_deploy_07_a_file_where_none_can_be_made_is_in_memory(tmp_path: Path, files: list[ValueFile]) -> None:

@@ -117,3 +117,17 @@ def test_another_worker_with_its_process_id(files: WorkerFiles, tmp_path: Path) 
         write(tmp_path, 2, "in_flight", label, value)
     lines = lines_of_ours(files, "")
     assert {'in_flight{route="a"} 35.0', 'in_flight{route="b"} 70.0'} <= set(lines)
+
+
+def test_nothing_is_remembered_of_workers_that_are_gone(tmp_path: Path) -> None:
+    """A thousand restarts later a reader knows the files that there are, and no others."""
+    files = WorkerFiles(tmp_path)
+    for pid in range(1, 30):
+        write(tmp_path, pid, "memory", "a", 1.0)
+        write(tmp_path, pid, "in_flight", "a", 1.0)
+        assert {"memory", "in_flight"} == files.values().keys()
+        for kind in ("liveall", "livesum"):
+            (tmp_path / f"gauge_{kind}_{pid}.db").unlink()
+    assert {} == files.values()
+    assert {} == files._layouts
+    assert {None} == {pid for _, pid in files._series}
