@@ -61,6 +61,11 @@ class ScriptedServer:
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._tasks)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
@@ -134,6 +134,25 @@ async def test_a_long_outage_costs_no_more_with_every_write(
         await process.cache.invalidate([f"k{number}"])
     assert {"errors": 100} == process.counts()
     assert 50 == len(process.cache._pending)
+
+
+async def test_what_waited_is_sent_a_part_at_a_time(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage Redis is not sent ten thousand commands at once, in front of those that somebody waits for."""
+    monkeypatch.setattr(cache_module, "_RETRIED_AT_ONCE", 10)
+    cache, sent = processes[0].cache, list[int]()
+    entomb = cache._entomb
+
+    async def note(keys: Iterable[str]) -> list[str]:
+        names = list(keys)
+        sent.append(len(names))
+        return await entomb(names)
+
+    monkeypatch.setattr(cache, "_entomb", note)
+    cache._remember(f"k{number}" for number in range(25))
+    await wait_until(lambda: not cache._pending, "Redis hears of the writes")
+    assert [10, 10, 5] == sent
 
 
 async def test_beyond_the_bound_a_redis_that_is_there_still_hears(

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ import uvloop
 from structlog.testing import capture_logs
 
 from server.development.servers import EmbeddedServer, free_port, postgres_server
-from server.stores.postgres.database import DatabaseUnavailable
+from server.stores.postgres import database as database_module
+from server.stores.postgres.database import DatabaseReadOnly, DatabaseUnavailable
 from tests.conftest import FAST_POSTGRES
 from tests.stores.postgres.databases import ask, count_running, open_database
 from tests.support.postgres_wire import PostgresWire, through
@@ -29,6 +30,32 @@ async def wire(shared_postgres: EmbeddedServer) -> AsyncIterator[PostgresWire]:
     """A wire to the session's PostgreSQL that belongs to one test."""
     async with PostgresWire(shared_postgres.port).open() as wire:
         yield wire
+
+
+async def test_connections_to_a_database_that_takes_no_writes_are_renewed_once_a_second(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new session may write again; but a database that stays read-only is not flooded with new ones."""
+    now = 1000.0
+    monkeypatch.setattr(database_module, "monotonic", lambda: now)
+    queries = {
+        "forbid_writes": "SET default_transaction_read_only = on",
+        "ping": "SELECT current_setting('transaction_read_only')::boolean AS is_read_only",
+    }
+    async with open_database(database_url, queries, pool_size=1) as database:
+
+        async def is_renewed_after(attempt: Callable[[], Awaitable[object]]) -> bool:
+            await database.execute("forbid_writes")
+            before = await database.fetch_one("get_pid")
+            with pytest.raises(DatabaseReadOnly):
+                await attempt()
+            return before != await database.fetch_one("get_pid")
+
+        for attempt in (lambda: database.execute("add_class", name="Biology"), database.check):
+            now += 1
+            assert await is_renewed_after(attempt)
+            now += 0.9
+            assert not await is_renewed_after(attempt)
 
 
 async def cancel(task: asyncio.Task[object]) -> None:

@@ -136,10 +136,11 @@ async def test_close_in_the_middle(tmp_path: Path) -> None:
 
 
 class ScriptedNode:
-    """The only node of a Cluster by its own account; it answers GET as it is told, and counts that."""
+    """Names the only master of a Cluster, by default itself; it answers GET as it is told, and counts that."""
 
     def __init__(self) -> None:
         self.answer = b"$-1\r\n"
+        self.master: ScriptedNode = self
         self.gets = 0
         self.server = ScriptedServer([4096], [0], [], reply=self.reply)
 
@@ -148,15 +149,18 @@ class ScriptedNode:
         """Where it listens."""
         return int(self.server.url.rpartition(":")[2])
 
-    def link(self) -> contextlib.AbstractAsyncContextManager[RedisLink]:
+    def link(self, **options: object) -> contextlib.AbstractAsyncContextManager[RedisLink]:
         """A link to the Cluster that it is."""
-        return open_link(self.server.url.replace("redis", "redis+cluster", 1))
+        return open_link(self.server.url.replace("redis", "redis+cluster", 1), **options)  # type: ignore[arg-type]
 
     def reply(self, command: list[bytes]) -> bytes:
         """What it answers."""
         match command[0].upper(), command[-1].upper():
             case b"CLUSTER", b"SLOTS":
-                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nn\r\n" % self.port
+                return (
+                    b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nn\r\n"
+                    % self.master.port
+                )
             case b"GET", _:
                 self.gets += 1
                 return self.answer
@@ -182,6 +186,19 @@ async def test_a_redirection_without_a_host(word: str) -> None:
         other.answer = b"$4\r\nhere\r\n"
         assert b"here" == await link.execute("GET", "key")
         assert (1, 1) == (node.gets, other.gets)
+
+
+async def test_a_node_that_is_no_master_any_more_is_left() -> None:
+    """Its connection is closed once it has had the time to answer; it asks for the map, and for nothing else."""
+    node, other = ScriptedNode(), ScriptedNode()
+    async with node.server.running(), other.server.running(), node.link(stall_limit_ms=50) as link:
+        assert node.server.open == 1
+        node.master = other.master = other
+        other.answer = b"$4\r\nhere\r\n"
+        node.answer = b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"key"), other.port)
+        assert b"here" == await link.execute("GET", "key")
+        await wait_until(lambda: node.server.open == 0, "the connection is closed")
+        assert link.status.connected
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,21 @@ every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda p
 def sentinel_url(port: int, service: str = "mymaster", database: int = 0) -> str:
     """Names a Sentinel that is not there, and one that is."""
     return f"redis+sentinel://:{PASSWORD}@127.0.0.1:{free_port()},127.0.0.1:{port}/{service}/{database}"
+
+
+async def test_each_sentinel_that_does_not_answer_has_its_time(tmp_path: Path) -> None:
+    """Behind two Sentinels that take connections and say nothing, the third one is asked."""
+    binary = redis_binaries()[0]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("127.0.0.1", 0)) as second,
+        password_server(tmp_path / "master", binary, ('save ""',)) as master,
+        sentinel_server(tmp_path / "sentinel", binary, master.port) as port,
+    ):
+        silent = ",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in (first, second))
+        url = f"redis+sentinel://:{PASSWORD}@{silent},127.0.0.1:{port}/mymaster/0"
+        async with open_link(url, connect_timeout_ms=300) as link:
+            await wait_until(lambda: answers(link), "the third Sentinel names the master")
 
 
 @every_version
