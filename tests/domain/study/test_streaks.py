@@ -56,6 +56,13 @@ def study(database_url: str) -> Iterator[tuple[Study, Callable[[], None]]]:
         yield record, forget
 
 
+def test_a_day_begins_with_its_first_moment() -> None:
+    """In whatever order the moments come: whether a streak still lived is a question to the first one of a day."""
+    moments = [datetime(2026, 3, day, hour, tzinfo=UTC) for day, hour in ((2, 20), (2, 7), (1, 9), (2, 12))]
+    days = [(day.day, day.first_at) for day in active_days(moments, BERLIN)]
+    assert [(date(2026, 3, 1), moments[2]), (date(2026, 3, 2), moments[1])] == days
+
+
 def walk_back(days_studied: set[date]) -> int:
     """The streak by definition: how many days in a row, up to the last one, were studied on."""
     today, length = max(days_studied), 0

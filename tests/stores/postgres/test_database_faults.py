@@ -95,8 +95,8 @@ async def test_a_cancelled_waiter_leaves_the_queue(database_url: str) -> None:
 
 async def test_an_exhausted_pool_says_so(database_url: str) -> None:
     """Who gets no connection in time is told pool_exhausted, which answers as 503."""
-    opened = open_database(database_url, pool_size=1, acquire_timeout_ms=50)
-    async with opened as database, database.transaction():
+    async with open_database(database_url, pool_size=1) as database, database.transaction():
+        database._pool._acquire_timeout_seconds = 0.05  # not before there is a connection
         with pytest.raises(DatabaseUnavailable) as caught:
             await database.fetch_one("ping")
     assert "pool_exhausted" == caught.value.reason
