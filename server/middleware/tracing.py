@@ -125,8 +125,9 @@ def trace_context_of(request: web.Request) -> TraceContext | None:
 
 
 def route_template(request: web.Request) -> str:
-    """The template of the route that a request matched, such as /api/classes/{classId}."""
-    return template_of(request) or "unmatched"
+    """The template of the route that a request matched, such as /api/classes/{classId}; `unmatched` without one."""
+    resource = request.match_info.route.resource
+    return "unmatched" if resource is None else resource.canonical
 
 
 def path_of(request: web.Request) -> str:
@@ -135,6 +136,6 @@ def path_of(request: web.Request) -> str:
 
 
 def template_of(request: web.Request) -> str | None:
-    """The same, or None."""
+    """The same, but None without one."""
     resource = request.match_info.route.resource
     return None if resource is None else resource.canonical

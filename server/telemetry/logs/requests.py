@@ -111,7 +111,8 @@ class AccessLog:
         is_error = line.status >= 500
         if self._output is not None and not (self._shows_errors if is_error else self._is_shown):
             return
-        request_id, trace_id = line.context.request_id, line.context.trace_id
+        context = line.context
+        request_id, trace_id = context.request_id, context.trace_id
         is_own = len(request_id) != _GENERATED_ID_LENGTH  # a client's own: maybe a secret in the wrong place
         if is_own:
             request_id = safe_text(request_id, _LONGEST_ID, self._clean)
