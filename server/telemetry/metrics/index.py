@@ -50,7 +50,7 @@ class Metrics:
     Attributes are named after the metrics, without `_total`. With several worker processes (a directory in
     PROMETHEUS_MULTIPROC_DIR) each writes to files of its own, and whoever is asked reads the files of all;
     without, the numbers are this process's. The counters of HTTP requests are declared in the same registry by
-    `exporter.metrics_middleware`.
+    `server.middleware.metrics`.
     Label values are names from the code: never a path, a user or a key.
     """
 
@@ -136,7 +136,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-        # Requests. Their number and status are declared by exporter.py.
+        # Requests. Their number and status are declared by server.middleware.metrics.
         self.http_request_duration_seconds = histogram(
             "http_request_duration_seconds",
             "Time from a request's arrival at the application to its answer, by method, route and status.",
