@@ -125,11 +125,10 @@ def create_app(settings: Settings) -> web.Application:
         limiter_redis,
         deadline_ms=settings.rate_limit_deadline_ms,
         workers=lambda: settings.web_concurrency,
-        one_subject_a_call=limiter_redis.is_cluster,
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
         on_near_limit=lambda policy: near_limits(policy).inc(),
         on_failure=lambda reason: failures(reason).inc(),
-        on_outage=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
+        on_fallback=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
     )
     run_directory = multiprocess_directory()
     rate_limits = RateLimitsFile(

@@ -58,7 +58,7 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
         verify_tls=settings.redis_verify_tls,
     )
     await link.start()
-    limiter = Limiter(link, deadline_ms=_DEADLINE_MS, one_subject_a_call=link.is_cluster)
+    limiter = Limiter(link, deadline_ms=_DEADLINE_MS)
     try:
         yield _Tools(limiter, limits)
     except RedisUnavailable as error:

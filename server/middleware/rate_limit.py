@@ -19,7 +19,7 @@ from server.api.state import RequestState, state_of
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
-from server.ratelimit.headers import problem_of, rate_limit_headers
+from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
 from server.ratelimit.limits import stays_charged
 from server.ratelimit.policies import PreparedCharges
 from server.ratelimit.reloading import RateLimitsFile
@@ -54,7 +54,7 @@ def rate_limit(
         limits = rate_limits.current
         state = state_of(request)
         caller = state.caller
-        charges = limits.charges_of(
+        charges = limits.charges_for(
             group,
             user_key=None if caller is None else caller.user_key,
             plan=None if caller is None else caller.plan,
@@ -66,17 +66,18 @@ def rate_limit(
         )
         charging = limits.charged_by_answer.get(group)
         charge_id = None if charging is None else secrets.token_hex(16)
-        meanwhile = None
+        prefetch = None
         if rule.look_up is not None and caller is not None:
-            meanwhile = partial(_look_up, rule.look_up, request, state)
+            prefetch = partial(_look_up, rule.look_up, request, state)
         began = perf_counter()
         try:
             # Never the client's request id: repeating it would return the first verdict without being charged.
-            decision = await limiter.decide(charges, request_id=charge_id, is_new=True, meanwhile=meanwhile)
+            decision = await limiter.decide(charges, request_id=charge_id, is_new=True, prefetch=prefetch)
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
         request_id = state.request_id
-        state.limit_headers = rate_limit_headers(decision, now=time(), jitter=request_id)
+        waits = None if decision.allowed else waits_of(decision, jitter=request_id)
+        state.limit_headers = rate_limit_headers(decision, now=time(), waits=waits)
         if decision.allowed:
             state.limit_outcome = "allowed"
             # Only Redis gives back; what is counted without it stays counted, which errs on the safe side.
@@ -95,7 +96,7 @@ def rate_limit(
         if on_refusal is not None:
             on_refusal(decision.violated[0].subject)
         note_error_code(request, "rate_limited")
-        return _refusal(problem_of(decision, jitter=request_id), request_id)
+        return _refusal(problem_of(decision, waits=waits), request_id)
 
     return limit
 

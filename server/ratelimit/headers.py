@@ -1,7 +1,7 @@
-"""What a decision tells its client: the rate limit headers, and the problem body of a refusal.
+"""The answer's fields of a decision: the rate limit headers, and the problem body of a refusal.
 
-`RateLimit-Policy` and `RateLimit` follow draft-ietf-httpapi-ratelimit-headers-11. Times are rounded up and
-quotas down, so that a client who believes them is never refused for believing them.
+`RateLimit-Policy` and `RateLimit` follow draft-ietf-httpapi-ratelimit-headers-11. Times are rounded up and quotas
+down, so that a client that follows them is not refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
 from multidict import istr
@@ -36,79 +36,112 @@ _MOST_SPREAD_SECONDS: Final = 30
 _CACHED_FIELDS: Final = 1024
 
 
-def rate_limit_headers(
-    decision: Decision, *, now: float, version: DraftVersion = 11, jitter: str = ""
-) -> list[tuple[str, str]]:
-    """The headers that tell a client where it stands; none if only shadow policies were asked.
+class Waits(NamedTuple):
+    """How long the clients of a refusal are to wait.
 
     Args:
-        decision: the limiter's answer, with its verdicts.
-        now: the instant of the decision, seconds since 1970.
-        version: the draft whose parameter names are used in `RateLimit`.
-        jitter: any text that differs between concurrent requests, such as the request id; it spreads their
-            `Retry-After`. The same text always gives the same answer.
+        jitter_seconds: added to every wait, so that refused clients do not retry in step.
+        retry_after_seconds: the longest wait including the jitter; None if one of the costs never fits.
     """
-    shown = _shown(decision)
-    if not shown:
-        return []
-    offset, wait_seconds, told = 0, None, shown
-    if not decision.allowed:
-        told = decision.violated
-        offset, wait_seconds = _waits(decision, told, jitter)
-    closest = _closest(told)
-    headers: list[tuple[str, str]] = [
-        (_LIMIT, str(closest.limit)),
-        (_REMAINING, str(closest.remaining)),
-        (_RESET, _instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
-        (_POLICY_FIELD, _policy_field(shown)),
-        (_LIMIT_FIELD, _limit_field(told, version, offset)),
-    ]
-    if wait_seconds is not None:
-        headers.append((_RETRY_AFTER, str(wait_seconds)))
-    return headers
+
+    jitter_seconds: int
+    retry_after_seconds: int | None
 
 
-def retry_after_seconds(decision: Decision, *, jitter: str = "") -> int | None:
-    """The `Retry-After` of a refusal, whole seconds; None if nothing was refused, or no wait would help."""
-    violated = decision.violated
-    return _waits(decision, violated, jitter)[1] if violated else None
+def waits_of(decision: Decision, *, jitter: str = "") -> Waits:
+    """Return the retry jitter in seconds (so refused clients do not retry in step) and the longest wait including it.
 
-
-def problem_of(decision: Decision, *, jitter: str = "") -> dict[str, Any]:
-    """The RFC 9457 body of a refusal, but for its request id.
-
-    A cost above a policy's limit has a type of its own: waiting does not help, only asking for less does.
+    The jitter is up to a twentieth of the wait. A first refusal stays within the longest window, after which everything
+    is free again. Only a client that keeps asking while refused, and so is answered from memory, may be sent past it.
 
     Args:
         decision: a decision that refused.
-        jitter: as for the headers, so that both speak of the same wait.
+        jitter: any text that differs between concurrent requests, such as the request id. The same text always gives
+            the same waits.
 
     Raises:
         ValueError: the decision refused nothing.
     """
     violated = decision.violated
     if not violated:
-        raise ValueError("only a refusal is a problem; this decision allowed the request")
-    _, wait_seconds = _waits(decision, violated, jitter)
+        raise ValueError("only a refusal has waits and a problem; this decision allowed the request")
+    wait_ms = window_ms = 1
+    is_retryable = True
+    for verdict in violated:
+        wait_ms = max(wait_ms, verdict.wait_ms)
+        window_ms = max(window_ms, verdict.policy.window_ms)
+        is_retryable = is_retryable and verdict.retryable
+    wait_seconds = _up_to_seconds(wait_ms)
+    room = min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
+    if decision.source != "local-deny":
+        room = min(room, max(0, _up_to_seconds(window_ms) - wait_seconds))
+    extra = crc32(jitter.encode(), crc32(violated[0].subject.encode())) % (room + 1) if room else 0
+    return Waits(extra, wait_seconds + extra if is_retryable else None)
+
+
+def rate_limit_headers(
+    decision: Decision, *, now: float, version: DraftVersion = 11, waits: Waits | None = None
+) -> list[tuple[str, str]]:
+    """Return the headers with a client's limit and what is left of it; none if only shadow policies were asked.
+
+    Args:
+        decision: the limiter's answer, with its verdicts.
+        now: the instant of the decision, seconds since 1970.
+        version: the draft whose parameter names are used in `RateLimit`.
+        waits: of a refusal; by default those without jitter between the requests of one client.
+    """
+    shown = enforced = _enforced(decision)
+    if not enforced:
+        return []
+    jitter_seconds, retry_after_seconds = 0, None
+    if not decision.allowed:
+        shown = decision.violated
+        jitter_seconds, retry_after_seconds = waits or waits_of(decision)
+    closest = _closest(shown)
+    headers: list[tuple[str, str]] = [
+        (_LIMIT, str(closest.limit)),
+        (_REMAINING, str(closest.remaining)),
+        (_RESET, _instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
+        (_POLICY_FIELD, _policy_field(enforced)),
+        (_LIMIT_FIELD, _limit_field(shown, version, jitter_seconds)),
+    ]
+    if retry_after_seconds is not None:
+        headers.append((_RETRY_AFTER, str(retry_after_seconds)))
+    return headers
+
+
+def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, Any]:
+    """Return the RFC 9457 body of a refusal, but for its request id.
+
+    A cost above a policy's limit has a type of its own: waiting does not help, only a lower cost does.
+
+    Args:
+        decision: a decision that refused.
+        waits: as for the headers.
+
+    Raises:
+        ValueError: the decision refused nothing.
+    """
+    wait_seconds = (waits or waits_of(decision)).retry_after_seconds
     if wait_seconds is None:
-        hopeless = [verdict for verdict in violated if not verdict.retryable]
+        hopeless = [verdict for verdict in decision.violated if not verdict.retryable]
         return {
             "type": COST_ABOVE_LIMIT,
             "title": "Request costs more than its quota ever allows",
             "status": 429,
-            "detail": f"This request alone costs more than {_spoken(hopeless)}. Ask for less at a time.",
+            "detail": f"This request alone costs more than {_in_words(hopeless)}. Ask for less at a time.",
             "violated-policies": _names(hopeless),
         }
     return {
         "type": QUOTA_EXCEEDED,
         "title": "Request cannot be satisfied as assigned quota has been exceeded",
         "status": 429,
-        "detail": f"More than {_spoken(violated)}. Try again in {wait_seconds} s.",
-        "violated-policies": _names(violated),
+        "detail": f"More than {_in_words(decision.violated)}. Try again in {wait_seconds} s.",
+        "violated-policies": _names(decision.violated),
     }
 
 
-def _shown(decision: Decision) -> tuple[Verdict, ...]:
+def _enforced(decision: Decision) -> tuple[Verdict, ...]:
     for verdict in decision.verdicts:
         if verdict.shadow:
             return tuple(verdict for verdict in decision.verdicts if not verdict.shadow)
@@ -116,7 +149,7 @@ def _shown(decision: Decision) -> tuple[Verdict, ...]:
 
 
 def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
-    """The policy closest to exhaustion: what refuses longest, else what leaves the fewest units."""
+    """Return the verdict closest to exhaustion: the longest refusal, else the fewest units left."""
     return verdicts[0] if len(verdicts) == 1 else min(verdicts, key=_closeness)
 
 
@@ -125,7 +158,7 @@ def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
 
 
 def _reset_ms(verdict: Verdict) -> int:
-    """Until the refused cost fits or, where it did or never will, until the next unit is free."""
+    """Return the time until the refused cost fits or, if it did or never will, until the next unit is free."""
     return verdict.next_release_ms if verdict.allowed or not verdict.retryable else verdict.wait_ms
 
 
@@ -147,29 +180,8 @@ def _up_to_seconds(milliseconds: int) -> int:
     return -(-milliseconds // 1000)
 
 
-def _waits(decision: Decision, violated: tuple[Verdict, ...], jitter: str) -> tuple[int, int | None]:
-    """Seconds on top of the waits, so that those refused together do not come back together; the longest wait with it.
-
-    Up to a twentieth of the wait. A first refusal stays within the longest window, after which everything is
-    free again; only who keeps asking while refused, and so is answered from memory, may be sent past it. There is no
-    wait, None, if one of the costs never fits.
-    """
-    wait_ms = window_ms = 1
-    is_retryable = True
-    for verdict in violated:
-        wait_ms = max(wait_ms, verdict.wait_ms)
-        window_ms = max(window_ms, verdict.policy.window_ms)
-        is_retryable = is_retryable and verdict.retryable
-    wait_seconds = _up_to_seconds(wait_ms)
-    room = min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
-    if decision.source != "local-deny":
-        room = min(room, max(0, _up_to_seconds(window_ms) - wait_seconds))
-    offset = crc32(jitter.encode(), crc32(violated[0].subject.encode())) % (room + 1) if room else 0
-    return offset, wait_seconds + offset if is_retryable else None
-
-
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
-    """`RateLimit-Policy`: one item a policy name."""
+    """Return `RateLimit-Policy`: one item for each policy name."""
     items = {}
     for verdict in verdicts:
         policy, limit = verdict.policy, verdict.limit
@@ -182,14 +194,14 @@ def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
     return ", ".join(items.values())
 
 
-def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: int) -> str:
-    """`RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
+def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, jitter_seconds: int) -> str:
+    """Return `RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
     quota_name, window_name = _PARAMETERS[version]
     items: dict[str, str] = {}
     for verdict in sorted(verdicts, key=_BY_REMAINING):
         policy = verdict.policy
         if policy.name not in items:
-            quota, seconds = _service_limit(verdict, offset)
+            quota, seconds = _service_limit(verdict, jitter_seconds)
             items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
     return ", ".join(items.values())
 
@@ -197,15 +209,15 @@ def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, offset: i
 _BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))
 
 
-def _service_limit(verdict: Verdict, offset: int) -> tuple[int, int]:
-    """The available quota, and the effective window in seconds: no more than the one within the other.
+def _service_limit(verdict: Verdict, jitter_seconds: int) -> tuple[int, int]:
+    """Return the available quota and the effective window in seconds, within which no more than the quota is free.
 
-    The quota over its window never tells a faster pace than the policy's own (draft section 8.5).
+    Quota over window is never a faster pace than the policy's own (draft section 8.5).
     """
     policy, _, _, allowed, limit, remaining, next_release_ms, wait_ms, retryable, _ = verdict
     window_ms = policy.window_ms
     if not allowed and retryable:
-        window_seconds = max(1, _up_to_seconds(wait_ms)) + offset
+        window_seconds = max(1, _up_to_seconds(wait_ms)) + jitter_seconds
         return min(remaining, limit * window_seconds * 1000 // window_ms), window_seconds
     if remaining >= limit:
         return limit, -(-window_ms // 1000)
@@ -218,20 +230,20 @@ def _names(verdicts: Iterable[Verdict]) -> list[str]:
     return list(dict.fromkeys([verdict.policy.name for verdict in verdicts]))
 
 
-def _spoken(verdicts: Iterable[Verdict]) -> str:
-    """The limits in words: `10 per minute (strict)`."""
-    spoken = [
-        _spoken_limit(verdict.limit, verdict.policy.window_ms, verdict.policy.name) for verdict in verdicts
+def _in_words(verdicts: Iterable[Verdict]) -> str:
+    """Return the limits in words: `10 per minute (strict)`."""
+    limits = [
+        _limit_in_words(verdict.limit, verdict.policy.window_ms, verdict.policy.name) for verdict in verdicts
     ]
-    return ", ".join(dict.fromkeys(spoken))
+    return ", ".join(dict.fromkeys(limits))
 
 
 @lru_cache(maxsize=_CACHED_FIELDS)
-def _spoken_limit(limit: int, window_ms: int, name: str) -> str:
-    return f"{limit} per {_spoken_window(window_ms)} ({name})"
+def _limit_in_words(limit: int, window_ms: int, name: str) -> str:
+    return f"{limit} per {_window_in_words(window_ms)} ({name})"
 
 
-def _spoken_window(window_ms: int) -> str:
+def _window_in_words(window_ms: int) -> str:
     for unit, unit_ms in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000)):
         if window_ms % unit_ms == 0:
             count = window_ms // unit_ms

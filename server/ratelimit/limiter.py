@@ -1,6 +1,6 @@
-"""The rate limiter: one script call for all policies of a request, an answer in time whatever Redis does.
+"""The rate limiter: one script call for all policies of a request, and an answer in time whatever Redis does.
 
-Coalesces concurrent decisions about one client: asks Redis only for as many as could be admitted.
+Concurrent decisions about one client are coalesced: Redis is asked only for as many as could be admitted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import monotonic
 import structlog
 
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
-from .outage import Outage
+from .fallback import Fallback
 from .policies import (
     SOURCES,
     Charge,
@@ -27,99 +27,100 @@ from .policies import (
     prepared,
     state_key,
 )
-from .refusals import DenialLog, DenyCache, Generation
+from .refusals import DenialLog, DenyCache, RefusalEpoch
 from .scripts import Answers, Calls, ChargeState
 
+log = structlog.get_logger(__name__)
+
+OnDecision = Callable[[str, str, str], None]
+
 # So many of a client's decisions may be in flight before anything is known about it.
-FIRST = 8
+FIRST_IN_FLIGHT = 8
+
+# An admission that leaves less than a fifth of the limit is near it.
+NEAR_LIMIT_PARTS = 5
+
+# A script that fails, fails for every request of its subject: it is logged once a minute.
+_ERRORS_LOGGED_EVERY_SECONDS = 60.0
 
 
-class _Crowd:
+class _Queue:
+    """The decisions about one client."""
+
     __slots__ = ("in_flight", "room", "waiting")
 
     def __init__(self) -> None:
         self.in_flight = 1
-        self.room = FIRST
+        self.room = FIRST_IN_FLIGHT
         self.waiting: deque[asyncio.Future[bool]] | None = None
 
 
-class Crowds:
-    """Lets decisions about one client through as far as it is known to have room, and holds the others.
+class Coalescer:
+    """Coalesces concurrent decisions about one client: sends on as many as could be admitted, and holds the others.
 
-    A client that is refused is refused from memory from then on: its flood is over after the first few. One that
-    has room loses a round trip at most. Nothing is timed here: each decision in flight ends by its own deadline,
-    and those that wait go on when it does.
+    After a refusal the client is refused from memory, so a flood is over after the first few. A client with room loses
+    a round trip at most. Nothing is timed here: each decision in flight ends by its own deadline, and then those that
+    wait go on.
     """
 
     def __init__(self) -> None:
-        self._crowds: dict[bytes, _Crowd] = {}
+        self._queues: dict[bytes, _Queue] = {}
 
     def enter(self, key: bytes) -> bool:
-        """Whether the turn has come already; else wait for it. After a turn, `leave` must be called."""
-        crowd = self._crowds.get(key)
-        if crowd is None:
-            self._crowds[key] = _Crowd()
+        """Return whether the decision may go on at once; else `wait`. After its turn, `leave` must be called."""
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = _Queue()
             return True
-        if crowd.in_flight < crowd.room:
-            crowd.in_flight += 1
+        if queue.in_flight < queue.room:
+            queue.in_flight += 1
             return True
         return False
 
     async def wait(self, key: bytes) -> bool:
-        """Wait for the turn that `enter` has not given; after it, too, `leave` must be called.
+        """Wait for the turn that `enter` has not given; after the turn, `leave` must be called.
 
         Returns:
-            False instead of a turn if Redis did not answer those before: it need not be asked again.
+            False instead of a turn if Redis did not answer the decisions before: it need not be asked again.
         """
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        crowd = self._crowds[key]
-        if crowd.waiting is None:
-            crowd.waiting = deque()
-        crowd.waiting.append(turn)
+        queue = self._queues[key]
+        if queue.waiting is None:
+            queue.waiting = deque()
+        queue.waiting.append(turn)
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # the turn came at the same moment
                 if turn.result():
                     self.leave(key)
-            elif turn in crowd.waiting:  # else `leave` has met it, cancelled, and passed it over
-                crowd.waiting.remove(turn)
+            elif turn in queue.waiting:  # else `leave` has met it, cancelled, and passed it over
+                queue.waiting.remove(turn)
             raise
 
     def leave(
         self, key: bytes, *, room: int | None = None, refused: bool = False, failed: bool = False
     ) -> None:
-        """A decision is made.
+        """End a turn: the decision is made.
 
         Args:
             key: as for `enter`.
             room: how many more of its kind could be admitted, if that is known.
-            refused: all those that wait will be refused from memory.
-            failed: Redis did not answer it; those that wait are decided without it, too.
+            refused: all that wait will be refused from memory.
+            failed: Redis did not answer; all that wait are decided without it, too.
         """
-        crowd = self._crowds[key]
-        crowd.in_flight -= 1
+        queue = self._queues[key]
+        queue.in_flight -= 1
         if room is not None:
-            crowd.room = max(FIRST, room)
-        waiting = crowd.waiting
-        while waiting and (refused or failed or crowd.in_flight < crowd.room):
+            queue.room = max(FIRST_IN_FLIGHT, room)
+        waiting = queue.waiting
+        while waiting and (refused or failed or queue.in_flight < queue.room):
             turn = waiting.popleft()
             if not turn.done():
-                crowd.in_flight += not failed
+                queue.in_flight += not failed
                 turn.set_result(not failed)
-        if not crowd.in_flight and not waiting:
-            del self._crowds[key]
-
-
-log = structlog.get_logger(__name__)
-
-OnDecision = Callable[[str, str, str], None]
-
-# An admission that leaves less than a fifth of the limit is near it.
-NEAR_LIMIT_PARTS = 5
-
-# A script that fails, fails for every request of its subject: one line a minute tells it.
-_ERRORS_LOGGED_EVERY_SECONDS = 60.0
+        if not queue.in_flight and not waiting:
+            del self._queues[key]
 
 
 class Limiter:
@@ -131,14 +132,13 @@ class Limiter:
         log_entries: admissions that a window remembers one by one; beyond, it is a ring of as many slots.
         keep_ms: how long the decision on a request id is remembered, milliseconds.
         workers: how many processes share the limits of `local` policies while Redis is down.
-        one_subject_a_call: for a Redis Cluster, where two subjects' keys live in different slots.
         on_decision: called with policy name, outcome (allowed, denied, shadow-denied) and source, for each
             verdict.
         on_near_limit: called with policy name for each charge that Redis made with more than four fifths of the limit
             in use.
-        on_failure: called with a short word for each decision that Redis could not make: why it did not answer, or the
-            code of the script's error.
-        on_outage: called with True when Redis, or a server of a Cluster, is not asked any more, and with False when
+        on_failure: called with a short word for each decision that Redis could not make: the reason of the link's
+            error, or `script`.
+        on_fallback: called with True when Redis, or a server of a Cluster, is not asked any more, and with False when
             all are asked again.
     """
 
@@ -150,32 +150,24 @@ class Limiter:
         log_entries: int = 1024,
         keep_ms: int = 60_000,
         workers: Callable[[], int] = lambda: 1,
-        one_subject_a_call: bool = False,
         on_decision: OnDecision = lambda _policy, _outcome, _source: None,
         on_near_limit: Callable[[str], None] = lambda _policy: None,
         on_failure: Callable[[str], None] = lambda _reason: None,
-        on_outage: Callable[[bool], None] = lambda _is_on: None,
+        on_fallback: Callable[[bool], None] = lambda _is_on: None,
     ) -> None:
         self._link = link
-        self._deadline_ms = deadline_ms
         self._error_logged_at = float("-inf")
-        self._calls = Calls(
-            link,
-            deadline_ms=deadline_ms,
-            log_entries=log_entries,
-            keep_ms=keep_ms,
-            one_subject_a_call=one_subject_a_call,
-        )
+        self._calls = Calls(link, deadline_ms=deadline_ms, log_entries=log_entries, keep_ms=keep_ms)
         self._on_decision = on_decision
         self._on_near_limit = on_near_limit
         self._on_failure = on_failure
-        self._outage = Outage(link, self._calls, workers=workers, on_change=on_outage)
+        self._fallback = Fallback(link, self._calls, workers=workers, on_change=on_fallback)
         self._denials = DenyCache()
-        self._crowds = Crowds()
+        self._coalescer = Coalescer()
         self._denial_log = DenialLog()
         self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         """How many decisions each source has made in this process."""
-        self._generation = Generation(link, self._denials.forget)
+        self._epoch = RefusalEpoch(link, self._denials.forget)
 
     async def start(self) -> None:
         """Warn if Redis may forget what was counted: every eviction policy can drop keys of the limiter."""
@@ -190,8 +182,8 @@ class Limiter:
 
     async def close(self) -> None:
         """Stop what runs in the background."""
-        await self._outage.close()
-        await self._generation.close()
+        await self._fallback.close()
+        await self._epoch.close()
         await self._calls.close()
 
     async def decide(
@@ -200,18 +192,18 @@ class Limiter:
         *,
         request_id: str | None = None,
         is_new: bool = False,
-        meanwhile: Callable[[], None] | None = None,
+        prefetch: Callable[[], None] | None = None,
     ) -> Decision:
         """Make all charges of a request, or none.
 
         Args:
-            charges: what the request costs, and whom; no two of the same policy, group and subject. Who decides
-                the same ones often passes them as `PreparedCharges`.
-            request_id: a repetition gets the first verdict and is charged once. Never one that a client
-                chose: who repeats it pays nothing.
-            is_new: the request id was made for this decision, to refund it: there can't be a first verdict, so a
+            charges: the charges; at most one per policy, group and subject. Pass `PreparedCharges` to reuse them
+                between requests.
+            request_id: a repetition gets the first verdict and is charged once. Never one that a client chose:
+                replaying it would return the first verdict without being charged.
+            is_new: the request id was made for this decision, to refund it. So there is no first verdict, and a
                 refusal may come from memory.
-            meanwhile: called if Redis is going to be asked: what it asks Redis travels in the same write.
+            prefetch: called if Redis is going to be asked; commands that it sends to Redis travel in the same write.
 
         Raises:
             ValueError: two charges would be counted as one.
@@ -223,14 +215,14 @@ class Limiter:
         may_repeat = request_id is not None and not is_new
         decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
         if decision is None:
-            if meanwhile is not None:
-                meanwhile()
+            if prefetch is not None:
+                prefetch()
             decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
         self._report(decision, now)
         return decision
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
-        """What a decision would say now, without charging anything.
+        """Return what a decision would be now, without charging anything.
 
         Raises:
             RedisUnavailable: Redis does not answer.
@@ -254,18 +246,18 @@ class Limiter:
         """
         units = await self._calls.refund(charges, request_id)
         if units:
-            await self._generation.advance()
+            await self._epoch.advance()
         return units
 
     async def reset(self, subject: str, charges: Sequence[Charge]) -> int:
         """Forget what a subject has used, and its block.
 
         Args:
-            subject: whose.
+            subject: the one to reset; charges of others are left alone.
             charges: of every policy and group under which it may have been counted.
 
         Returns:
-            how many keys there were.
+            the number of keys deleted.
 
         Raises:
             RedisUnavailable: Redis does not answer.
@@ -273,7 +265,7 @@ class Limiter:
         mine = [charge for charge in charges if charge.subject == subject]
         keys = {key(charge) for charge in mine for key in (state_key, pages_key)}
         deleted: int = await self._link.execute("UNLINK", block_key(subject), *sorted(keys))
-        await self._generation.advance()
+        await self._epoch.advance()
         log.info("rate_limit.reset", subject=subject, keys=deleted)
         return deleted
 
@@ -287,27 +279,27 @@ class Limiter:
         log.info("rate_limit.blocked", subject=subject, duration_ms=duration_ms)
 
     def forget_denials(self) -> None:
-        """The limits have changed: ask Redis again about everyone who was refused."""
+        """Ask Redis again about every client that was refused: for when the limits have changed."""
         self._denials.forget()
 
     def _decide_at_once(self, charges: PreparedCharges, now: float, *, may_repeat: bool) -> Decision | None:
-        """The decision, if Redis need not, or must not, be asked; for what may be a repetition it has to be."""
+        """Return the decision if Redis need not, or must not, be asked. It is asked for what may be a repetition."""
         if not may_repeat and (decision := self._denials.find(charges, now)) is not None:
-            self._generation.look_again(now)
+            self._epoch.look_again(now)
             return decision
-        return self._outage.decide(charges, now, owed=True) if self._outage.concerns(charges) else None
+        return self._fallback.decide(charges, now, owed=True) if self._fallback.applies_to(charges) else None
 
     async def _decide_in_turn(
         self, charges: PreparedCharges, request_id: str | None, now: float, *, may_repeat: bool
     ) -> Decision:
         client = charges.keys[0]
         decision: Decision | None = None
-        if not self._crowds.enter(client):
-            is_my_turn = await self._crowds.wait(client)
+        if not self._coalescer.enter(client):
+            is_my_turn = await self._coalescer.wait(client)
             now = monotonic()
             if not is_my_turn:
-                return self._outage.decide(charges, now, owed=True)
-            # Meanwhile the answer may have become known.
+                return self._fallback.decide(charges, now, owed=True)
+            # The answer may have become known by now.
             decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
         room, refused, failed = None, False, False
         try:
@@ -319,27 +311,27 @@ class Limiter:
                     failed = True
             refused = not decision.allowed
         finally:
-            self._crowds.leave(client, room=room, refused=refused, failed=failed)
+            self._coalescer.leave(client, room=room, refused=refused, failed=failed)
         return decision
 
     async def _ask(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
         try:
-            answers = await self._calls.decide(charges, request_id, deadline_ms=self._deadline_ms)
+            answers = await self._calls.decide(charges, request_id)
         except RedisUnavailable as error:
             self._on_failure(error.reason)
-            self._outage.failed(error, charges)
+            self._fallback.failed(error, charges)
             # What Redis may have executed is neither asked nor charged again.
-            return self._outage.decide(charges, monotonic(), owed=not error.outcome_unknown)
+            return self._fallback.decide(charges, monotonic(), owed=not error.outcome_unknown)
         except RedisReplyError as error:
-            # The trouble of these keys (another type, say) or of the script: Redis is well for everyone else.
+            # These keys (of another type, say) or the script failed: Redis works for all other clients.
             self._on_failure("script")
             if now - self._error_logged_at >= _ERRORS_LOGGED_EVERY_SECONDS:
                 self._error_logged_at = now
                 log.exception("rate_limit.script_failed", error=error.code, subject=charges[0].subject)
-            return self._outage.decide(charges, monotonic(), owed=False)
-        self._outage.succeeded(charges)
+            return self._fallback.decide(charges, monotonic(), owed=False)
+        self._fallback.succeeded(charges)
         for index in charges.seeds:
-            self._outage.learn(charges[index], answers.rows[index][1], now)
+            self._fallback.modes.report_use(charges[index], answers.rows[index][1], now)
         decision = _decision(charges, answers)
         if not decision.allowed:
             self._remember(charges, answers, decision, now)

@@ -1,13 +1,14 @@
-"""The rate limits in force: which policies a request of a route group is charged under, and as whom."""
+"""The rate limits in force: the policies that a request of a route group is charged under, and the subjects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
+from .bounded import BoundedDict
 from .policies import Charge, Policy, PreparedCharges
 from .subjects import NAMED_KINDS, Address, SubjectKind, kind_of, subject_of_request
 
@@ -27,11 +28,11 @@ SHARED_GROUP: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A policy and whom it counts.
+    """A policy and the kind of subject that it counts.
 
     Args:
         policy: limit, window and the rest.
-        subject: whom a request is counted as.
+        subject: the kind of subject that a request is charged to.
         share: one budget over all groups; otherwise each group has its own.
     """
 
@@ -95,7 +96,9 @@ class RateLimits:
         self.presets: Final = dict(presets)
         self.groups: Final = dict(groups)
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
-        self._prepared: Final[dict[tuple[str, str | None, str | None, str], PreparedCharges]] = {}
+        self._prepared: Final[BoundedDict[tuple[str, str | None, str | None, str], PreparedCharges]] = (
+            BoundedDict(_MOST_PREPARED)
+        )
         self._by_name: Final = frozenset(
             name
             for name, group in self.groups.items()
@@ -106,11 +109,10 @@ class RateLimits:
         self.charged_by_answer: Final[dict[str, Charging]] = {
             name: group.charge for name, group in self.groups.items() if group.charge != "all"
         }
-        self._anonymous: Final = {name: tuple(self._rules(name)) for name in self.groups}
+        self._anonymous: Final = {name: tuple(self._rules(name, None)) for name in self.groups}
         self._signed_in: Final = {
             name: {
-                plan: tuple(self._signed_in_rules(name, limits))
-                for plan, limits in (*self.plans.items(), (None, {}))
+                plan: tuple(self._rules(name, limits)) for plan, limits in (*self.plans.items(), (None, {}))
             }
             for name in self.groups
         }
@@ -119,19 +121,15 @@ class RateLimits:
         """Whether both limit everything in the same way."""
         return (self.presets, self.groups, self.plans) == (other.presets, other.groups, other.plans)
 
-    def policy(self, name: str) -> Policy:
-        """A policy by its name, as it is without a plan; KeyError if there is none."""
-        return self.presets[name].policy
-
     def counts_by_name(self, group: str) -> bool:
-        """Whether a group counts by what a request's body names (`NAMED_KINDS`), so that it has to be read first."""
+        """Whether a group counts by what a request's body names (`NAMED_KINDS`), so that the body is read first."""
         return group in self._by_name
 
     def charging_of(self, group: str) -> Charging:
-        """Which requests of a group stay charged; of the budgets that all groups share, each group decides."""
+        """Return which requests of a group stay charged, also of a budget that several groups share."""
         return self.charged_by_answer.get(group, "all")
 
-    def charges_of(
+    def charges_for(
         self,
         group: str,
         *,
@@ -141,27 +139,27 @@ class RateLimits:
         address: Address,
         named: str | None = None,
     ) -> PreparedCharges:
-        """What a request of cost 1 is charged, remembered for the client's next one.
+        """Return the charges of a request of cost 1, and remember them for the client's next request.
 
         Args:
             group: the route's group; KeyError if there is none of this name.
-            user_key: the signed-in user's id, None for a request that is not signed in.
+            user_key: the signed-in user's id; None for an anonymous request.
             plan: the user's plan.
             client_ip: the client's address as text.
             address: the same as an address.
-            named: the subject that the request's body names; such charges are not remembered, as anyone can name any.
+            named: the subject that the request's body names. Such charges are not remembered: a body can name any.
         """
+        if named is not None:
+            return self.make_charges(group, user_id=user_key, address=address, named=named, plan=plan)
         place = (group, user_key, plan, client_ip)
-        found = self._prepared.get(place) if named is None else None
+        found = self._prepared.get(place)
         if found is None:
-            found = self.charges(group, user_id=user_key, address=address, named=named, plan=plan)
-            if named is None:
-                if len(self._prepared) >= _MOST_PREPARED:
-                    del self._prepared[next(iter(self._prepared))]  # the oldest
-                self._prepared[place] = found
+            found = self._prepared[place] = self.make_charges(
+                group, user_id=user_key, address=address, plan=plan
+            )
         return found
 
-    def charges(
+    def make_charges(
         self,
         group: str,
         *,
@@ -171,13 +169,13 @@ class RateLimits:
         plan: str | None = None,
         cost: int = 1,
     ) -> PreparedCharges:
-        """What a request is charged.
+        """Return the charges of a request.
 
         Args:
             group: the route's group; KeyError if there is none of this name.
-            user_id: the signed-in user, None for a request that is not signed in.
+            user_id: the signed-in user; None for an anonymous request.
             address: the client's address.
-            named: the subject that the request's body names, where it names one: an e-mail address, a token family.
+            named: the subject that the request's body names, if it names one: an e-mail address, a token family.
             plan: the user's plan; one without limits of its own changes nothing.
             cost: units, 1 or more, the same under every policy.
         """
@@ -194,7 +192,7 @@ class RateLimits:
         return PreparedCharges(charges)
 
     def policies_for_subject(self, subject: str, *, plan: str | None = None) -> tuple[Charge, ...]:
-        """Every policy and group under which a subject may have been counted: what to peek at, or to reset.
+        """Return a charge for every policy and group that may count a subject: for a peek or a reset.
 
         Args:
             subject: in its normal form (`kind_of`).
@@ -213,22 +211,16 @@ class RateLimits:
         }
         return tuple(found.values())
 
-    def _rules(self, group: str) -> Iterator[_Rule]:
-        names = self.groups[group]
-        for name in _distinct(names.policies, names.anonymous):
+    def _rules(self, group: str, limits: Mapping[str, int] | None) -> Iterator[_Rule]:
+        """Yield the rules of a group: for signed-in users with a plan's limits, for anonymous clients with None."""
+        names, is_anonymous = self.groups[group], limits is None
+        for name in dict.fromkeys((*names.policies, *(names.anonymous if is_anonymous else names.signed_in))):
             preset = self.presets[name]
-            if preset.subject != "user":
-                kind: SubjectKind = "address" if preset.subject == "client" else preset.subject
-                yield _Rule(preset.policy, SHARED_GROUP if preset.share else group, kind)
-
-    def _signed_in_rules(self, group: str, limits: Mapping[str, int]) -> Iterator[_Rule]:
-        names = self.groups[group]
-        for name in _distinct(names.policies, names.signed_in):
-            preset = self.presets[name]
-            policy = replace(preset.policy, limit=limits[name]) if name in limits else preset.policy
-            kind: SubjectKind = "user" if preset.subject == "client" else preset.subject
+            if is_anonymous and preset.subject == "user":
+                continue
+            policy, kind = preset.policy, preset.subject
+            if kind == "client":
+                kind = "address" if is_anonymous else "user"
+            if limits is not None and name in limits:
+                policy = replace(policy, limit=limits[name])
             yield _Rule(policy, SHARED_GROUP if preset.share else group, kind)
-
-
-def _distinct(*names: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(name for some in names for name in some)

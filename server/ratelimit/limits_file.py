@@ -1,9 +1,4 @@
-"""The rate limits file: read, checked as a whole, with the line of everything that is wrong in it.
-
-On which line of a TOML text each key stands, which the standard library's parser does not tell.
-
-Reading a configuration's values and noting, with its line, everything that is wrong with them.
-"""
+"""The rate limits file: read and checked as a whole; every problem is reported with its line."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from re import Pattern
 from typing import Any, Final, TypeVar
 
 from .limits import CHARGINGS, Group, Preset, RateLimits
@@ -23,7 +17,7 @@ Word = TypeVar("Word", bound=str)
 
 
 class Check:
-    """Collects the problems of one file; reading goes on after each, so that all are told at once.
+    """Collects the problems of one file. Reading goes on after each, so that all are reported at once.
 
     Args:
         file: what the problems call the file.
@@ -36,7 +30,7 @@ class Check:
         self.problems: list[tuple[int, str]] = []
 
     def in_order(self) -> list[str]:
-        """The problems, by line: `file:line: key: what is wrong; what is accepted`."""
+        """Return the problems by line: `file:line: key: what is wrong; what is accepted`."""
         return [problem for _, problem in sorted(self.problems, key=lambda found: found[0])]
 
     def problem(self, path: KeyPath, what: str) -> None:
@@ -51,16 +45,14 @@ class Check:
 
     @staticmethod
     def choice(word: object, known: Iterable[str]) -> str:
-        """What to choose from, with a guess at what was meant."""
+        """Return the words there are, with a guess at the one that was meant."""
         words = list(known)
         close = get_close_matches(word, words, n=1) if isinstance(word, str) else []
         guess = f'did you mean "{close[0]}"? ' if close else ""
         return f"{guess}there {'are' if words else 'is nothing'} {', '.join(words)}".rstrip()
 
-    def tables(
-        self, document: Mapping[str, Any], section: str, *, name_form: Pattern[str], accepted: str
-    ) -> dict[str, dict[str, Any]]:
-        """The tables of a section by name, without what is no table."""
+    def tables(self, document: Mapping[str, Any], section: str) -> dict[str, dict[str, Any]]:
+        """Return the tables of a section by name, without what is not a table."""
         found = document.get(section, {})
         if not isinstance(found, dict):
             self.problem((section,), f"it is not a table; write [{section}.NAME]")
@@ -68,18 +60,18 @@ class Check:
         for name, table in found.items():
             if not isinstance(table, dict):
                 self.problem((section, name), f"it is not a table; write [{section}.{name}]")
-            elif not name_form.fullmatch(name):
-                self.problem((section, name), f"the name is not valid; it accepts {accepted}")
+            elif not _NAME.fullmatch(name):
+                self.problem((section, name), f"the name is not valid; it accepts {_NAME_FORM}")
         return {name: table for name, table in found.items() if isinstance(table, dict)}
 
     def keys(self, path: KeyPath, table: Mapping[str, Any], known: Collection[str]) -> None:
-        """Note the keys that are not known."""
+        """Note the keys that are unknown."""
         for key in table:
             if key not in known:
                 self.problem((*path, key), f"there is no such key; {self.choice(key, known)}")
 
     def word(self, path: KeyPath, value: object, known: Sequence[Word], default: Word) -> Word:
-        """One of the known words; the default where the key is missing or wrong."""
+        """Return one of the known words; the default if the key is missing or wrong."""
         if value is None:
             return default
         for word in known:
@@ -89,7 +81,7 @@ class Check:
         return default
 
     def flag(self, path: KeyPath, value: object) -> bool:
-        """True or false; false where the key is missing or wrong."""
+        """Return true or false; false if the key is missing or wrong."""
         if value is None or isinstance(value, bool):
             return bool(value)
         self.refuse(path, value, "true or false")
@@ -108,10 +100,10 @@ KeyPath = tuple[str, ...]
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, on which each table and key of a valid TOML text first appears.
+    """Return the line, from 1, on which each table and key of a valid TOML text first appears.
 
-    The text is cut into statements (a table header, or a key with its value, over as many lines as it takes),
-    and each is read by the real parser on its own, so that quoted and dotted keys come out as it sees them.
+    The standard library's parser reports no lines. So the text is cut into statements (a table header, or a key with
+    its value, over as many lines as it takes), and the parser reads each on its own, quoted and dotted keys too.
 
     Args:
         text: what `tomllib.loads` accepts.
@@ -128,7 +120,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    """The line of a key or, for one that is missing, of the nearest table around it; 1 where nothing is."""
+    """Return the line of a key or, if it is missing, of the nearest table around it; 1 if there is none."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -206,24 +198,18 @@ def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> Rate
         contents = path.read_bytes()
     except OSError as error:
         raise RateLimitsError([f"{path}: it can't be read: {error.strerror}"]) from error
-    return decode_rate_limits(contents, file=str(path), required_groups=required_groups)
+    return parse_rate_limits(contents, file=str(path), required_groups=required_groups)
 
 
-def decode_rate_limits(contents: bytes, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
-    """The same from a file's contents; `file` is what the problems call it."""
+def parse_rate_limits(contents: bytes | str, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
+    """Return the rate limits in a file's contents; `file` is its name in the problems. See `load_rate_limits`."""
     try:
-        text = contents.decode()
-    except UnicodeDecodeError as error:
-        raise RateLimitsError([f"{file}: it is not UTF-8: {error.reason}"]) from error
-    return parse_rate_limits(text, file=file, required_groups=required_groups)
-
-
-def parse_rate_limits(text: str, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
-    """The same from a text; `file` is what the problems call it."""
-    try:
+        text = contents if isinstance(contents, str) else contents.decode()
         # The parser's view of lines: TOML ends them with LF or CRLF.
         document = tomllib.loads(text)
         lines = key_lines(text.replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        raise RateLimitsError([f"{file}: it is not UTF-8: {error.reason}"]) from error
     except tomllib.TOMLDecodeError as error:
         raise RateLimitsError([_syntax_problem(str(error), file, text)]) from error
     check = Check(file, lines)
@@ -245,11 +231,10 @@ def _rate_limits(
     check: Check, document: Mapping[str, Any], required_groups: Iterable[str]
 ) -> RateLimits | None:
     check.keys((), document, _SECTIONS)
-    policies = check.tables(document, "policies", name_form=_NAME, accepted=_NAME_FORM)
+    policies = check.tables(document, "policies")
     presets = {name: _preset(check, name, table) for name, table in policies.items()}
     groups = {
-        name: _group(check, name, table, presets)
-        for name, table in check.tables(document, "groups", name_form=_NAME, accepted=_NAME_FORM).items()
+        name: _group(check, name, table, presets) for name, table in check.tables(document, "groups").items()
     }
     for name in required_groups:
         if name not in groups:
@@ -257,8 +242,7 @@ def _rate_limits(
         elif isinstance(required_groups, Mapping):
             _check_names(check, name, groups[name], presets, required_groups[name])
     plans = {
-        name: _plan(check, name, table, presets)
-        for name, table in check.tables(document, "plans", name_form=_NAME, accepted=_NAME_FORM).items()
+        name: _plan(check, name, table, presets) for name, table in check.tables(document, "plans").items()
     }
     return None if check.problems else RateLimits(presets, groups, plans)
 
@@ -324,7 +308,7 @@ def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[s
 def _check_names(
     check: Check, name: str, group: Group, presets: Mapping[str, Preset], named: Collection[SubjectKind]
 ) -> None:
-    """Note the policies that would count nobody, as the group's requests do not name whom they count."""
+    """Note the policies that would count nothing, because the group's requests do not name their kind of subject."""
     for key, policies in (
         ("policies", group.policies), ("signed_in", group.signed_in), ("anonymous", group.anonymous)
     ):  # fmt: skip

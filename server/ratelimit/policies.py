@@ -1,9 +1,4 @@
-"""The words of rate limiting: policy, charge, verdict, decision.
-
-The Redis keys of the limiter: short, of one length, and all of one subject in one Cluster slot.
-
-A request's charges with everything that deciding them needs: worked out once for a client and group of routes.
-"""
+"""The terms of rate limiting: policy, charge, verdict and decision; and the Redis keys that charges are counted at."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Final, Literal, NamedTuple, Self, get_args
 
 from ..stores.redis.protocol import ScriptCall
@@ -19,7 +14,7 @@ from ..stores.redis.protocol import ScriptCall
 Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]
 
-# Who decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
+# What decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
 # share of the limit in this process (fallback), the whole limit in this process (open), or nothing passes (closed).
 Source = Literal["redis", "local-deny", "fallback", "open", "closed"]
 
@@ -97,19 +92,19 @@ class Policy:
 
 
 def policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
-    """An item of `RateLimit-Policy`; `w` counts whole seconds, rounded up, and is left out below one."""
+    """Return an item of `RateLimit-Policy`; `w` is whole seconds, rounded up, and left out below one."""
     window = f";w={-(-window_ms // 1000)}" if window_ms >= 1000 else ""
     return f"{quoted_name};q={limit}{window}"
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One request's cost under one policy: what the limiter is asked about.
+    """One request's cost under one policy, and the subject that it is charged to.
 
     Args:
         policy: whose limit and window count.
         group: the route group; the same policy counts each group on its own.
-        subject: who pays, as `user:<id>`, `ip:<address or prefix>` or `email:<hash>`.
+        subject: what is charged, as `user:<id>`, `ip:<address or prefix>` or `email:<hash>`.
         cost: units, an integer from 1 to `MAX_COST`; what is above the policy's limit is never admitted.
 
     Raises:
@@ -147,12 +142,12 @@ def _is_text(value: object) -> bool:
 
 
 class Verdict(NamedTuple):
-    """What one policy says to one charge.
+    """The answer of one policy to one charge.
 
     Args:
-        policy: the policy asked.
+        policy: the charge's policy.
         group: the charge's route group.
-        subject: who was charged.
+        subject: the charge's subject.
         allowed: whether this policy has room for the cost.
         limit: the units this verdict was made with; less than the policy's while a fallback shares it out.
         remaining: units left after the decision, never below 0.
@@ -178,26 +173,27 @@ class Verdict(NamedTuple):
 new_verdict: Final[Callable[[tuple[object, ...]], Verdict]] = partial(tuple.__new__, Verdict)
 
 
-class Decision(NamedTuple):
+@dataclass
+class Decision:
     """The answer to a request: all of its charges were made, or none.
 
     Args:
         allowed: every policy that is enforced had room.
         verdicts: one a charge, in the charges' order; shadow policies among them.
-        source: who decided.
+        source: what decided.
     """
 
     allowed: bool
     verdicts: tuple[Verdict, ...]
     source: Source
 
-    @property
+    @cached_property
     def violated(self) -> tuple[Verdict, ...]:
         """The verdicts that refused the request: enforced policies without room for it."""
         return tuple([verdict for verdict in self.verdicts if not (verdict.allowed or verdict.shadow)])
 
 
-GENERATION_KEY = b"r:generation"
+EPOCH_KEY = b"r:generation"  # the name that running releases share
 
 # The number of the format of what is counted (sliding_window and token_bucket in lua/includes). It is part of the keys'
 # names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
@@ -209,30 +205,30 @@ _REQUEST_BYTES = 12
 
 
 def state_key(charge: Charge) -> bytes:
-    """Where a charge is counted: `r:{subject}:scope`, of policy name, route group and the format of the state.
+    """Return the key of a charge's state: `r:{subject}:scope`, of policy name, route group and the state's format.
 
-    The algorithm is no part of it: a state says by itself which it is of, so that a reload can carry it over.
+    The algorithm is no part of it. Each state names its own, so that a reload can carry it over.
     """
     return subject_prefix(charge.subject) + _scope(charge.policy.name, charge.group)
 
 
 def pages_key(charge: Charge) -> bytes:
-    """Where the middle of a long log is."""
+    """Return the key of the list that holds the middle of a long log."""
     return state_key(charge) + b"p"
 
 
 def block_key(subject: str) -> bytes:
-    """What exists while a subject is blocked."""
+    """Return the key that exists while a subject is blocked."""
     return subject_prefix(subject) + b"b"
 
 
 def probe_key(subject: str) -> bytes:
-    """What a probe writes, to find out whether the server that has the keys of a subject takes writes again."""
+    """Return the key that a probe writes: whether the server of a subject's keys takes writes again."""
     return subject_prefix(subject) + b"?"
 
 
 def record_key(charges: Iterable[Charge], request_id: str) -> bytes:
-    """Where the verdict on a request id is kept; the same id for other charges is another request."""
+    """Return the key of the verdict on a request id; the same id for other charges is another request."""
     charges = tuple(charges)
     parts = [request_id, *(f"{state_key(charge).hex()} {charge.cost}" for charge in charges)]
     return subject_prefix(charges[0].subject) + b"i" + _digest("\0".join(parts), _REQUEST_BYTES)
@@ -240,7 +236,7 @@ def record_key(charges: Iterable[Charge], request_id: str) -> bytes:
 
 @lru_cache(maxsize=16_384)
 def subject_prefix(subject: str) -> bytes:
-    """The beginning of all keys of a subject, with their hash tag."""
+    """Return the beginning of all keys of a subject, with the hash tag that keeps them in one Cluster slot."""
     return b"r:{" + _digest(subject, _SUBJECT_BYTES) + b"}:"
 
 
@@ -259,14 +255,14 @@ MAX_CHARGES: Final = 64
 
 
 class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have slots
-    """Charges that are decided again and again.
+    """A request's charges with all that deciding them needs, made once for a client and group of routes.
 
     Attributes:
-        keys: where each is counted.
+        keys: of each charge's state.
         one_subject: whether all are of one subject.
-        seeds: the charges whose use the in-process limiter wants to know of, for the time without Redis.
-        call: the script call that decides them without a request id, once it has been made, and the length of logs it
-            was made for.
+        seeds: the indexes of the charges under `local` policies, whose use is kept for the time without Redis.
+        call: the script call that decides them without a request id, with the length of logs it was made for; None
+            until it is needed.
 
     Raises:
         ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
@@ -292,7 +288,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
 
 
 def prepared(charges: Sequence[Charge]) -> PreparedCharges:
-    """The charges prepared, unless they are already.
+    """Return the charges, prepared unless they are already.
 
     Raises:
         ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.

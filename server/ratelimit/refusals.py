@@ -1,33 +1,26 @@
-"""The memory of refusals: a client that was refused is refused from here until its cost could fit.
+"""What a process remembers of refusals: until when each holds, when they end early, and which were logged.
 
-It never refuses what Redis would allow: an entry ends at the instant that the script named, counted from
-before the script was asked. What can change that instant (a reset, a refund, another limit) ends it too.
-
-One log line for a refused client a minute, however often it asks.
-
-The generation of the refusals: it advances when something has made room that no process can know of.
+A refused client is refused from memory until its cost could fit, so a flood from one client costs Redis nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
-from .policies import (
-    GENERATION_KEY,
-    Charge,
-    Decision,
-    PreparedCharges,
-    Verdict,
-    new_verdict,
-    state_key,
-)
+from .bounded import BoundedDict
+from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new_verdict, state_key
+
+log = structlog.get_logger(__name__)
+
+QUIET_SECONDS = 60.0
+LOOK_EVERY_SECONDS = 1.0
+EPOCH_KEPT_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +34,15 @@ class _Refusal:
 class DenyCache:
     """Refusals by charge, the oldest given up first.
 
+    It never refuses what Redis would allow. An entry ends at the instant that the script named, counted from before
+    the script was asked. Whatever can make room earlier (a reset, a refund, another limit) ends all entries.
+
     Args:
         max_entries: how many refusals are remembered.
     """
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
-        self._max_entries = max_entries
-        self._refusals: OrderedDict[bytes, _Refusal] = OrderedDict()
+        self._refusals: BoundedDict[bytes, _Refusal] = BoundedDict(max_entries)
 
     def __len__(self) -> int:
         return len(self._refusals)
@@ -55,7 +50,7 @@ class DenyCache:
     def remember(
         self, charge: Charge, verdict: Verdict, *, asked_at: float, wait_us: int, release_us: int
     ) -> None:
-        """A charge was refused.
+        """Remember that a charge was refused.
 
         Args:
             charge: what was refused.
@@ -64,18 +59,14 @@ class DenyCache:
             wait_us: microseconds until the cost fits.
             release_us: microseconds until more units are free.
         """
-        key = state_key(charge)
-        self._refusals[key] = _Refusal(
+        self._refusals[state_key(charge)] = _Refusal(
             verdict, charge.cost, asked_at + wait_us / 1e6, asked_at + release_us / 1e6
         )
-        self._refusals.move_to_end(key)
-        if len(self._refusals) > self._max_entries:
-            self._refusals.popitem(last=False)
 
     def find(self, charges: PreparedCharges, now: float) -> Decision | None:
-        """The refusal of a request of which a charge, at least, is known not to fit; None if there is none.
+        """Return the refusal of a request if at least one of its charges is known not to fit; else None.
 
-        The other charges' verdicts say that they were not asked: allowed, nothing known to be left.
+        Charges not known to be exhausted are reported as allowed with zero remaining.
         """
         if not self._refusals:
             return None
@@ -94,15 +85,15 @@ class DenyCache:
         return Decision(False, tuple(verdicts), "local-deny")
 
     def forget(self) -> None:
-        """Forget all refusals: something may have made room."""
+        """Forget all refusals, because something may have made room."""
         self._refusals.clear()
 
     def _holds(self, refusal: _Refusal, key: bytes, charge: Charge, now: float) -> bool:
-        """Whether a refusal is one of this charge, and of this instant."""
-        known = refusal.verdict.policy
+        """Whether a refusal is one of this charge, at this instant."""
+        refused = refusal.verdict.policy
         if charge.policy.shadow or charge.cost < refusal.cost:
             return False
-        if known is not charge.policy and known != charge.policy:
+        if refused is not charge.policy and refused != charge.policy:
             return False
         if now >= refusal.fits_at:
             del self._refusals[key]
@@ -118,11 +109,6 @@ def _still_refused(refusal: _Refusal, now: float) -> Verdict:
     )
 
 
-def ceil_ms(seconds: float) -> int:
-    """Whole milliseconds, rounded up; at least 0."""
-    return max(0, -int(-seconds * 1000 // 1))
-
-
 def _not_asked(charge: Charge) -> Verdict:
     policy = charge.policy
     return new_verdict(
@@ -130,33 +116,29 @@ def _not_asked(charge: Charge) -> Verdict:
     )
 
 
-log = structlog.get_logger(__name__)
-
-QUIET_SECONDS = 60.0
+def ceil_ms(seconds: float) -> int:
+    """Return whole milliseconds, rounded up; at least 0."""
+    return max(0, -int(-seconds * 1000 // 1))
 
 
 class DenialLog:
-    """Remembers who was mentioned lately.
+    """Logs refusals: one line a minute for each client and policy, however often the client asks.
 
     Args:
-        max_clients: how many are remembered; the one mentioned longest ago is given up first.
+        max_clients: how many are remembered; the one logged longest ago is given up first.
     """
 
     def __init__(self, *, max_clients: int = 10_000) -> None:
-        self._max_clients = max_clients
-        self._mentioned: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._logged_at: BoundedDict[tuple[str, str], float] = BoundedDict(max_clients)
 
     def denied(self, decision: Decision, now: float) -> None:
-        """A decision has refused its request, at `now` (monotonic seconds)."""
+        """Log a refusal that was made at `now` (monotonic seconds), unless its client was logged lately."""
         for verdict in decision.violated:
             client = (verdict.policy.name, verdict.subject)
-            last = self._mentioned.get(client)
+            last = self._logged_at.get(client)
             if last is not None and now - last < QUIET_SECONDS:
                 continue
-            self._mentioned[client] = now
-            self._mentioned.move_to_end(client)
-            if len(self._mentioned) > self._max_clients:
-                self._mentioned.popitem(last=False)
+            self._logged_at[client] = now
             log.info(
                 "rate_limit.denied",
                 policy=verdict.policy.name,
@@ -168,14 +150,11 @@ class DenialLog:
             )
 
 
-LOOK_EVERY_SECONDS = 1.0
-KEPT_MS = 24 * 3600 * 1000
+class RefusalEpoch:
+    """Epoch of the cached refusals.
 
-
-class Generation:
-    """A word in Redis that changes with every reset and refund.
-
-    A process that refuses from memory looks at it once a second, so a reset by another process is in force
+    It is advanced when a reset or refund frees capacity, so that every process drops its cache. It is a random word in
+    Redis. A process that refuses from memory looks at it once a second; so what one process frees is in force
     everywhere a second later.
 
     Args:
@@ -186,24 +165,24 @@ class Generation:
     def __init__(self, link: RedisLink, on_change: Callable[[], None]) -> None:
         self._link = link
         self._on_change = on_change
-        self._known: bytes | None = None
+        self._seen: bytes | None = None
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
 
     def look_again(self, now: float) -> None:
-        """Look, in the background, unless that was done less than a second ago (monotonic seconds)."""
+        """Look in the background, unless that was done less than a second ago (monotonic seconds)."""
         if now - self._looked_at >= LOOK_EVERY_SECONDS and (self._look is None or self._look.done()):
             self._looked_at = now
             self._look = asyncio.get_running_loop().create_task(self._compare())
 
     async def advance(self) -> None:
-        """Something has made room: refusals end, here at once and in the other processes within a second.
+        """End the refusals: here at once, in the other processes within a second.
 
         Raises:
-            RedisUnavailable: the other processes may not learn of it.
+            RedisUnavailable: the other processes may keep theirs.
         """
         self._on_change()
-        await self._link.execute("SET", GENERATION_KEY, secrets.token_hex(8), "PX", KEPT_MS)
+        await self._link.execute("SET", EPOCH_KEY, secrets.token_hex(8), "PX", EPOCH_KEPT_MS)
 
     async def close(self) -> None:
         """Stop looking."""
@@ -213,9 +192,9 @@ class Generation:
 
     async def _compare(self) -> None:
         try:
-            word: bytes | None = await self._link.execute("GET", GENERATION_KEY)
+            word: bytes | None = await self._link.execute("GET", EPOCH_KEY)
         except (RedisUnavailable, RedisReplyError):
             return  # refusals are kept until the instant that Redis named
-        if word != self._known:
-            self._known = word
+        if word != self._seen:
+            self._seen = word
             self._on_change()

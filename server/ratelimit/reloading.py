@@ -6,30 +6,29 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from .limits import RateLimits
-from .limits_file import RateLimitsError, decode_rate_limits, load_rate_limits
+from .limits_file import RateLimitsError, load_rate_limits, parse_rate_limits
 
 log = structlog.get_logger(__name__)
 
-# Its name in the directory of a run; server/telemetry/metrics/directory.py empties that before the first worker.
+# Its name in the directory that the workers of one run share, which is emptied before the first of them starts.
 LAST_GOOD: Final = "last-good-ratelimits.toml"
 
 
 class RateLimitsFile:
     """The rate limits in force, which follow their file.
 
-    A change applies as soon as the file has been left alone for one poll, so that one half written is not
-    read; a file that is not valid changes nothing and is logged, once for each of its states. The contents
-    are compared, not the time of modification: two changes within one tick of the file system's clock look
-    alike by that, and a mounted configuration map may not show it at all.
+    A change applies as soon as the file has been left alone for one poll, so that a file half written is not read. A
+    file that is not valid changes nothing and is logged, once for each of its states. The contents are compared, not
+    the time of modification: two changes within one tick of the file system's clock have the same time, and a mounted
+    configuration map may not show it at all.
 
-    A worker process that replaces another one, because that died or because of a SIGHUP to the master, may find a file
-    that is not valid: then it serves with what was valid last in this run of the service, which every worker leaves
+    A worker process that replaces another one (after a crash, or a SIGHUP to the master) may find a file that is not
+    valid. It then serves with the contents that were valid last in this run of the service. Every worker leaves them
     in `last_good`.
 
     Args:
@@ -39,7 +38,6 @@ class RateLimitsFile:
         last_good: where the workers of one run keep the last valid contents; None: nowhere.
         on_change: called with the new limits once a reload has changed them, so that memories of verdicts
             made under the old ones can be dropped.
-        on_error: called with what was wrong when a reload failed.
 
     Raises:
         RateLimitsError: the file is not valid at the start, and no last good one is left.
@@ -53,7 +51,6 @@ class RateLimitsFile:
         poll_interval_seconds: float = 1.0,
         last_good: Path | None = None,
         on_change: Callable[[RateLimits], None] | None = None,
-        on_error: Callable[[RateLimitsError], None] | None = None,
     ) -> None:
         self._path: Final = path
         self._required_groups: Final = (
@@ -61,7 +58,6 @@ class RateLimitsFile:
         )
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
-        self._on_error: Final = on_error
         self._last_good: Final = last_good
         self._applied = self._seen = self._contents()
         try:
@@ -76,14 +72,12 @@ class RateLimitsFile:
         return self._current
 
     def reload(self) -> bool:
-        """Read the file now, as on SIGHUP; returns whether it was valid."""
+        """Read the file now. Returns whether it was valid."""
         self._applied = self._contents()
         try:
             limits = self._load()
         except RateLimitsError as error:
             log.warning("rate_limits.reload_failed", file=str(self._path), problems=list(error.problems))
-            if self._on_error is not None:
-                self._on_error(error)
             return False
         changed = not limits.same_as(self._current)
         self._current = limits
@@ -104,22 +98,13 @@ class RateLimitsFile:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval_seconds)
             try:
                 self._look()
             except Exception:
-                # A listener failed; the watch must outlive it, or the next change would go unseen.
+                # A callback failed. The watch must outlive it, or the next change would go unseen.
                 log.exception("rate_limits.reload_crashed", file=str(self._path))
 
     def _look(self) -> None:
@@ -129,11 +114,11 @@ class RateLimitsFile:
             self.reload()
 
     def _load(self) -> RateLimits:
-        """What the contents that were read last say; they are kept if they are valid."""
+        """Return the limits in the contents that were read last, and keep these in `last_good` if they are valid."""
         contents = self._applied
         if contents is None:
             return load_rate_limits(self._path, required_groups=self._required_groups)
-        limits = decode_rate_limits(contents, file=str(self._path), required_groups=self._required_groups)
+        limits = parse_rate_limits(contents, file=str(self._path), required_groups=self._required_groups)
         if self._last_good is not None:
             # Workers write the same thing at the same time; a reader must never see half of it.
             unfinished = self._last_good.with_suffix(f".{os.getpid()}.toml")
@@ -145,7 +130,7 @@ class RateLimitsFile:
         return limits
 
     def _load_last_good(self, error: RateLimitsError) -> RateLimits:
-        """What was valid last; the error if nothing was."""
+        """Return the limits that were valid last; raise the error if there are none."""
         if self._last_good is None or not self._last_good.exists():
             raise error
         limits = load_rate_limits(self._last_good, required_groups=self._required_groups)

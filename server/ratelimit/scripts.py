@@ -1,8 +1,6 @@
-"""The scripts of the limiter as typed functions, one for each file of lua/ with KEYS and ARGV.
+"""The scripts of the limiter as typed functions, one for each, and the calls that make up a decision.
 
-The order of KEYS and ARGV is known here and in the scripts' headers, and nowhere else.
-
-Decisions by Redis: one script call for a request or, on a Cluster, one for each of its subjects.
+The order of KEYS and ARGV is written here and in the scripts' headers, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -30,6 +29,8 @@ from .policies import (
     state_key,
 )
 
+log = structlog.get_logger(__name__)
+
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
 
 # '>BI4I6I4I4BBB' in Lua, and text of the length that is the last; six bytes are two and four here.
@@ -41,7 +42,7 @@ KEPT_LONGER_MS: Final = 1000
 
 
 class ScriptRunner(Protocol):
-    """Who runs a script: a `RedisLink`."""
+    """What runs a script: a `RedisLink`, or a test's."""
 
     async def run_script(
         self,
@@ -55,7 +56,7 @@ class ScriptRunner(Protocol):
 
 
 class ChargeState(IntEnum):
-    """What the scripts say about one charge."""
+    """The code of a script's answer to one charge."""
 
     DENIED = 0  # No room at present.
     FITS = 1  # Charged, if every other enforced charge fits too.
@@ -64,7 +65,7 @@ class ChargeState(IntEnum):
 
 
 class Answer(NamedTuple):
-    """What the scripts say about one charge, in microseconds.
+    """A script's answer to one charge, in microseconds.
 
     Attributes:
         state: whether there is room.
@@ -80,11 +81,11 @@ class Answer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a script says about a request.
+    """A script's answer to a request.
 
     Args:
-        allowed: whether it is.
-        rows: each charge's answer in order, as plain numbers: state, remaining, release_us, wait_us.
+        allowed: whether the request is.
+        rows: the answer to each charge in order, as plain numbers: state, remaining, release_us, wait_us.
     """
 
     allowed: bool
@@ -92,7 +93,7 @@ class Answers(NamedTuple):
 
     @property
     def charges(self) -> tuple[Answer, ...]:
-        """Each charge's answer in order."""
+        """The answer to each charge in order, with names."""
         return tuple(Answer(ChargeState(state), *numbers) for state, *numbers in self.rows)
 
 
@@ -125,7 +126,7 @@ async def decide_charges(
 
 
 def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCall:
-    """The call that `decide_charges` makes without a request id, made once: its reply is for `read_answers`."""
+    """Return the call that `decide_charges` makes without a request id, made once; `read_answers` reads its reply."""
     if charges.call is None or charges.call[0] != log_entries:
         keys, args = _operands(charges, log_entries)
         keys += map(pages_key, charges)
@@ -136,7 +137,7 @@ def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCal
 async def peek_charges(
     runner: ScriptRunner, *, charges: Sequence[Charge], deadline_ms: float | None = None
 ) -> Answers:
-    """What `decide_charges` would say, without charging; the arguments mean the same."""
+    """Return what `decide_charges` would, without charging; the arguments mean the same."""
     keys, args = _operands(charges, 0)
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
@@ -150,7 +151,7 @@ async def charge_unbilled(
     log_entries: int,
     deadline_ms: float | None = None,
 ) -> int:
-    """Charge what was admitted without Redis.
+    """Charge what was admitted while Redis was down.
 
     Args:
         runner: the link to Redis.
@@ -159,7 +160,7 @@ async def charge_unbilled(
         deadline_ms: of the call.
 
     Returns:
-        how many charges still mattered.
+        the number of charges of which something still counts.
     """
     args = [log_entries]
     for charge, age_us in charges:
@@ -176,7 +177,7 @@ async def refund_charges(
     request_id: str,
     deadline_ms: float | None = None,
 ) -> tuple[int, ...]:
-    """Take back what a decision with this request id has charged; a second time nothing happens.
+    """Take back what a decision with this request id has charged, once.
 
     Args:
         runner: the link to Redis.
@@ -196,7 +197,7 @@ async def refund_charges(
 
 
 def _operands(charges: Sequence[Charge], log_entries: int) -> tuple[list[bytes], list[bytes | int]]:
-    """The state keys and the block keys; the charges, packed. No entries: nothing is to be written."""
+    """Return KEYS and ARGV: the keys of states and blocks, and the packed charges. 0 entries: nothing is written."""
     keys = [state_key(charge) for charge in charges]
     packed = bytes((len(charges),))
     blocks: dict[str, int] = {}
@@ -228,99 +229,84 @@ def _rule(charge: Charge) -> tuple[int, int, int]:
 
 
 def read_answers(reply: bytes) -> Answers:
-    """What the reply of a script says."""
+    """Return the answers in a script's packed reply."""
     return Answers(reply[0] == 1, tuple(_ANSWER.iter_unpack(reply[1:])))
-
-
-log = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
 
 
 class Calls:
     """The limiter's scripts, all or nothing even where one call can't be.
+
+    A request is one call. On a Cluster it is one for each of its subjects, whose keys live in different slots.
 
     Args:
         link: to Redis.
         deadline_ms: of each call.
         log_entries: admissions that a window remembers one by one.
         keep_ms: how long the decision on a request id is remembered, milliseconds.
-        one_subject_a_call: two subjects' keys live in different slots of a Cluster.
     """
 
-    def __init__(
-        self,
-        link: RedisLink,
-        *,
-        deadline_ms: float,
-        log_entries: int,
-        keep_ms: int,
-        one_subject_a_call: bool,
-    ) -> None:
+    def __init__(self, link: RedisLink, *, deadline_ms: float, log_entries: int, keep_ms: int) -> None:
         self._link = link
         self._deadline_ms = deadline_ms
         self._log_entries = log_entries
         self._keep_ms = keep_ms
-        self._one_subject_a_call = one_subject_a_call
         self._refunds: set[asyncio.Task[None]] = set()
 
-    async def decide(
-        self, charges: PreparedCharges, request_id: str | None, *, deadline_ms: float
-    ) -> Answers:
-        """Make all charges, or none, in so many milliseconds.
+    async def decide(self, charges: PreparedCharges, request_id: str | None) -> Answers:
+        """Make all charges, or none.
 
-        With several calls, what one has charged is given back when another refuses; in between, for the time
-        of a round trip, others may be refused because of it, never admitted.
+        With several calls, what one has charged is given back when another refuses. Until then, for the time of a
+        round trip, others may be refused because of it, never admitted.
 
         Raises:
             RedisUnavailable: Redis, or one of its nodes, did not answer in time.
             RedisReplyError: a script failed.
         """
-        if request_id is None and (charges.one_subject or not self._one_subject_a_call):
+        if request_id is None and (charges.one_subject or not self._link.is_cluster):
             call = prepare_decision(charges, log_entries=self._log_entries)
-            return read_answers(await self._link.run(call, deadline_ms=deadline_ms))
+            return read_answers(await self._link.run(call, deadline_ms=self._deadline_ms))
+        decide = partial(
+            decide_charges,
+            self._link,
+            log_entries=self._log_entries,
+            keep_ms=self._keep_ms,
+            deadline_ms=self._deadline_ms,
+            request_id=request_id or secrets.token_hex(16),
+        )
         parts = self._parts(charges)
         if len(parts) == 1:
-            return await self._decide(charges, request_id, deadline_ms)
-        request_id = request_id or secrets.token_hex(16)
-        results = await asyncio.gather(
-            *(self._decide(part, request_id, deadline_ms) for part in parts), return_exceptions=True
-        )
-        answers = [one for one in results if isinstance(one, Answers)]
-        if len(answers) == len(parts) and all(one.allowed for one in answers):
-            return _joined(charges, parts, answers)
-        for part, result in zip(parts, results, strict=True):
-            if isinstance(result, Answers) and result.allowed:
-                self._give_back(part, request_id)
-        errors = [one for one in results if isinstance(one, BaseException)]
+            return await decide(charges=charges)
+        results = await asyncio.gather(*(decide(charges=part) for part in parts), return_exceptions=True)
+        answers = [result for result in results if isinstance(result, Answers)]
+        if len(answers) < len(parts) or not all(answer.allowed for answer in answers):
+            for part, result in zip(parts, results, strict=True):
+                if isinstance(result, Answers) and result.allowed:
+                    self._give_back(part, decide.keywords["request_id"])
+        errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             # The one whose outcome is unknown decides what may be done about it.
             raise max(errors, key=lambda error: getattr(error, "outcome_unknown", True))
         return _joined(charges, parts, answers)
 
     async def peek(self, charges: Sequence[Charge]) -> Answers:
-        """What `decide` would answer, about any number of charges; it raises the same."""
+        """Return what `decide` would, without charging, for any number of charges; it raises the same."""
         parts = [
             part[first : first + MAX_CHARGES]
             for part in self._parts(charges)
             for first in range(0, len(part), MAX_CHARGES)
         ]
-        return _joined(charges, parts, await self._each(parts, self._peek))
+        calls = [peek_charges(self._link, charges=part, deadline_ms=self._deadline_ms) for part in parts]
+        return _joined(charges, parts, await asyncio.gather(*calls))
 
     async def refund(self, charges: Sequence[Charge], request_id: str) -> int:
-        """Take back what `decide` has charged for a request id, once; the units given back."""
-
-        async def refund_part(part: Sequence[Charge]) -> int:
-            return sum(
-                await refund_charges(
-                    self._link, charges=part, request_id=request_id, deadline_ms=self._deadline_ms
-                )
-            )
-
-        return sum(await self._each(self._parts(charges), refund_part))
+        """Take back what `decide` has charged for a request id, once; returns the units given back."""
+        parts = self._parts(charges)
+        if len(parts) == 1:
+            return sum(await self._refund(charges, request_id))
+        return sum(map(sum, await asyncio.gather(*(self._refund(part, request_id) for part in parts))))
 
     async def charge_unbilled(self, charges: Sequence[tuple[Charge, int]]) -> None:
-        """Charge what was admitted without Redis, of one subject, with ages in microseconds."""
+        """Charge what was admitted while Redis was down, of one subject, with ages in microseconds."""
         await charge_unbilled(
             self._link, charges=charges, log_entries=self._log_entries, deadline_ms=self._deadline_ms
         )
@@ -330,30 +316,14 @@ class Calls:
         if self._refunds:
             await asyncio.wait(self._refunds)
 
-    async def _decide(self, charges: Sequence[Charge], request_id: str | None, deadline_ms: float) -> Answers:
-        return await decide_charges(
-            self._link,
-            charges=charges,
-            log_entries=self._log_entries,
-            request_id=request_id,
-            keep_ms=self._keep_ms,
-            deadline_ms=deadline_ms,
+    async def _refund(self, charges: Sequence[Charge], request_id: str) -> tuple[int, ...]:
+        return await refund_charges(
+            self._link, charges=charges, request_id=request_id, deadline_ms=self._deadline_ms
         )
 
-    async def _peek(self, charges: Sequence[Charge]) -> Answers:
-        return await peek_charges(self._link, charges=charges, deadline_ms=self._deadline_ms)
-
-    async def _each(
-        self,
-        parts: Sequence[Sequence[Charge]],
-        call: Callable[[Sequence[Charge]], Coroutine[Any, Any, Result]],
-    ) -> list[Result]:
-        if len(parts) == 1:
-            return [await call(parts[0])]
-        return await asyncio.gather(*map(call, parts))
-
     def _parts(self, charges: Sequence[Charge]) -> list[Sequence[Charge]]:
-        if not self._one_subject_a_call or len(charges) == 1:
+        """Return the charges of each call."""
+        if not self._link.is_cluster or len(charges) == 1:
             return [charges]
         subjects = dict.fromkeys(charge.subject for charge in charges)
         return [[charge for charge in charges if charge.subject == subject] for subject in subjects]
@@ -365,9 +335,7 @@ class Calls:
 
     async def _refund_quietly(self, charges: Sequence[Charge], request_id: str) -> None:
         try:
-            await refund_charges(
-                self._link, charges=charges, request_id=request_id, deadline_ms=self._deadline_ms
-            )
+            await self._refund(charges, request_id)
         except (RedisUnavailable, RedisReplyError) as error:
             log.warning("rate_limit.refund_lost", error=str(error))
 
@@ -375,12 +343,10 @@ class Calls:
 def _joined(
     charges: Sequence[Charge], parts: Sequence[Sequence[Charge]], answers: Sequence[Answers]
 ) -> Answers:
-    """The answers of several calls in the order of the charges."""
-    if len(parts) == 1:
-        return answers[0]
+    """Return the answers of several calls in the order of the charges."""
     by_charge = {
         charge: row
         for part, answer in zip(parts, answers, strict=True)
         for charge, row in zip(part, answer.rows, strict=True)
     }
-    return Answers(all(one.allowed for one in answers), tuple(by_charge[charge] for charge in charges))
+    return Answers(all(answer.allowed for answer in answers), tuple(by_charge[charge] for charge in charges))

@@ -216,7 +216,7 @@ def test_small_limits_are_policies_that_the_service_takes(tmp_path: Path) -> Non
 
     for count in (0, 1, 8):
         limits = load_rate_limits(small_limits(tmp_path, 5, policies=count), required_groups=groups)
-        charges = limits.charges(
+        charges = limits.make_charges(
             "reads", user_id=uuid.uuid4(), address=IPv4Address("192.0.2.1"), named=None, plan=None
         )
         assert [5] * count == [charge.policy.limit for charge in charges]

@@ -26,7 +26,7 @@ WIDE = Policy("wide", 100, 600_000)
 async def test_point_10_a_cluster_is_all_or_nothing_too(binary: Path, tmp_path: Path) -> None:
     """Subjects of three nodes in one request: what one node refuses, the others give back."""
     async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
-        limiter = Limiter(link, deadline_ms=GENEROUS_DEADLINE_MS, one_subject_a_call=True)
+        limiter = Limiter(link, deadline_ms=GENEROUS_DEADLINE_MS)
         subjects = ["user:1"]
         nodes = {cluster.owner_of(subject_prefix("user:1").decode()).node_id}
         for number in range(2, 200):
@@ -59,7 +59,7 @@ async def test_point_19_a_node_that_is_down_is_down_for_its_subjects_only(
         for member in cluster.masters:
             await member.admin.execute("CONFIG", "SET", "cluster-require-full-coverage", "no")
         outages: list[bool] = []
-        limiter = Limiter(link, one_subject_a_call=True, on_outage=outages.append)
+        limiter = Limiter(link, on_fallback=outages.append)
         paused = cluster.owner_of(subject_prefix("user:1").decode())
         others = [
             f"user:{number}"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.ratelimit.headers import problem_of, rate_limit_headers, retry_after_seconds
+from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
 from server.ratelimit.policies import Decision, Policy, Source, Verdict
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -55,7 +55,9 @@ def decision(*verdicts: Verdict, source: Source = "redis") -> Decision:
 
 
 def headers_of(decided: Decision, *, jitter: str = "") -> dict[str, str]:
-    headers = rate_limit_headers(decided, now=NOW.timestamp(), jitter=jitter)
+    headers = rate_limit_headers(
+        decided, now=NOW.timestamp(), waits=None if decided.allowed else waits_of(decided, jitter=jitter)
+    )
     assert len(headers) == len(dict(headers)), "a header is there twice"
     return dict(headers)
 
@@ -198,16 +200,16 @@ def test_point_12_the_reset_instant_is_utc_and_rounded_up() -> None:
 def test_point_12_callers_refused_together_are_told_different_times() -> None:
     """Concurrent refusals of one client are spread after its wait; the same request is told the same."""
     decided = decision(denied(HOURLY, wait_ms=600_000))
-    told = {retry_after_seconds(decided, jitter=f"request {number}") for number in range(200)}
-    assert len(told) > 20
-    assert told <= set(range(600, 631))
-    assert len({retry_after_seconds(decided, jitter="request 1") for _ in range(5)}) == 1
+    waits = [waits_of(decided, jitter=f"request {number}").retry_after_seconds for number in range(200)]
+    assert len(set(waits)) > 20
+    assert set(waits) <= set(range(600, 631))
+    assert len({waits_of(decided, jitter="request 1").retry_after_seconds for _ in range(5)}) == 1
 
 
 def test_point_12_different_clients_are_told_different_times() -> None:
     """Without anything else to tell them apart, the subject spreads them."""
     told = {
-        retry_after_seconds(decision(denied(HOURLY, wait_ms=600_000, subject=f"user:{number}")))
+        waits_of(decision(denied(HOURLY, wait_ms=600_000, subject=f"user:{number}"))).retry_after_seconds
         for number in range(200)
     }
     assert len(told) > 20
@@ -216,9 +218,12 @@ def test_point_12_different_clients_are_told_different_times() -> None:
 def test_point_12_a_first_refusal_is_never_sent_past_the_window() -> None:
     """After the whole window everything is free again; who asks on and on may be told a little more."""
     just_denied = denied(wait_ms=59_990)
-    first = {retry_after_seconds(decision(just_denied), jitter=f"request {number}") for number in range(50)}
+    first = {
+        waits_of(decision(just_denied), jitter=f"request {number}").retry_after_seconds
+        for number in range(50)
+    }
     asking_on = {
-        retry_after_seconds(decision(just_denied, source="local-deny"), jitter=f"request {number}")
+        waits_of(decision(just_denied, source="local-deny"), jitter=f"request {number}").retry_after_seconds
         for number in range(50)
     }
     assert first == {60}
@@ -228,7 +233,7 @@ def test_point_12_a_first_refusal_is_never_sent_past_the_window() -> None:
 def test_point_12_the_body_of_a_refusal_is_the_registered_problem() -> None:
     """Type and extension member come from the draft; the wait is the header's."""
     decided = decision(denied(), verdict(HOURLY))
-    body = problem_of(decided, jitter="request 1")
+    body = problem_of(decided, waits=waits_of(decided, jitter="request 1"))
     wait = headers_of(decided, jitter="request 1")["Retry-After"]
     assert body == {
         "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
@@ -245,7 +250,7 @@ def test_point_12_a_cost_above_the_limit_is_another_problem_and_no_wait_is_told(
     decided = decision(hopeless, denied(HOURLY, wait_ms=600_000))
     body = problem_of(decided)
     assert "Retry-After" not in headers_of(decided)
-    assert retry_after_seconds(decided) is None
+    assert waits_of(decided).retry_after_seconds is None
     assert body["type"] == "urn:problem-type:mastery:cost-above-limit"
     assert body["violated-policies"] == ["standard"]
     assert "Try again" not in body["detail"]
@@ -255,7 +260,8 @@ def test_point_12_an_admitted_request_has_no_problem() -> None:
     """Asking for the body of a refusal that was none is a mistake of the caller."""
     with pytest.raises(ValueError, match="allowed"):
         problem_of(decision(verdict()))
-    assert retry_after_seconds(decision(verdict())) is None
+    with pytest.raises(ValueError, match="allowed"):
+        waits_of(decision(verdict()))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +352,9 @@ def test_point_12_retry_after_is_on_refusals_that_a_wait_ends_and_is_never_too_s
         assert told * 1000 >= longest_ms
         assert told <= longest_seconds + max(1, longest_seconds // 20)
         assert told == max(item.parameters["t"] for item in items_of(headers["RateLimit"]))
-        assert f"Try again in {told} s." in problem_of(decided, jitter=jitter)["detail"]
+        assert (
+            f"Try again in {told} s." in problem_of(decided, waits=waits_of(decided, jitter=jitter))["detail"]
+        )
 
 
 @given(decided=decisions())

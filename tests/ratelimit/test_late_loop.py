@@ -68,7 +68,7 @@ async def flood_of(url: str, count: int, *, clients: int, late: bool, flush: boo
     await link.start()
     if flush:
         await link.execute("SCRIPT", "FLUSH", deadline_ms=5000)
-    limiter = Limiter(link, on_failure=flood.failures.append, on_outage=flood.outages.append)
+    limiter = Limiter(link, on_failure=flood.failures.append, on_fallback=flood.outages.append)
     flooding = secrets.token_hex(4)
     holding = asyncio.create_task(_hold_the_loop()) if late else None
 

@@ -11,7 +11,7 @@ import pytest
 
 from server.development.servers import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.limiter import FIRST, Crowds
+from server.ratelimit.limiter import FIRST_IN_FLIGHT, Coalescer
 from server.ratelimit.policies import subject_prefix
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
@@ -174,17 +174,17 @@ async def test_point_10_parallel_decisions_of_one_loop_travel_together(
 
 async def test_who_gives_up_waiting_as_its_turn_comes_is_passed_over() -> None:
     """A decision that is abandoned in the crowd at the moment when others leave it ends as abandoned, no otherwise."""
-    crowds = Crowds()
-    for _ in range(FIRST):
-        assert crowds.enter(b"k")
-    waiting = asyncio.create_task(crowds.wait(b"k"))
+    coalescer = Coalescer()
+    for _ in range(FIRST_IN_FLIGHT):
+        assert coalescer.enter(b"k")
+    waiting = asyncio.create_task(coalescer.wait(b"k"))
     await asyncio.sleep(0)
     waiting.cancel()
-    for _ in range(FIRST):  # before the one that waits has noticed
-        crowds.leave(b"k", room=100)
+    for _ in range(FIRST_IN_FLIGHT):  # before the one that waits has noticed
+        coalescer.leave(b"k", room=100)
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert crowds.enter(b"k")
+    assert coalescer.enter(b"k")
 
 
 async def test_point_19_one_key_that_fails_is_its_own_trouble(own_redis: EmbeddedServer) -> None:
@@ -196,7 +196,7 @@ async def test_point_19_one_key_that_fails_is_its_own_trouble(own_redis: Embedde
         allowed = (subject_prefix(other.subject) + b"*").decode()
         await admin.execute("ACL", "SETUSER", "limited", "on", ">secret", f"~{allowed}", "+@all")
     async with open_link(f"redis://limited:secret@127.0.0.1:{own_redis.port}/0") as link:
-        limiter = Limiter(link, on_failure=failures.append, on_outage=outages.append)
+        limiter = Limiter(link, on_failure=failures.append, on_fallback=outages.append)
         decisions = [await limiter.decide([refused]) for _ in range(MINUTE.limit + 10)]
         assert {"open"} == {decision.source for decision in decisions}
         assert MINUTE.limit == sum(decision.allowed for decision in decisions)
@@ -208,13 +208,13 @@ async def test_point_19_one_key_that_fails_is_its_own_trouble(own_redis: Embedde
 
 async def test_a_crowd_that_redis_did_not_answer_does_not_ask_it_one_by_one() -> None:
     """When the decisions in flight fail, those that wait for them end with them."""
-    crowds = Crowds()
-    for _ in range(FIRST):
-        assert crowds.enter(b"k")
-    waiting = [asyncio.create_task(crowds.wait(b"k")) for _ in range(20)]
+    coalescer = Coalescer()
+    for _ in range(FIRST_IN_FLIGHT):
+        assert coalescer.enter(b"k")
+    waiting = [asyncio.create_task(coalescer.wait(b"k")) for _ in range(20)]
     await asyncio.sleep(0)
-    crowds.leave(b"k", failed=True)
+    coalescer.leave(b"k", failed=True)
     assert [False] * 20 == await asyncio.gather(*waiting)
-    for _ in range(FIRST - 1):
-        crowds.leave(b"k", failed=True)
-    assert crowds.enter(b"k")
+    for _ in range(FIRST_IN_FLIGHT - 1):
+        coalescer.leave(b"k", failed=True)
+    assert coalescer.enter(b"k")

@@ -30,20 +30,22 @@ def spelled(charges: tuple[Charge, ...]) -> list[tuple[str, str, str]]:
 def test_a_signed_in_client_pays_as_a_user_per_minute_and_per_hour(limits: RateLimits) -> None:
     """The preset counts the group, the hourly policy all groups together."""
     for group, preset in (("reads", "generous"), ("ratings", "standard"), ("admin-destructive", "strict")):
-        charges = limits.charges(group, user_id=USER, address=IPV4)
+        charges = limits.make_charges(group, user_id=USER, address=IPV4)
         assert spelled(charges) == [(preset, group, f"user:{USER}"), ("api", "*", f"user:{USER}")]
 
 
 def test_a_stranger_pays_as_an_address_and_not_by_the_hour(limits: RateLimits) -> None:
     """A refused token is a stranger, too; the hourly policy is for users."""
-    assert spelled(limits.charges("writes", user_id=None, address=IPV4)) == [
+    assert spelled(limits.make_charges("writes", user_id=None, address=IPV4)) == [
         ("standard", "writes", "ip:192.0.2.1")
     ]
 
 
 def test_presets_do_not_share_a_budget(limits: RateLimits) -> None:
     """No two groups charge the same policy, group and subject, but for the one that is shared."""
-    of_groups = [set(spelled(limits.charges(group, user_id=USER, address=IPV4))) for group in limits.groups]
+    of_groups = [
+        set(spelled(limits.make_charges(group, user_id=USER, address=IPV4))) for group in limits.groups
+    ]
     everywhere = [charge for charges in of_groups for charge in charges if charge[0] != "api"]
     assert len(everywhere) == len(set(everywhere))
 
@@ -53,22 +55,22 @@ def test_a_login_is_counted_by_email_and_by_address(limits: RateLimits) -> None:
     email = subject_of_email("ada@example.org")
     expected = [("auth", "login", email), ("auth-address", "login", "ip:192.0.2.1")]
     for user_id in (None, USER):
-        charges = limits.charges("login", user_id=user_id, address=IPV4, named=email)
+        charges = limits.make_charges("login", user_id=user_id, address=IPV4, named=email)
         assert spelled(charges) == expected
-    registering = limits.charges("register", user_id=None, address=IPV4, named=email)
+    registering = limits.make_charges("register", user_id=None, address=IPV4, named=email)
     assert spelled(registering) == [("auth-address", "register", "ip:192.0.2.1")]
 
 
 def test_a_login_without_an_email_is_counted_by_address_alone(limits: RateLimits) -> None:
     """A body that names no address is still an attempt, and so is one that names something else."""
     for named in (None, subject_of_family(b"a family")):
-        charges = limits.charges("login", user_id=None, address=IPV4, named=named)
+        charges = limits.make_charges("login", user_id=None, address=IPV4, named=named)
         assert spelled(charges) == [("auth-address", "login", "ip:192.0.2.1")]
 
 
 def test_an_ipv6_stranger_is_also_counted_by_the_wider_network(limits: RateLimits) -> None:
     """The /64 and, at a higher limit, the /48 around it, in the same decision."""
-    charges = limits.charges("refresh", user_id=None, address=IPV6)
+    charges = limits.make_charges("refresh", user_id=None, address=IPV6)
     assert spelled(charges) == [
         ("refresh-address", "refresh", "ip:2001:db8:1:2::/64"),
         ("refresh-wide", "refresh", "ip:2001:db8:1::/48"),
@@ -78,14 +80,14 @@ def test_an_ipv6_stranger_is_also_counted_by_the_wider_network(limits: RateLimit
 
 def test_a_cost_is_charged_under_every_policy(limits: RateLimits) -> None:
     """A batch pays for all of its parts, by the minute and by the hour."""
-    charges = limits.charges("ratings", user_id=USER, address=IPV4, cost=25)
+    charges = limits.make_charges("ratings", user_id=USER, address=IPV4, cost=25)
     assert [charge.cost for charge in charges] == [25, 25]
 
 
 def test_an_unknown_group_is_an_error(limits: RateLimits) -> None:
     """A route that names a group there is not must not go unlimited."""
     with pytest.raises(KeyError):
-        limits.charges("raeds", user_id=None, address=IPV4)
+        limits.make_charges("raeds", user_id=None, address=IPV4)
 
 
 PLANS = """
@@ -109,9 +111,9 @@ api = 5000
 def test_a_plan_changes_the_limits_it_names_for_its_users(plan: str | None, hourly: int) -> None:
     """Other policies, other plans and strangers stay as they are."""
     limits = parse_rate_limits(PLANS, file="plans.toml")
-    charges = limits.charges("writes", user_id=USER, address=IPV4, plan=plan)
+    charges = limits.make_charges("writes", user_id=USER, address=IPV4, plan=plan)
     assert [charge.policy.limit for charge in charges] == [60, hourly]
-    stranger = limits.charges("writes", user_id=None, address=IPV4, plan=plan)
+    stranger = limits.make_charges("writes", user_id=None, address=IPV4, plan=plan)
     assert [charge.policy.limit for charge in stranger] == [60]
     assert [charge.policy.limit for charge in limits.policies_for_subject(f"user:{USER}", plan=plan)] == [
         60,
@@ -136,7 +138,7 @@ def test_everything_a_subject_is_charged_under_can_be_looked_up(
     charged = {
         charge
         for group in limits.groups
-        for charge in limits.charges(group, user_id=user_id, address=IPV6, named=subject)
+        for charge in limits.make_charges(group, user_id=user_id, address=IPV6, named=subject)
         if charge.subject == subject
     }
     found = limits.policies_for_subject(subject)

@@ -50,7 +50,7 @@ def test_the_file_of_the_service_has_the_presets_of_the_contract() -> None:
     limits = load_rate_limits(PROJECT / "config/ratelimits.toml", required_groups=ROUTE_GROUPS)
     minute_ms = 60_000
     assert [
-        limits.policy(name)
+        limits.presets[name].policy
         for name in (
             "strict",
             "standard",
@@ -91,8 +91,10 @@ def test_a_policy_says_everything_a_policy_can() -> None:
         'on_failure = "closed"\nshadow = true\nshare = true\nsubject = "address"\n'
         '[policies.plain]\nlimit = 1\nwindow = "1h"\n'
     )
-    assert limits.policy("burst") == Policy("burst", 1000, 500, "token_bucket", "closed", shadow=True)
-    assert limits.policy("plain") == Policy("plain", 1, 3_600_000, "sliding_window", "open", shadow=False)
+    assert limits.presets["burst"].policy == Policy("burst", 1000, 500, "token_bucket", "closed", shadow=True)
+    assert limits.presets["plain"].policy == Policy(
+        "plain", 1, 3_600_000, "sliding_window", "open", shadow=False
+    )
     assert (limits.presets["burst"].share, limits.presets["burst"].subject) == (True, "address")
     assert (limits.presets["plain"].share, limits.presets["plain"].subject) == (False, "client")
 
@@ -104,7 +106,7 @@ def test_a_policy_says_everything_a_policy_can() -> None:
 def test_a_window_is_a_number_and_a_unit(window: str, window_ms: int) -> None:
     """Milliseconds to days."""
     limits = parse(f'[policies.plain]\nlimit = 1\nwindow = "{window}"')
-    assert limits.policy("plain").window_ms == window_ms
+    assert limits.presets["plain"].policy.window_ms == window_ms
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.ratelimit import Charge, Policy
-from server.ratelimit.policies import GENERATION_KEY, Verdict, prepared
-from server.ratelimit.refusals import DenyCache, Generation
+from server.ratelimit.policies import EPOCH_KEY, Verdict, prepared
+from server.ratelimit.refusals import DenyCache, RefusalEpoch
 from server.stores.redis.link import RedisLink
 from tests.support.waiting import wait_until
 
@@ -52,12 +52,12 @@ def test_so_many_refusals_are_remembered_and_no_more() -> None:
 async def test_a_reset_by_another_process_is_seen_a_second_later(link: RedisLink, first: str) -> None:
     """Redis is asked once a second at most; what it says is acted upon once."""
     changes: list[str] = []
-    mine = Generation(link, lambda: changes.append("mine"))
-    other = Generation(link, lambda: changes.append("other"))
+    mine = RefusalEpoch(link, lambda: changes.append("mine"))
+    other = RefusalEpoch(link, lambda: changes.append("other"))
     if first == "a reset before the first look":
         await other.advance()
     else:
-        await link.execute("DEL", GENERATION_KEY)
+        await link.execute("DEL", EPOCH_KEY)
 
     async def look(now: float) -> bool:
         """Whether Redis was asked."""
@@ -78,5 +78,5 @@ async def test_a_reset_by_another_process_is_seen_a_second_later(link: RedisLink
     assert await look(102.0)
     assert await look(103.0)
     assert ["other", "mine"] == changes
-    for generation in (mine, other):
-        await generation.close()
+    for epoch in (mine, other):
+        await epoch.close()

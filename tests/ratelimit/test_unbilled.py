@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.outage import Arrears, Fallback, Outage
+from server.ratelimit.fallback import FailureModes, Fallback, UnbilledCharges
 from server.ratelimit.policies import ALGORITHMS, OnFailure
 from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
@@ -49,10 +49,8 @@ async def test_what_redis_may_have_charged_already_is_not_charged_again(tmp_path
     """Arrears whose answer was lost are given up: rather a unit too few than a client charged twice."""
     charge = Charge(Policy("ten", 10, 600_000), "g", "user:1")
     async with breakable_redis(tmp_path / "redis") as redis, open_link(redis.url) as link:
-        calls = Calls(
-            link, deadline_ms=GENEROUS_DEADLINE_MS, log_entries=1024, keep_ms=60_000, one_subject_a_call=False
-        )
-        outage = Outage(link, calls, workers=lambda: 1)
+        calls = Calls(link, deadline_ms=GENEROUS_DEADLINE_MS, log_entries=1024, keep_ms=60_000)
+        outage = Fallback(link, calls, workers=lambda: 1)
         outage.decide([charge], monotonic(), owed=True)
         assert await outage._settle()  # and Redis knows the script from here on
         for _ in range(3):
@@ -106,7 +104,7 @@ def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, 
 
 def test_point_08_the_account_is_bounded() -> None:
     """A client's admissions are added up, and a thousand clients are no more entries than there may be."""
-    arrears = Arrears(max_entries=100)
+    arrears = UnbilledCharges(max_entries=100)
     for number in range(1000):
         for _ in range(10):
             arrears.add(Charge(Policy("ten", 10, 60_000), "g", f"user:{number}"), now=1.0)
@@ -119,7 +117,7 @@ def test_point_08_the_account_is_bounded() -> None:
 @pytest.mark.parametrize(("workers", "admitted"), [(1, 10), (2, 5), (4, 2), (100, 1)])
 def test_point_08_a_local_policy_shares_its_limit(workers: int, admitted: int) -> None:
     """Each worker admits its part of the limit, one at the least."""
-    fallback = Fallback(workers=lambda: workers)
+    fallback = FailureModes(workers=lambda: workers)
     charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
     decisions = [fallback.decide([charge], now=100.0) for _ in range(20)]
     assert admitted == sum(decision.allowed for decision in decisions)
@@ -130,15 +128,15 @@ def test_point_08_a_local_policy_shares_its_limit(workers: int, admitted: int) -
 
 def test_point_08_a_local_policy_starts_from_the_last_known_use() -> None:
     """Who had used eight of ten when Redis went away has two left."""
-    fallback = Fallback()
+    fallback = FailureModes()
     charge = Charge(Policy("ten", 10, 60_000, on_failure="local"), "g", "user:1")
-    fallback.learn(charge, remaining=2, now=99.0)
+    fallback.report_use(charge, remaining=2, now=99.0)
     assert [True, True, False] == [fallback.decide([charge], now=100.0).allowed for _ in range(3)]
 
 
 def test_point_08_a_request_without_redis_is_all_or_nothing() -> None:
     """What a closed policy refuses, a local one is not charged for."""
-    fallback = Fallback()
+    fallback = FailureModes()
     local = Charge(Policy("local", 1, 60_000, on_failure="local"), "g", "user:1")
     closed = Charge(Policy("closed", 1, 60_000, on_failure="closed"), "g", "user:1")
     assert [("closed", False)] * 3 == [
@@ -150,7 +148,7 @@ def test_point_08_a_request_without_redis_is_all_or_nothing() -> None:
 
 def test_point_17_an_open_policy_has_a_ceiling_in_each_process() -> None:
     """While Redis is down a process admits up to the limit in any window, and a refusal says when to come back."""
-    fallback = Fallback(workers=lambda: 4)
+    fallback = FailureModes(workers=lambda: 4)
     charge = Charge(Policy("hundred", 100, 60_000), "g", "user:1")
     first = [fallback.decide([charge], now=100.0) for _ in range(150)]
     assert 100 == sum(decision.allowed for decision in first)
@@ -165,7 +163,7 @@ def test_point_17_an_open_policy_has_a_ceiling_in_each_process() -> None:
 def test_point_17_never_more_than_the_limit_in_any_window(mode: OnFailure, pauses: list[float]) -> None:
     """Whatever the rhythm of a client: at most the limit in a trailing window, and room again a part of it later."""
     policy = Policy("twenty", 20, 60_000, on_failure=mode)
-    charge, fallback = Charge(policy, "g", "user:1"), Fallback()
+    charge, fallback = Charge(policy, "g", "user:1"), FailureModes()
     now, admitted = 1000.0, list[float]()
     for pause in pauses:
         now += pause
@@ -179,11 +177,11 @@ def test_point_17_never_more_than_the_limit_in_any_window(mode: OnFailure, pause
 
 def test_point_17_a_flapping_redis_opens_no_second_budget() -> None:
     """What a process has admitted in one outage counts in the next, if Redis reported no later use."""
-    fallback = Fallback()
+    fallback = FailureModes()
     for mode in ("open", "local"):
         charge = Charge(Policy(f"ten {mode}", 10, 60_000, on_failure=mode), "g", "user:1")
         assert 10 == sum(fallback.decide([charge], now=100.0).allowed for _ in range(20))
-        fallback.learn(
+        fallback.report_use(
             charge, remaining=9, now=105.0
         )  # an answer that knows of one of them: the others were lost
         assert 0 == sum(fallback.decide([charge], now=110.0).allowed for _ in range(20))
@@ -191,7 +189,7 @@ def test_point_17_a_flapping_redis_opens_no_second_budget() -> None:
 
 def test_arrears_of_a_steady_client_keep_their_times() -> None:
     """An outage of two windows leaves only the last window's admissions to be charged, not all at its end."""
-    arrears = Arrears()
+    arrears = UnbilledCharges()
     charge = Charge(Policy("sixty", 60, 60_000), "g", "user:1")
     for second in range(120):
         arrears.add(charge, now=float(second))

@@ -1,12 +1,7 @@
-"""While Redis is down: the policies' failure modes decide, and what they admit is charged when it is back.
+"""Decides without Redis while it is down, by each policy's failure mode: open, closed or local.
 
-A Redis Cluster is down in parts: each of its servers has a breaker of its own.
-
-Arrears: what was admitted while Redis was away, to be charged when it is back.
-
-The breaker: after repeated failures a server is not asked any more, until a probe has succeeded.
-
-Decides without Redis, by each policy's failure mode: open, closed or local.
+A breaker for each server stops the asking after repeated failures and probes for recovery; a Redis Cluster may be
+down in parts. Admissions that Redis has certainly not counted are unbilled: they are charged when it is back.
 """
 
 from __future__ import annotations
@@ -23,6 +18,7 @@ from time import monotonic
 import structlog
 
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .bounded import BoundedDict
 from .policies import (
     Charge,
     Decision,
@@ -36,11 +32,21 @@ from .policies import (
 from .refusals import ceil_ms
 from .scripts import Calls
 
+log = structlog.get_logger(__name__)
+
 CLOSED_WAIT_MS = 1000
 
-# Admissions within this part of a window are one entry: it bounds the memory of a client with a high limit. They
-# leave the window with the last of them, so a unit comes back at most one part late, and never early.
-_PARTS = 64
+# A client's admissions within this part of a window, counted from the first of them, are one entry at the time of
+# the last. It bounds the memory of a client with a high limit. A unit comes back at most one part late, never early.
+MERGED_PARTS = 64
+
+FIRST_PROBE_SECONDS = 0.1
+LONGEST_PROBE_SECONDS = 1.0
+FAILURES_TO_OPEN = 5
+PROBE_KEPT_MS = 1000
+
+# Failures that say nothing about the server: this process has more to ask than it may have unanswered.
+_OWN_DOING = frozenset({"backlog"})
 
 
 @dataclass(slots=True)
@@ -66,12 +72,12 @@ class _Window:
         return ((last, units) for _, last, units in self.entries if last > instant)
 
 
-class Fallback:
-    """Decides without Redis, in memory.
+class FailureModes:
+    """Decides in memory, by each policy's failure mode.
 
-    An `open` policy admits up to its limit in this process. A `local` one has its limit shared out among the live
-    workers, and starts from the use that Redis has last reported: all processes together admit no more than the
-    limit, unless there are more workers than units, since one unit a worker is the least.
+    An `open` policy admits up to its limit in this process, a `closed` one nothing. A `local` policy's limit is
+    divided by the live workers, and starts from the use that Redis has last reported. So all processes together admit
+    no more than the limit, unless there are more workers than units: one unit a worker is the least.
 
     Args:
         workers: how many processes share the limits at the moment.
@@ -80,20 +86,15 @@ class Fallback:
 
     def __init__(self, *, workers: Callable[[], int] = lambda: 1, max_clients: int = 10_000) -> None:
         self._workers = workers
-        self._max_clients = max_clients
-        self._windows: OrderedDict[bytes, _Window] = OrderedDict()
-        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+        self._windows: BoundedDict[bytes, _Window] = BoundedDict(max_clients)
+        self._reported: BoundedDict[bytes, tuple[float, int]] = BoundedDict(max_clients)
 
-    def learn(self, charge: Charge, remaining: int, now: float) -> None:
-        """Redis reported how much a `local` policy has left: where counting starts when it is down."""
-        key = state_key(charge)
-        self._known[key] = (now, charge.policy.limit - remaining)
-        self._known.move_to_end(key)
-        if len(self._known) > self._max_clients:
-            self._known.popitem(last=False)
+    def report_use(self, charge: Charge, remaining: int, now: float) -> None:
+        """Keep how much Redis says a `local` policy has left: counting starts there when Redis is down."""
+        self._reported[state_key(charge)] = (now, charge.policy.limit - remaining)
 
     def decide(self, charges: Sequence[Charge], now: float) -> Decision:
-        """All or nothing under the policies' failure modes, at `now` (monotonic seconds)."""
+        """Return the decision at `now` (monotonic seconds): all charges are made, or none."""
         verdicts = tuple(self._verdict(charge, now) for charge in charges)
         enforced = [
             (charge, verdict) for charge, verdict in zip(charges, verdicts, strict=True) if not verdict.shadow
@@ -102,7 +103,7 @@ class Fallback:
         if refusing:
             return Decision(False, verdicts, _strictest(refusing))
         for charge, verdict in enforced:
-            units, part = min(charge.cost, verdict.limit), charge.policy.window_ms / 1000 / _PARTS
+            units, part = min(charge.cost, verdict.limit), charge.policy.window_ms / 1000 / MERGED_PARTS
             self._window(charge).add(now, units, merged_seconds=part)
         return Decision(True, verdicts, _strictest({charge.policy.on_failure for charge, _ in enforced}))
 
@@ -142,31 +143,26 @@ class Fallback:
         )
 
     def _use(self, charge: Charge, limit: int, now: float, seconds: float) -> list[tuple[float, int]]:
-        """What counts at present, oldest first: each instant with its units.
+        """Return what counts at present, oldest first: each instant with its units.
 
-        What was admitted here before Redis reported a use is part of that use, if Redis was told of it.
+        What was admitted here before Redis reported a use is part of that use, if Redis had been charged for it.
         """
         window = self._window(charge)
         window.expire(now - seconds)
         mine = list(window.since(now - seconds))
-        known_at, known = self._known.get(state_key(charge), (now - seconds, 0))
-        if charge.policy.on_failure != "local" or known_at <= now - seconds:
+        reported_at, reported = self._reported.get(state_key(charge), (now - seconds, 0))
+        if charge.policy.on_failure != "local" or reported_at <= now - seconds:
             return mine
-        seed = min(limit, -(-known * limit // charge.policy.limit))
-        newer = list(window.since(known_at))
+        seed = min(limit, -(-reported * limit // charge.policy.limit))
+        newer = list(window.since(reported_at))
         if window.used >= seed + sum(units for _, units in newer):
             return mine
-        return [(known_at, seed), *newer]
+        return [(reported_at, seed), *newer]
 
     def _window(self, charge: Charge) -> _Window:
         key = state_key(charge)
-        window = self._windows.get(key)
-        if window is None:
-            window = self._windows[key] = _Window()
-            if len(self._windows) > self._max_clients:
-                self._windows.popitem(last=False)
-        else:
-            self._windows.move_to_end(key)
+        window = self._windows.get(key) or _Window()
+        self._windows[key] = window  # the newest
         return window
 
 
@@ -179,19 +175,14 @@ def _wait_ms(use: Sequence[tuple[float, int]], surplus: int, seconds: float, now
 
 
 def _strictest(modes: AbstractSet[OnFailure]) -> Source:
-    """What the decision is counted as: closed before local, and open where nothing else had a say."""
+    """Return the source that a decision is counted under: closed before local, and open if there is neither."""
     if "closed" in modes:
         return "closed"
     return "fallback" if "local" in modes else "open"
 
 
-FIRST_PROBE_SECONDS = 0.1
-LONGEST_PROBE_SECONDS = 1.0
-FAILURES_TO_OPEN = 5
-
-
 class Breaker:
-    """Closed at first; open after failures in a row, and then probing in the background.
+    """A circuit breaker: closed at first; open after failures in a row, while it probes in the background.
 
     Args:
         probe: returns True when the server can serve decisions again.
@@ -210,7 +201,7 @@ class Breaker:
         return self._probing is not None
 
     def failed(self) -> bool:
-        """The server has not answered, or not in time; whether this has opened the breaker."""
+        """Count a call without an answer in time. Returns whether this has opened the breaker."""
         self.failures += 1
         if self.failures < FAILURES_TO_OPEN or self._probing is not None:
             return False
@@ -234,16 +225,11 @@ class Breaker:
         self._on_close()
 
 
-# Admissions of one client within this part of a window, counted from the first of them, are one entry, at the time
-# of the last.
-MERGED_PARTS = 64
-
-
-class Arrears:
-    """A bounded account of admissions, by client and policy.
+class UnbilledCharges:
+    """Admissions that Redis was not charged for, by client and policy; a bounded number of them.
 
     Args:
-        max_entries: how many are kept; later ones are counted as lost.
+        max_entries: how many are kept; later ones are lost, and counted in the log.
     """
 
     def __init__(self, *, max_entries: int = 10_000) -> None:
@@ -256,7 +242,7 @@ class Arrears:
         return self._count
 
     def add(self, charge: Charge, now: float) -> None:
-        """A charge was admitted and not made, at `now` (monotonic seconds)."""
+        """Keep a charge that was admitted at `now` (monotonic seconds) and not made."""
         entries = self._entries.setdefault(state_key(charge), [])
         if entries:
             last, first_at, _ = entries[-1]
@@ -274,7 +260,7 @@ class Arrears:
         self._count += 1
 
     def take(self, now: float) -> list[tuple[Charge, int]]:
-        """The charges of one client, oldest first, each with its age in microseconds; empty at the end."""
+        """Remove and return one client's charges, oldest first, with their ages in microseconds; empty at the end."""
         if not self._entries:
             return []
         _, entries = self._entries.popitem(last=False)
@@ -285,27 +271,19 @@ class Arrears:
         return [(charge, max(0, int((now - at) * 1_000_000))) for charge, _, at in entries]
 
     def put_back(self, charges: list[tuple[Charge, int]], now: float) -> None:
-        """Charges that could not be made after all."""
+        """Keep charges that could not be made after all; `now` as given to `take`."""
         for charge, age_us in charges:
             at = now - age_us / 1e6
             self._entries.setdefault(state_key(charge), []).append((charge, at, at))
             self._count += 1
 
 
-log = structlog.get_logger(__name__)
-
-PROBE_KEPT_MS = 1000
-
-# Failures that say nothing about the server: this process has more to ask than it may have unanswered.
-_OWN_DOING = frozenset({"backlog"})
-
-
-class Outage:
-    """Knows which servers are down, decides meanwhile, and settles the account afterwards.
+class Fallback:
+    """Keeps a breaker for each server, decides while one is open, and charges the admissions afterwards.
 
     Args:
         link: to Redis.
-        calls: charges the arrears.
+        calls: charges what is unbilled.
         workers: how many processes share the limits of `local` policies meanwhile.
         on_change: called with whether any breaker is open, when that has changed.
     """
@@ -322,58 +300,54 @@ class Outage:
         self._calls = calls
         self._on_change = on_change
         self._breakers: dict[str, Breaker] = {}  # of servers that have failed since their last answer
-        self._fallback = Fallback(workers=workers)
-        self._arrears = Arrears()
+        self.modes = FailureModes(workers=workers)
+        self._unbilled = UnbilledCharges()
         self._settling: asyncio.Task[bool] | None = None
 
-    def concerns(self, charges: PreparedCharges) -> bool:
-        """Whether Redis must not be asked about these charges: a server that counts one of them is down."""
+    def applies_to(self, charges: PreparedCharges) -> bool:
+        """Whether Redis must not be asked about these charges, because a server that counts one of them is down."""
         return bool(self._breakers) and any(self._is_down(key) for key in charges.keys)
 
     def failed(self, error: RedisUnavailable, charges: PreparedCharges) -> None:
-        """Redis has not answered a decision on these charges."""
+        """Note that Redis has not answered a decision on these charges."""
         if error.reason in _OWN_DOING:
             return
         node = error.node
         breaker = self._breakers.get(node)
         if breaker is None:
             subject = next(
-                (one.subject for one in charges if self._link.node_of(state_key(one)) == node),
+                (charge.subject for charge in charges if self._link.node_of(state_key(charge)) == node),
                 charges[0].subject,
             )
             breaker = self._breakers[node] = Breaker(
-                partial(self._is_well, node, subject), on_close=partial(self._came_back, node)
+                partial(self._is_well, node, subject), on_close=partial(self._recovered, node)
             )
         if breaker.failed():
             log.warning("rate_limit.redis_away", server=node, error=error.reason, failures=breaker.failures)
             self._on_change(True)
 
     def succeeded(self, charges: PreparedCharges) -> None:
-        """Redis has answered a decision on these charges."""
+        """Note that Redis has answered a decision on these charges, and charge what is unbilled in the background."""
         if self._breakers:
             for node in {self._link.node_of(key) for key in charges.keys}:
                 breaker = self._breakers.get(node)
                 if breaker is not None and not breaker.is_open:
                     del self._breakers[node]
-        if self._arrears and (self._settling is None or self._settling.done()):
+        if self._unbilled and (self._settling is None or self._settling.done()):
             self._settling = asyncio.get_running_loop().create_task(self._settle())
 
-    def learn(self, charge: Charge, remaining: int, now: float) -> None:
-        """Redis reported how much a `local` policy has left: where counting starts when it is down."""
-        self._fallback.learn(charge, remaining, now)
-
     def decide(self, charges: Sequence[Charge], now: float, *, owed: bool) -> Decision:
-        """What the policies' failure modes say.
+        """Return the decision of the policies' failure modes.
 
         Args:
             charges: of the request.
             now: monotonic seconds.
             owed: whether to charge Redis later if the request is admitted. Set only when Redis cannot have charged it.
         """
-        decision = self._fallback.decide(charges, now)
+        decision = self.modes.decide(charges, now)
         if decision.allowed and owed:
             for charge in charges:
-                self._arrears.add(charge, now)
+                self._unbilled.add(charge, now)
         return decision
 
     async def close(self) -> None:
@@ -387,14 +361,14 @@ class Outage:
         breaker = self._breakers.get(self._link.node_of(key))
         return breaker is not None and breaker.is_open
 
-    def _came_back(self, node: str) -> None:
+    def _recovered(self, node: str) -> None:
         del self._breakers[node]
         log.info("rate_limit.redis_back", server=node)
         if not any(breaker.is_open for breaker in self._breakers.values()):
             self._on_change(False)
 
     async def _is_well(self, node: str, subject: str) -> bool:
-        """Whether a subject's server takes writes again; what was admitted meanwhile is charged before it is asked."""
+        """Whether a subject's server takes writes again. What is unbilled is charged before any new decision."""
         try:
             await self._link.execute("SET", probe_key(subject), b"1", "PX", PROBE_KEPT_MS)
         except (RedisUnavailable, RedisReplyError):
@@ -402,16 +376,16 @@ class Outage:
         return await self._settle(node)
 
     async def _settle(self, back: str | None = None) -> bool:
-        """Charge the arrears there are now, but for those of servers that are down; False if Redis fails again.
+        """Charge what is unbilled now, but for what belongs to servers that are down; False if Redis fails again.
 
         Args:
             back: a server whose breaker is open only until this is done.
         """
         kept: list[tuple[list[tuple[Charge, int]], float]] = []
         settled = True
-        for _ in range(len(self._arrears)):
+        for _ in range(len(self._unbilled)):
             now = monotonic()
-            charges = self._arrears.take(now)
+            charges = self._unbilled.take(now)
             if not charges:
                 break
             key = state_key(charges[0][0])
@@ -428,5 +402,5 @@ class Outage:
             except RedisReplyError as error:
                 log.warning("rate_limit.arrears_refused", error=error.code)
         for charges, now in kept:
-            self._arrears.put_back(charges, now)
+            self._unbilled.put_back(charges, now)
         return settled
