@@ -1,4 +1,7 @@
-"""A dictionary of bounded size, for what is remembered about clients, of which there may be any number."""
+"""A dictionary of bounded size, for what is remembered about clients, of which there may be any number.
+
+The service has one like it (server/bounded_dict.py), of which the limiter can import nothing.
+"""
 
 from __future__ import annotations
 
