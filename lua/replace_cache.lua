@@ -1,16 +1,16 @@
 --[[
   Puts the new value of a key in the place of the old one, if that is still there; else a tombstone.
 
-  A writer that saw a value before its write, and knows what the write has made of it, need not leave the next reader
-  to load it. But if anything happened at the key since the writer looked (another write, a reader's fill), its value
-  may lack what that has brought: then nobody gets either of them. Both are new versions: a fill by a reader who looked
-  before is refused from now on (fill_cache.lua).
+  A writer that saw a value before its write, and can compute the new one, spares the next reader a load. If anything
+  happened at the key since the writer looked (another write, a reader's fill), the new value may be stale: a tombstone
+  is stored instead, so the next reader reloads. Both are new versions: fill_cache.lua refuses a value that was loaded
+  before.
 
   KEYS:
     KEYS[1]  the cache key
   ARGV:
     ARGV[1]  the first 9 bytes that the writer saw there
-    ARGV[2]  the value to store, in the form of stores/stored_values.py
+    ARGV[2]  the value to store, in the form of server/stores/cache/values.py
     ARGV[3]  its time to live, milliseconds
     ARGV[4]  the tombstone
     ARGV[5]  its time to live, milliseconds

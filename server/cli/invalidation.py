@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from server.settings import Settings
-from server.stores.cache.invalidation import bury
+from server.stores.cache.invalidation import invalidate
 from server.stores.redis.link import RedisLink
 
 # A command may wait longer than a request.
@@ -21,12 +21,12 @@ def tell_readers(settings: Settings, keys: Collection[str]) -> bool:
         keys: of the pages, from `domain.editing.staleness`.
 
     Returns:
-        Whether Redis knows. If it does not answer, what is cached ends with its time to live, and not before.
+        Whether Redis received all of it. If not, what is cached is bounded by its time to live.
     """
-    return not keys or asyncio.run(_bury(settings, keys))
+    return not keys or asyncio.run(_invalidate(settings, keys))
 
 
-async def _bury(settings: Settings, keys: Collection[str]) -> bool:
+async def _invalidate(settings: Settings, keys: Collection[str]) -> bool:
     link = RedisLink(
         settings.redis_url,
         deadline_ms=_DEADLINE_MS,
@@ -35,6 +35,6 @@ async def _bury(settings: Settings, keys: Collection[str]) -> bool:
     )
     await link.start()
     try:
-        return not (await bury(link, keys, deadline_ms=_DEADLINE_MS)).failures
+        return not (await invalidate(link, keys, deadline_ms=_DEADLINE_MS)).failures
     finally:
         await link.close()

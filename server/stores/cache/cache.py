@@ -1,11 +1,9 @@
-"""Cache-aside over Redis: read, else load once and fill; a writer's invalidation always wins over a slow reader.
+"""Cache-aside over Redis: read, else load once and store; an invalidation always wins over a load that began before.
 
-A value that is no longer fresh is kept for a while: it is answered once more while it is loaded anew in the background,
-and as long as the database is away (RFC 5861). One that was invalidated is never answered again.
-
-Loads that several callers share: one run for all who saw the same version of a key.
-
-Several keys of the cache asked for in one command, and the short way to an answer that has not changed.
+A value that is no longer fresh is kept for a while: it is answered while it is loaded anew in the background, and for
+as long as the database is unavailable (RFC 5861). One that was invalidated is never answered again. Callers that saw
+the same version of a key share one load of it (single flight). Several keys are asked for in one command, with a fast
+path for unchanged versions.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from server.stores.cache.invalidation import Successor, bury
+from server.stores.cache.invalidation import Successor, invalidate
 from server.stores.cache.values import (
     HEAD_BYTES,
     DecodedValues,
@@ -41,7 +39,7 @@ from server.telemetry.timings import CacheOutcome, current_timings, measure
 
 
 class CacheKeys:
-    """Keys that are asked for together, again and again. Args: names: in the order of the answers."""
+    """Keys that are often asked for together. Args: names: in the order of the answers."""
 
     __slots__ = ("command", "names")
 
@@ -58,10 +56,10 @@ class Seen(NamedTuple):
 
 
 class Lookups:
-    """Keys that Redis has been asked for, on their way.
+    """Pending lookups of several keys.
 
     Args:
-        cache: whose they are.
+        cache: that they are looked up in.
         keys: what was asked for.
         reply: of the one command; None if the keys are asked for one by one.
         each: their lookups, if the keys are asked for one by one.
@@ -86,15 +84,13 @@ class Lookups:
         """A lookup for each key."""
         if self._reply is None:
             return self._each
-        return [
-            self._cache.lookup_part(name, self._reply, index) for index, name in enumerate(self._keys.names)
-        ]
+        return [Lookup(self._cache, name, self._reply, index) for index, name in enumerate(self._keys.names)]
 
     def are_still(self, seen: Seen) -> bool:
         """Whether Redis has answered with these versions already, all fresh; they then count as hits.
 
-        What was made of them is current: whoever remembers it need not decode, or wait for, anything. False says
-        nothing: ask the lookups.
+        What was made of these versions is then current, without decoding anything. Returns False if that is not known
+        yet; then inspect `each()`.
         """
         stored = self._answer()
         if stored is None:
@@ -104,7 +100,7 @@ class Lookups:
             if value is None or value[:HEAD_BYTES] != heads[index]:
                 return False
         cache = self._cache
-        if time.time() * 1000 >= seen.fresh_until_ms or not cache.knows(self._keys.names):
+        if time.time() * 1000 >= seen.fresh_until_ms or not cache.none_pending(self._keys.names):
             return False
         cache.note_hits(len(heads))
         timings = current_timings.get()
@@ -137,8 +133,8 @@ Load = Callable[[], Awaitable[Any]]
 Run = Callable[[str, bytes | None, Load], Awaitable[Any]]
 
 
-class Flights:
-    """The runs under way, by key and by the version of it that was seen."""
+class SingleFlight:
+    """Loads under way, by key and by the version of it that was seen; callers that saw the same share one."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -148,22 +144,22 @@ class Flights:
         return len(self._known)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all loads."""
         tasks = [flight.task for flight in self._known.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def refresh(self, key: str, seen: bytes, load: Load) -> None:
-        """Load a key anew in the background, for the next reader; a failure is the business of who needs the value."""
+        """Load a key anew in the background, for the next reader; a failure is left for the next load to raise."""
         if (key, seen) not in self._known:
             self._start(key, seen, load)
 
     async def join(self, key: str, seen: bytes | None, load: Load) -> Any:
-        """Run a loader, or share the run of another caller who saw the same version of the key.
+        """Run a loader, or share the run of another caller that saw the same version of the key.
 
-        Who could not ask Redis (`seen` is None) does not know whether a run that is under way began before the
-        last write of another process: it shares the next one.
+        If Redis could not be asked (`seen` is None), a run that has begun may predate another process's write. Then
+        the next run is shared instead.
         """
         flight = self._known.get((key, seen))
         if flight is None or (seen is None and flight.has_begun):
@@ -172,27 +168,27 @@ class Flights:
 
     def _start(self, key: str, seen: bytes | None, load: Load, before: _Flight | None = None) -> _Flight:
         flight = _Flight(before)
-        flight.task = asyncio.ensure_future(self._fly(flight, key, seen, load))
+        flight.task = asyncio.ensure_future(self._run_in_turn(flight, key, seen, load))
         self._known[key, seen] = flight
-        flight.task.add_done_callback(lambda _: self._land((key, seen), flight))
+        flight.task.add_done_callback(lambda _: self._end((key, seen), flight))
         return flight
 
-    async def _fly(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
+    async def _run_in_turn(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
         if flight.before is not None:
             await asyncio.wait([flight.before.task])
             flight.before = None
         flight.has_begun = True
         return await self._run(key, seen, load)
 
-    def _land(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
+    def _end(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
         if self._known.get(place) is flight:
             del self._known[place]
         if not flight.task.cancelled():
-            flight.task.exception()  # a caller that was cancelled meanwhile does not ask for it any more
+            flight.task.exception()  # its callers may have been cancelled: nobody else retrieves the exception
 
 
 class _Flight:
-    """One run of a loader, which several callers wait for; it begins when the one before it has ended."""
+    """One run of a loader that several callers share; it begins when the one before it has ended."""
 
     __slots__ = ("before", "has_begun", "task")
 
@@ -205,15 +201,15 @@ class _Flight:
 
 log = structlog.get_logger(__name__)
 
-# Keys whose invalidation Redis has not seen yet; past this many, their time to live has to do.
+# Keys whose invalidation Redis has not received yet; those beyond are bounded by their time to live.
 _MOST_PENDING = 10_000
-# How soon after Redis is back it hears of them, and of how many at once.
+# How long after Redis is back they are sent, and how many at once.
 _RETRY_SECONDS = 0.1
 _RETRIED_AT_ONCE = 500
 
 
 class Cache:
-    """JSON values by key, each with a time to live; never an error for the caller because Redis is away."""
+    """JSON values by key, each with a time to live. Redis being down is never an error for the caller."""
 
     def __init__(
         self,
@@ -237,13 +233,13 @@ class Cache:
         self._deadline_ms = deadline_ms
         self._fill = load_script("fill_cache")
         self._decoded = DecodedValues()
-        self.flights = Flights(self._load)
+        self.loads = SingleFlight(self._load)
         self._pending: set[str] = set()
         self._retry: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """End what is under way; what Redis has not heard of then, its time to live has to end."""
-        await self.flights.close()
+        """Cancel background work. Invalidations that Redis has not received are bounded by the entries' TTL."""
+        await self.loads.close()
         if self._retry is not None:
             self._retry.cancel()
             await asyncio.gather(self._retry, return_exceptions=True)
@@ -259,17 +255,13 @@ class Cache:
         reply = self._link.submit_prepared(keys.command)
         return Lookups(self, keys, reply, [])
 
-    def lookup_part(self, name: str, reply: asyncio.Future[Any], index: int) -> Lookup:
-        """The lookup of one of several keys that were asked for in one command."""
-        return Lookup(self, name, reply, index)
-
     async def invalidate(
         self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
     ) -> None:
         """Make keys unusable for everybody, after the write that changed them has been committed.
 
-        What Redis does not hear of now, it is told as soon as it is back; until then this process neither reads
-        nor fills these keys.
+        What can't be sent to Redis now is sent as soon as it is back; until then this process neither reads nor fills
+        these keys.
 
         Args:
             keys: what the write has changed.
@@ -279,28 +271,30 @@ class Cache:
         if not stale:
             return
         try:
-            unheard = await self._entomb(stale, successors)
+            failed = await self._invalidate(stale, successors)
         except BaseException:
-            self._remember(stale)  # cancelled: nobody knows how far it came
+            self._remember(stale)  # cancelled: some may have been sent
             raise
-        self._remember(unheard)
+        self._remember(failed)
 
-    async def _entomb(
+    async def _invalidate(
         self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
     ) -> list[str]:
-        """Put tombstones or successors in the place of keys: those for which that failed."""
+        """Put tombstones or successors in the place of keys; return the keys for which that failed."""
         keys = list(keys)
-        if self._pending:  # what was seen at a key that Redis has not heard of yet has no successor
-            successors = {key: one for key, one in (successors or {}).items() if key not in self._pending}
+        if self._pending:  # what was seen at a key predates an invalidation that Redis has not received
+            successors = {
+                key: successor for key, successor in (successors or {}).items() if key not in self._pending
+            }
         with measure("cache", "cache.invalidate"):
-            burial = await bury(self._link, keys, deadline_ms=self._deadline_ms, successors=successors)
-        for failure in burial.failures.values():
+            result = await invalidate(self._link, keys, deadline_ms=self._deadline_ms, successors=successors)
+        for failure in result.failures.values():
             self.note_error(failure)
-        heard = [key for key in keys if key not in burial.failures]
-        self._metrics.cache_sets.inc(len(burial.succeeded))
-        self._metrics.cache_deletes.inc(len(heard) - len(burial.succeeded))
-        self._pending.difference_update(heard)
-        return list(burial.failures)
+        sent = [key for key in keys if key not in result.failures]
+        self._metrics.cache_sets.inc(len(result.succeeded))
+        self._metrics.cache_deletes.inc(len(sent) - len(result.succeeded))
+        self._pending.difference_update(sent)
+        return list(result.failures)
 
     def _remember(self, keys: Iterable[str]) -> None:
         room = _MOST_PENDING - len(self._pending)
@@ -313,7 +307,7 @@ class Cache:
         while self._pending:
             await asyncio.sleep(_RETRY_SECONDS)
             if self._link.status.connected:
-                await self._entomb(islice(self._pending, _RETRIED_AT_ONCE))
+                await self._invalidate(islice(self._pending, _RETRIED_AT_ONCE))
 
     def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:
         """Count a failed operation and keep its short reason for the operator."""
@@ -347,7 +341,7 @@ class Cache:
             return None
         if index is not None:
             stored = stored[index]
-        # Not before the reply: it may be of a Redis that has come back and does not know of the write yet.
+        # Checked after the reply: it may come from a Redis that is back and has not received the invalidation yet.
         return None if key in self._pending else stored or b""
 
     def decode(self, key: str, stored: bytes) -> Any:
@@ -365,8 +359,8 @@ class Cache:
             self._decoded.remember(key, head, len(stored), value)
         return value
 
-    def knows(self, keys: Iterable[str]) -> bool:
-        """Whether Redis knows of every invalidation of these keys by this process."""
+    def none_pending(self, keys: Iterable[str]) -> bool:
+        """Whether Redis has received every invalidation of these keys by this process."""
         return not self._pending or self._pending.isdisjoint(keys)
 
     def note_hits(self, count: int = 1) -> None:
@@ -379,7 +373,7 @@ class Cache:
 
 
 class Lookup:
-    """A key that Redis has been asked for, on its way."""
+    """A pending lookup of one key."""
 
     __slots__ = ("_cache", "_index", "_key", "_reply")
 
@@ -410,17 +404,17 @@ class Lookup:
                     _note_outcome("HIT")
                 else:
                     _note_outcome("STALE")
-                    cache.flights.refresh(self._key, head_of(stored), load)
+                    cache.loads.refresh(self._key, head_of(stored), load)
                 return value
             cache.note_miss()
             _note_outcome("MISS")
-        value = await cache.flights.join(self._key, None if stored is None else head_of(stored), load)
+        value = await cache.loads.join(self._key, None if stored is None else head_of(stored), load)
         if value is not None and usable is not None and not usable(value):
-            return await load()  # the run was another caller's, who needed another variant
+            return await load()  # the run was another caller's, which needed another variant
         return value
 
     async def kept(self) -> Kept | None:
-        """What the cache holds, if anything: for a writer who knows what it will be; neither counted nor loaded."""
+        """What the cache holds, or None: for a writer that knows the next value. Neither counted nor loaded."""
         stored = await self._cache.read(self._key, self._reply, self._index)
         value = None if stored is None else self._cache.decode(self._key, stored)
         return None if stored is None or value is None else Kept(self._cache, stored, value)
@@ -439,8 +433,7 @@ class Kept:
     def succeeded_by(self, value: Any) -> Successor:
         """The value that takes its place, for `Cache.invalidate`.
 
-        It is fresh for no longer than the one that it is made of: what that lacks, because the word of a write was
-        lost with its process, ends with it.
+        Inherits the old value's expiry, so an update missed because of a crash is never extended.
         """
         fresh_ms = remaining_ms(self._stored)
         stored = encode(value, fresh_ms=fresh_ms)

@@ -1,6 +1,6 @@
-"""Invalidation: a tombstone in the place of a value, where every reader and every late fill finds it.
+"""Invalidation: puts a tombstone in the place of a value, so that no load that began before can store its result.
 
-A writer that knows the new value puts that there instead, if the value that it has seen is there still.
+A writer that knows the new value stores that instead, if the value that it has seen is still there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Successor:
 
     Args:
         seen: the version that was there when the writer looked.
-        stored: the new value, in the form of `stored_values`.
+        stored: the new value, in the form of `values`.
         kept_ms: its time to live, milliseconds.
     """
 
@@ -32,42 +32,46 @@ class Successor:
 
 
 @dataclass(slots=True)
-class Burial:
-    """What came of an invalidation: the keys that hold their successor, and what went wrong, by key."""
+class Invalidated:
+    """The result of an invalidation: the keys that hold their successor, and the error of each key that failed."""
 
     succeeded: list[str] = field(default_factory=list)
     failures: dict[str, RedisUnavailable | RedisReplyError] = field(default_factory=dict)
 
 
-async def bury(
+async def invalidate(
     link: RedisLink,
     keys: Collection[str],
     *,
     deadline_ms: float,
     successors: Mapping[str, Successor] | None = None,
-) -> Burial:
-    """Put a tombstone or a successor at each key, so that no reader finds the old value there, nor brings it back.
+) -> Invalidated:
+    """Put a tombstone or a successor at each key, so that no reader finds the old value there, nor stores it again.
 
-    Returns:
-        Which keys have their successor; no failures once Redis knows them all.
+    Args:
+        link: to Redis.
+        keys: what is no longer valid.
+        deadline_ms: for each key, in milliseconds.
+        successors: the new values of some of the keys.
     """
     successors = successors or {}
     outcomes = await asyncio.gather(
-        *(_bury_one(link, key, successors.get(key), deadline_ms) for key in keys), return_exceptions=True
+        *(_invalidate_one(link, key, successors.get(key), deadline_ms) for key in keys),
+        return_exceptions=True,
     )
-    burial = Burial()
+    result = Invalidated()
     for key, outcome in zip(keys, outcomes, strict=True):
         if isinstance(outcome, RedisUnavailable | RedisReplyError):
-            burial.failures[key] = outcome
+            result.failures[key] = outcome
         elif isinstance(outcome, BaseException):
             raise outcome
         elif outcome:
-            burial.succeeded.append(key)
-    return burial
+            result.succeeded.append(key)
+    return result
 
 
-async def _bury_one(link: RedisLink, key: str, successor: Successor | None, deadline_ms: float) -> bool:
-    """Whether the key holds its successor now, and not a tombstone."""
+async def _invalidate_one(link: RedisLink, key: str, successor: Successor | None, deadline_ms: float) -> bool:
+    """Return whether the key holds its successor now, and not a tombstone."""
     if successor is None or successor.kept_ms <= 0:
         await link.execute("SET", key, tombstone(), "PX", TOMBSTONE_MS, deadline_ms=deadline_ms)
         return False

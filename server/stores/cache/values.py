@@ -1,9 +1,8 @@
-"""What the cache keeps in Redis: a marker, eight random bytes, and for a value the instant it is fresh until and JSON.
+"""What the cache stores in Redis, and a memory of the values that this process has decoded already.
 
-The random bytes make each version of a key unique, so that `fill_cache.lua` can tell whether anything happened between
-a reader's look and its fill.
-
-Values of the cache that this process has decoded already: the same version of a key is not decoded twice.
+Stored are a marker and eight random bytes; for a value, the time until which it is fresh and its JSON follow. The
+random bytes make each version of a key unique: `fill_cache.lua` stores a loaded value only if the version that its
+reader has seen is still there.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ def encode(value: Any, *, fresh_ms: int) -> bytes:
 
 
 def tombstone() -> bytes:
-    """What takes the place of an invalidated value; each is another."""
+    """What takes the place of an invalidated value. No two are equal."""
     return _TOMBSTONE + secrets.token_bytes(_NONCE_BYTES)
 
 
 def head_of(stored: bytes) -> bytes:
-    """What tells one version of a key from another; empty where there is no key."""
+    """The bytes that identify a version of a key; empty where there is no key."""
     return stored[:HEAD_BYTES]
 
 
@@ -62,14 +61,14 @@ def is_fresh(stored: bytes) -> bool:
 
 
 def fresh_until_ms(stored: bytes) -> int:
-    """Until when a value is fresh, milliseconds since 1970."""
+    """When a value ceases to be fresh, in milliseconds since 1970."""
     instant: int
     (instant,) = _FRESH_UNTIL.unpack_from(stored, HEAD_BYTES)
     return instant
 
 
 def remaining_ms(stored: bytes) -> int:
-    """For how long a value is fresh yet, in milliseconds; negative where it no longer is."""
+    """How much longer a value is fresh, in milliseconds; negative where it no longer is."""
     return fresh_until_ms(stored) - int(time.time() * 1000)
 
 
@@ -80,8 +79,8 @@ DEFAULT_MAX_BYTES = 16 << 20
 class DecodedValues:
     """Decoded values by key and version, bounded by the encoded size of what it holds; the oldest go first.
 
-    Redis stays the only judge of what is current: a value is found only under the version that Redis has just named.
-    Whoever gets a value shares it with others and must not change it.
+    A value is found only under the version that Redis has just answered with, so it is never older than Redis's own.
+    The values are shared: callers must not change them.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:

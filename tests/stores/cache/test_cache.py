@@ -115,7 +115,7 @@ async def test_everybody_may_go(process: Process) -> None:
         type(outcome) for outcome in await asyncio.gather(reader, return_exceptions=True)
     ]
     source.release.set()
-    while process.cache.flights:  # noqa: ASYNC110 - it takes a fraction of a millisecond
+    while process.cache.loads:  # noqa: ASYNC110 - it takes a fraction of a millisecond
         await asyncio.sleep(0)
 
 

@@ -142,14 +142,14 @@ async def test_what_waited_is_sent_a_part_at_a_time(
     """After an outage Redis is not sent ten thousand commands at once, in front of those that somebody waits for."""
     monkeypatch.setattr(cache_module, "_RETRIED_AT_ONCE", 10)
     cache, sent = processes[0].cache, list[int]()
-    entomb = cache._entomb
+    invalidate = cache._invalidate
 
     async def note(keys: Iterable[str]) -> list[str]:
         names = list(keys)
         sent.append(len(names))
-        return await entomb(names)
+        return await invalidate(names)
 
-    monkeypatch.setattr(cache, "_entomb", note)
+    monkeypatch.setattr(cache, "_invalidate", note)
     cache._remember(f"k{number}" for number in range(25))
     await wait_until(lambda: not cache._pending, "Redis hears of the writes")
     assert [10, 10, 5] == sent

@@ -105,7 +105,7 @@ async def test_a_successor_lives_no_longer_than_the_first_value(
     clock.seconds += TTL_SECONDS / 3
     source = Source("loaded anew")
     assert "third" == await cache.lookup("k").value(source.load)
-    await asyncio.gather(*(flight.task for flight in cache.flights._known.values()))
+    await asyncio.gather(*(flight.task for flight in cache.loads._known.values()))
     assert (source.value, 1) == ((await look(cache)).value, source.loads)
 
 
