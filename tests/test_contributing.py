@@ -15,9 +15,11 @@ from tests.support.checkout import ROOT, environment
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 RECIPES = {"A query", "A policy", "A route", "A metric", "A script", "A migration"}
-_NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".state", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "results"
-)
+_COPIED = (
+    ".ci", "Makefile", "bench", "config", "lua", "pyproject.toml", "requirements-dev.txt", "requirements-embedded.txt",
+    "server", "sql", "tests",
+)  # fmt: skip
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", "node_modules", "results")
 # A file's name on a line of its own, and its contents; or a block of another kind.
 _BLOCK = re.compile(
     r"(?:^`(?P<file>[^`\n]+)`\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -75,16 +77,21 @@ def follow(folder: Path, recipe: str, checks: Checks) -> None:
 def run(folder: Path, command: list[str]) -> None:
     """Run a command in the copy; it succeeds."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=100
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=600
     )
     assert 0 == done.returncode, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_recipe_works_as_it_stands(tmp_path: Path) -> None:
     """The files that it writes, the lines that it adds and the commands that it gives make its own checks pass."""
     copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=_NOT_COPIED)
+    copy.mkdir()
+    for part in _COPIED:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, copy / part, ignore=_NOT_COPIED)
+        else:
+            shutil.copy2(ROOT / part, copy / part)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     number = 1 + len(list((copy / "sql" / "migrations").rglob("*.sql")))
     recipes = re.split(r"^### ", PAGE.partition("\n## Recipes\n")[2], flags=re.MULTILINE)[1:]
