@@ -31,7 +31,7 @@ import structlog
 from bench.harness.table import as_text
 from server.cli.generating import generate
 from server.cli.migrations import migrate
-from server.development.servers import postgres_server
+from server.development import postgres_server
 from server.domain.study import analytics
 from server.settings import ROOT
 from server.stores.postgres.database import Database

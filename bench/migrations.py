@@ -22,7 +22,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver name
 from bench.harness.table import as_text
 from server.cli.migration_files import MIGRATIONS_FOLDER, MigrationError
 from server.cli.migrations import migrate
-from server.development.servers import postgres_server
+from server.development import postgres_server
 from server.errors import CommandError
 
 HEADINGS = ("file", "seconds", "rating, ms", "reading, ms", "sign-up, ms", "refused")

@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from server.development.servers import redis_server
+from server.development import redis_server
 from server.stores.redis.link import RedisLink
 from server.stores.redis.scripts import Script
 

@@ -350,8 +350,8 @@ def _limits(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from server.cli.accounts import demo_token
     from server.cli.status import fetch_status, is_this_machine
+    from server.cli.users import demo_token
     from server.cli.web import local_address
 
     settings = _settings(*(() if os.environ.get("METRICS_TOKEN") else ("SECRET_KEY",)))
@@ -368,9 +368,9 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _token(options: argparse.Namespace) -> None:
-    from server.cli.accounts import demo_token
     from server.cli.settings import is_development
     from server.cli.state import StateFolder
+    from server.cli.users import demo_token
 
     settings = _settings("SECRET_KEY")
     if not is_development(_environment(), StateFolder(ROOT / ".state")):

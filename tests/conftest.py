@@ -19,7 +19,7 @@ import structlog
 from hypothesis import settings
 
 from server.cli.migrations import migrate
-from server.development.servers import EmbeddedServer, postgres_server, redis_server
+from server.development import EmbeddedServer, postgres_server, redis_server
 from server.stores.postgres.database import Database
 from tests.support.programs import skipped_for_want
 from tests.support.properties import as_decorators

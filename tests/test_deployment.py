@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from server.cli.web import is_ready
-from server.development.servers import free_port, postgres_server, redis_server
+from server.development import free_port, postgres_server, redis_server
 from tests.support.checkout import ROOT, Checkout, Service
 from tests.support.waiting import eventually
 

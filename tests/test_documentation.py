@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT
 from tests.support.programs import needs
 from tests.support.service import running_service

@@ -12,7 +12,7 @@ from typing import Literal
 import psycopg2
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT
 from tests.support.service import Service, running_service
 

@@ -15,8 +15,8 @@ import pytest
 
 from server.cli.counters import check_counters
 from server.cli.web import gunicorn_command, is_ready
+from server.development import free_port
 from server.development.processes import child_process, wait_until_ready
-from server.development.servers import free_port
 from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT
 from tests.api.conftest import NO_LIMITS, SECRET_KEY, Course, course, people, redis_url

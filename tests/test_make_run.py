@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import free_port, postgres_server, redis_server
+from server.development import free_port, postgres_server, redis_server
 from tests.support.checkout import Checkout, Service, environment
 from tests.support.waiting import eventually
 

@@ -25,8 +25,8 @@ from server.cli.counters import check_counters
 from server.cli.migration_files import MIGRATIONS_FOLDER
 from server.cli.migrations import migrate
 from server.cli.web import is_ready
+from server.development import EmbeddedServer, free_port
 from server.development.processes import child_process, wait_until_ready
-from server.development.servers import EmbeddedServer, free_port
 from server.ratelimit.policies import STATE_FORMAT
 from server.settings import ROOT
 from tests.conftest import replace_database, run_sql

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 from bench.restarts import SteadyLoad
 from server.cli.master import Master
-from server.development.servers import EmbeddedServer, free_port
+from server.development import EmbeddedServer, free_port
 from server.settings import ROOT
 from tests.support.service import running_service
 from tests.support.waiting import WAIT_SECONDS, eventually

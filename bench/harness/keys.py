@@ -15,7 +15,7 @@ import uvloop
 
 from bench.harness.machine import Cores, on_cores
 from bench.harness.redis import RedisCounts
-from server.development.servers import EmbeddedServer, redis_server
+from server.development import EmbeddedServer, redis_server
 from server.ratelimit import Charge, Limiter, Policy
 from server.stores.redis.link import RedisLink
 

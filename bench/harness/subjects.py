@@ -16,8 +16,8 @@ from bench.harness.load import request_bytes
 from bench.harness.machine import Cores, on_cores
 from bench.harness.world import World
 from server.cli.web import gunicorn_command
+from server.development import free_port
 from server.development.processes import Process, child_process, wait_until_ready
-from server.development.servers import free_port
 from server.errors import CommandError
 from server.settings import ROOT
 

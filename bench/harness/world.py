@@ -17,7 +17,7 @@ import structlog
 from bench.harness.machine import Cores, on_cores
 from server.cli.importing import import_path
 from server.cli.migrations import migrate
-from server.development.servers import EmbeddedServer, postgres_server, redis_server
+from server.development import EmbeddedServer, postgres_server, redis_server
 from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT
 

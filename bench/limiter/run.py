@@ -32,8 +32,8 @@ from bench.harness.results import write_document
 from bench.harness.table import as_markdown, as_text
 from bench.limiter.cases import BATCH, CASES, Case
 from bench.limiter.contenders import CLOCK, Contender, contenders, library_scripts
+from server.development import redis_server
 from server.development.redis import find_redis_server
-from server.development.servers import redis_server
 from server.settings import ROOT
 
 RESULTS = ROOT / "bench" / "results" / "limiter.json"

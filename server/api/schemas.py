@@ -23,8 +23,8 @@ from server.domain.identity.passwords import LONGEST, SHORTEST
 from server.domain.identity.tokens import ROLES
 from server.domain.identity.users import PLAN_FORM
 from server.domain.study.analytics import USER_ORDERS
+from server.domain.study.reading import STUDY_MODES
 from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
-from server.domain.study.study_order import STUDY_MODES
 
 MAXIMUM_STUDY_CARDS = 1000
 MAXIMUM_RATINGS = 100

@@ -16,7 +16,7 @@ from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, Sessi
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import answer, no_content, write
 from server.domain.identity.accounts import get_profile
-from server.domain.study import analytics, bookmarks, progress, sessions
+from server.domain.study import analytics, bookmarks, ratings, sessions
 from server.domain.study.bookmarks import describe_bookmark
 from server.domain.study.ratings import Rating, record_ratings
 from server.domain.study.sessions import NEWEST, Position, describe_session
@@ -44,8 +44,8 @@ async def rate_card(request: web.Request) -> web.Response:
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
-    ratings = [Rating(**entry) for entry in body["ratings"]]
-    return await _record(request, ratings, lambda progress: {"progress": progress})
+    batch = [Rating(**entry) for entry in body["ratings"]]
+    return await _record(request, batch, lambda progress: {"progress": progress})
 
 
 async def get_card_progress(request: web.Request) -> web.Response:
@@ -53,7 +53,7 @@ async def get_card_progress(request: web.Request) -> web.Response:
     flashcard_id = path_id(request, "flashcardId")
     refuse_query(request)
     database, user_id = services_of(request).database, caller_of(request).user_id
-    return tagged_response(request, await progress.get_card_progress(database, user_id, flashcard_id))
+    return tagged_response(request, await ratings.get_card_progress(database, user_id, flashcard_id))
 
 
 async def get_class_progress(request: web.Request) -> web.Response:

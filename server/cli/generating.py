@@ -16,9 +16,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from tqdm import tqdm
 
-from server.cli.accounts import DEMO_IDS
 from server.cli.database import connected
 from server.cli.synthetic import Deck, Student, make_decks, make_students, share_ratings
+from server.cli.users import DEMO_IDS
 from server.errors import CommandError
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,7 @@
 """`python -m server users`: accounts, on the command line. The first admin is made here.
 
-Each change is an audit event, as the same change over HTTP is; `source` says that it came from here.
+Each change is an audit event, as the same change over HTTP is; `source` says that it came from here. A development
+server has two demo accounts, a student and an admin, with fixed ids.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
+import psycopg2
 import structlog
+from argon2 import PasswordHasher
 from marshmallow import ValidationError, validate
 
 from server.cli.invalidation import tell_readers
 from server.clock import iso_timestamp
 from server.domain.identity.accounts import EmailTaken, add_account
 from server.domain.identity.passwords import LONGEST, SHORTEST, Passwords
-from server.domain.identity.tokens import Role
+from server.domain.identity.tokens import AccessTokens, Caller, Role
 from server.domain.identity.users import PLAN_FORM, delete_user, issue_reset, list_users, update_user
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import CommandError, MasteryError
@@ -253,3 +256,51 @@ def _line(user: dict[str, Any]) -> str:
 
 def _audit(event: str, user_id: UUID, **more: Any) -> None:
     log.info(event, source="command line", account_id=str(user_id), **more)
+
+
+DEMO_PASSWORD = "mastery-demo-password"  # noqa: S105 - printed by `make run`; production has no such account
+DEMO_IDS: dict[Role, UUID] = {
+    "user": UUID("00000000-0000-4000-8000-000000000001"),
+    "admin": UUID("00000000-0000-4000-8000-000000000002"),
+}
+DEMO_EMAILS: dict[Role, str] = {"user": "student@example.com", "admin": "admin@example.com"}
+DEMO_TOKEN_SECONDS = 7 * 24 * 3600
+
+_INSERT = """
+INSERT INTO users (id, email, password_hash, name, role)
+VALUES (%(id)s::uuid, %(email)s, %(password_hash)s, %(name)s, %(role)s)
+    ON CONFLICT DO NOTHING
+"""
+
+
+def ensure_demo_accounts(url: str, *, with_password: bool = False) -> None:
+    """Make the demo accounts where they are missing.
+
+    Args:
+        url: of the migrated database.
+        with_password: whether DEMO_PASSWORD signs them in. It is public: only for a database of our own.
+            Without it, there are only the tokens.
+    """
+    password_hash = PasswordHasher().hash(DEMO_PASSWORD) if with_password else None
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            for role, user_id in DEMO_IDS.items():
+                cursor.execute(
+                    _INSERT,
+                    {
+                        "id": str(user_id),
+                        "email": DEMO_EMAILS[role],
+                        "password_hash": password_hash,
+                        "name": f"Demo {role}",
+                        "role": role,
+                    },
+                )
+    finally:
+        connection.close()
+
+
+def demo_token(settings: Settings, role: Role) -> str:
+    """An access token of the demo account with a role, valid for a week."""
+    tokens = AccessTokens(settings.secret_key, lifetime_seconds=DEMO_TOKEN_SECONDS)
+    return tokens.issue(Caller(DEMO_IDS[role], role))

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import structlog
 
-from server.cli.accounts import demo_token, ensure_demo_accounts
 from server.cli.importing import has_classes, import_path
 from server.cli.invalidation import tell_readers
 from server.cli.migrations import migrate
 from server.cli.settings import completed
 from server.cli.signals import pause, run_interruptibly
 from server.cli.state import Running, StateFolder
+from server.cli.users import demo_token, ensure_demo_accounts
 from server.cli.web import check_port, gunicorn_command, is_ready, local_address
+from server.development import postgres_server, redis_server
 from server.development.processes import Process, child_process, wait_until_ready
-from server.development.servers import postgres_server, redis_server
 from server.errors import CommandError
 from server.settings import Settings
 from server.telemetry.logs.setup import configure_logging

@@ -1,7 +1,7 @@
-"""Values as the service takes and shows them: percentages, texts, and the names of time zones.
+"""Values as the service takes and shows them: percentages, texts and time zones.
 
-What a text may hold is the same wherever it comes from: a form, a deck file, a folder's name. Time zones are those of
-the IANA database, by the names that they have there.
+The rules for texts are the same wherever a text comes from: a form, a deck file, a folder's name. Time zones are those
+of the IANA database, by their names there.
 """
 
 from __future__ import annotations

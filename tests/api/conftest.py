@@ -18,7 +18,7 @@ from pytest_aiohttp import AiohttpClient
 
 from server.api.services import SERVICES, Services
 from server.app import create_app, service_runner
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.domain.identity.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
 from tests.api.conformance import check_answer

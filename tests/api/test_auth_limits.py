@@ -14,7 +14,7 @@ from aiohttp import ClientResponse
 from argon2 import PasswordHasher
 
 from server.api.services import SERVICES
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.domain.identity.passwords import Passwords
 from server.net.client_address import TrustedProxies
 from server.settings import Settings

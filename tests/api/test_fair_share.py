@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.ratelimit.broken_redis import Proxy
 from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until

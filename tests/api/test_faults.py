@@ -10,7 +10,7 @@ import pytest
 import structlog
 from aiohttp import ClientResponse
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi, run_statement
 from tests.conftest import run_sql

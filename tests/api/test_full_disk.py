@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.cli.migrations import migrate
-from server.development.servers import postgres_server
+from server.development import postgres_server
 from tests.api.conftest import Api, Course
 from tests.api.test_database_states import health, problem, unready
 from tests.conftest import FAST_POSTGRES

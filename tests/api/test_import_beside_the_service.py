@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from server.development.servers import free_port
+from server.development import free_port
 from server.settings import ROOT, Settings
 from tests.api.conftest import Api, Course
 

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from server.cli.migrations import migrate
-from server.development.servers import postgres_server
+from server.development import postgres_server
 from server.domain.identity.callers import Callers
 from server.domain.identity.external import ExternalIdentity
 from server.settings import Settings

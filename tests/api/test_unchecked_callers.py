@@ -16,7 +16,7 @@ import pytest
 
 from server.api.routes import ROUTES
 from server.cli.migrations import migrate
-from server.development.servers import EmbeddedServer, postgres_server
+from server.development import EmbeddedServer, postgres_server
 from server.domain.identity import callers
 from server.domain.identity.tokens import Caller
 from server.settings import Settings

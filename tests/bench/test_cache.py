@@ -14,7 +14,7 @@ from bench.harness.machine import Cores
 from bench.harness.students import CARDS, COUNTS, SHARED, Json, Student, Tally
 from bench.harness.subjects import running, service
 from bench.harness.world import World, furnish
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT
 
 

@@ -11,7 +11,7 @@ import redis
 from bench.limiter.cases import CASES, Case
 from bench.limiter.contenders import with_clock
 from bench.limiter.run import PAGE, compare, fill_page, tables
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 
 SMALL = Case(10, 60, sample=1000)
 OURS, ZSET, COUNTERS = "mastery, sliding window", "log in a ZSET", "two buckets"

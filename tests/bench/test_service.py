@@ -38,7 +38,7 @@ from bench.harness.table import HEADINGS, as_markdown, as_text, cells
 from bench.harness.world import World, furnish
 from bench.instructions import is_whole
 from server.api.routes import ROUTES
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit.limits_file import load_rate_limits
 from server.settings import ROOT
 from tests.support.programs import for_want_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from server import __version__
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.support.checkout import ROOT, Checkout, environment
 
 COMPLETE = {

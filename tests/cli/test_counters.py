@@ -10,7 +10,7 @@ import pytest
 
 from server.cli.counters import CountersReport, check_counters
 from server.cli.generating import generate
-from server.development.servers import free_port
+from server.development import free_port
 from server.errors import CommandError
 from tests.cli.commands import run_command
 from tests.conftest import run_sql

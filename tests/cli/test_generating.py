@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.__main__ import main
-from server.cli.accounts import ensure_demo_accounts
 from server.cli.counters import CountersReport, check_counters
 from server.cli.generating import GenerateFailed, generate
 from server.cli.synthetic import make_decks, make_students, share_ratings
-from server.development.servers import EmbeddedServer
+from server.cli.users import ensure_demo_accounts
+from server.development import EmbeddedServer
 from server.domain.study.repetition import Review, remember
 from tests.cli.commands import run_command
 from tests.conftest import replace_database, run_sql

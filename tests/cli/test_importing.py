@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.cli.importing import ImportFailed, ImportReport, import_path
-from server.development.servers import free_port
+from server.development import free_port
 from tests.stores.postgres.databases import ask
 
 SAMPLE = Path(__file__).resolve().parents[2] / "config" / "sample-course"

@@ -10,7 +10,7 @@ import pytest
 
 from server.cli.migration_files import MigrationError, read_migrations
 from server.cli.migrations import migrate
-from server.development.servers import free_port
+from server.development import free_port
 from tests.cli.releases import NEVER, migrate_at_once, runs, start_migrate, tables, write
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask

@@ -16,7 +16,7 @@ import pytest
 
 from server.cli.migration_files import MigrationError, read_migrations
 from server.cli.migrations import migrate
-from server.development.servers import EmbeddedServer, free_port
+from server.development import EmbeddedServer, free_port
 from server.settings import ROOT
 from tests.cli.releases import NEVER, migrate_at_once, runs, start_migrate, write
 from tests.conftest import run_sql

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.config.prometheus_server import Prometheus, running_prometheus
 from tests.support.programs import for_want_of, needs
 from tests.support.service import Service, running_service

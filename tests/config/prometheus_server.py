@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from server.development import free_port
 from server.development.processes import child_process, wait_until_ready
-from server.development.servers import free_port
 from server.settings import ROOT
 from tests.support.service import Service
 from tests.support.waiting import eventually

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from server.cli.web import is_ready
+from server.development import EmbeddedServer, free_port
 from server.development.processes import child_process, wait_until_ready
-from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT, Settings
 from tests.support.programs import needs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from server.development.servers import EmbeddedServer, free_port
+from server.development import EmbeddedServer, free_port
 from tests.config.conftest import METRICS_TOKEN, needs_prometheus
 from tests.config.prometheus_server import running_prometheus
 from tests.support.service import running_service

@@ -18,14 +18,14 @@ import psycopg2
 import pytest
 import redis
 
-from server.development.embedded import unprivileged_prefix
-from server.development.servers import (
+from server.development import (
     EmbeddedServerError,
     find_postgres_folder,
     find_redis_server,
     postgres_server,
     redis_server,
 )
+from server.development.embedded import unprivileged_prefix
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,7 +131,7 @@ def test_killed_parent_takes_its_servers_along(tmp_path: Path) -> None:
         """
         import sys
         from pathlib import Path
-        from server.development.servers import postgres_server, redis_server
+        from server.development import postgres_server, redis_server
         folder = Path(sys.argv[1])
         with postgres_server(folder / "postgres") as postgres, redis_server(folder / "redis") as redis:
             print(postgres.pid, redis.pid, flush=True)

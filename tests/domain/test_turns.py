@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from server.domain.turns import TooManyAtOnce, Turns
+from server.domain.writing import TooManyAtOnce, Turns
 
 USER = uuid4()
 

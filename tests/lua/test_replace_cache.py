@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.redis.scripts import load_script
 
 OLD, NEW, OTHER = b"V" + b"a" * 8 + b"1", b"V" + b"b" * 8 + b"2", b"V" + b"c" * 8 + b"3"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT, Settings
 from server.telemetry.traces import ExportLog, _described
 from tests.api.conftest import Api, Course, StartApi

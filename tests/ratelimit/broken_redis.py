@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import psutil
 
-from server.development.servers import EmbeddedServer, redis_server
+from server.development import EmbeddedServer, redis_server
 from tests.support.redis_servers import open_link
 
 Fault = Literal[

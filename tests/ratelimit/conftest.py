@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from server.development.servers import EmbeddedServer, redis_server
+from server.development import EmbeddedServer, redis_server
 from server.ratelimit import Limiter
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.simulated_redis import SimulatedRedis

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import free_port
+from server.development import free_port
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import subject_prefix
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS

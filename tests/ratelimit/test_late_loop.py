@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit import Charge, Decision, Limiter, Policy
 from server.stores.redis.link import RedisLink
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.limiter import FIRST_IN_FLIGHT, Coalescer
 from server.ratelimit.policies import subject_prefix

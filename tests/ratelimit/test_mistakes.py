@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, record_key, state_key
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges

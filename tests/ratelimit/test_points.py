@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import state_key, subject_prefix
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refund_charges

@@ -13,7 +13,7 @@ import orjson
 import psutil
 
 from server.cli.web import is_ready
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT
 from tests.support.service import Service, running_service
 from tests.support.waiting import eventually

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.support.checkout import ROOT
 
 PARTS = ("ratelimit", "stores/redis")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.stores.postgres.databases import ask
 from tests.support.waiting import eventually

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from server.cli.generating import generate
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.domain.study.analytics import _LAST_ID, _LONGEST_STREAK
 from server.settings import ROOT
 from server.stores.postgres.queries import load_queries

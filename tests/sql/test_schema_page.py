@@ -9,7 +9,7 @@ import pytest
 
 from server.cli.migrations import migrate
 from server.cli.schema_page import read_schema
-from server.development.servers import EmbeddedServer, free_port, postgres_server
+from server.development import EmbeddedServer, free_port, postgres_server
 from server.errors import CommandError
 from server.settings import ROOT
 from server.stores.postgres.queries import load_queries

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.sql.test_indexes import explain, indexes_of
 from tests.stores.postgres.databases import ask

@@ -12,7 +12,7 @@ import pytest
 from server.cli.counters import check_counters
 from server.cli.migration_files import MIGRATIONS_FOLDER, REPLACED_FOLDER
 from server.cli.migrations import migrate
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.conftest import replace_database, run_sql
 from tests.stores.postgres.databases import ask
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import EmbeddedServer, redis_server
+from server.development import EmbeddedServer, redis_server
 from tests.support.redis_servers import redis_binaries
 
 

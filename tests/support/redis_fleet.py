@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 from redis.crc import key_slot
 
-from server.development.servers import EmbeddedServer, free_port, redis_server
+from server.development import EmbeddedServer, free_port, redis_server
 from server.stores.redis.link import RedisLink
 from tests.support.redis_servers import open_link
 from tests.support.waiting import WAIT_SECONDS, wait_until

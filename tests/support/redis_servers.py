@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import bundled_servers, find_redis_server
+from server.development import bundled_servers, find_redis_server
 from server.stores.redis.link import RedisLink, RedisUnavailable
 from server.stores.redis.scripts import Script
 

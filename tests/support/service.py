@@ -15,11 +15,11 @@ from typing import IO, Any
 
 import redis
 
-from server.cli.accounts import demo_token, ensure_demo_accounts
 from server.cli.importing import import_path
+from server.cli.users import demo_token, ensure_demo_accounts
 from server.cli.web import is_ready
+from server.development import EmbeddedServer, free_port
 from server.development.processes import Process, child_process, wait_until_ready
-from server.development.servers import EmbeddedServer, free_port
 from server.settings import ROOT, Settings
 from tests.conftest import replace_database, run_sql
 

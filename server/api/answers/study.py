@@ -15,7 +15,7 @@ from server.api.answers.kinds import (
     share,
 )
 from server.domain.identity.tokens import ROLES
-from server.domain.study.study_order import STUDY_MODES
+from server.domain.study.reading import STUDY_MODES
 
 
 class ListedClass(Answer):

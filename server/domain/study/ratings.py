@@ -1,7 +1,7 @@
-"""Ratings: what a student says of a card becomes progress, a session's figures and a streak, all or nothing.
+"""Ratings: a rated card becomes progress, a session's figures and a day of a streak, all or nothing.
 
-A rating takes its locks in this order: the cards, the user's row of user_stats, and what is the user's alone. What two
-devices of a user send at once therefore happens one after the other.
+A rating takes its locks in this order: the cards, the user's row of user_stats, and the user's own rows. So what two
+devices of a user send at the same time happens one after the other.
 """
 
 from __future__ import annotations
@@ -13,13 +13,37 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from server.clock import iso_timestamp
 from server.domain.study.activity import ActiveDay, active_day, lock_activity, record_activity
 from server.domain.study.overlays import OverlaysToSee
-from server.domain.study.progress import describe_progress
 from server.domain.study.repetition import Review, Standing, mastery_of, memorize, next_review
 from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import Conflict, NotFound
-from server.stores.postgres.database import Transaction
+from server.stores.postgres.database import Database, Transaction
+
+
+async def get_card_progress(database: Database, user_id: UUID, flashcard_id: UUID) -> dict[str, Any]:
+    """A user's progress on a card.
+
+    Raises:
+        NotFound: the user has not rated it.
+    """
+    row = await database.fetch_one("get_card_progress", user_id=user_id, flashcard_id=flashcard_id)
+    if row is None:
+        raise NotFound("There is no progress on this card.")
+    return describe_progress(row)
+
+
+def describe_progress(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A progress row in the form of the API."""
+    return {
+        "flashcardId": str(row["flashcard_id"]),
+        "confidenceLevel": row["confidence_level"],
+        "masteryStatus": row["mastery_status"],
+        "timesSeen": row["times_seen"],
+        "lastSeenDate": iso_timestamp(row["last_seen_at"]),
+        "nextReviewDate": iso_timestamp(row["next_review_at"]),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

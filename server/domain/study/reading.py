@@ -1,21 +1,67 @@
-"""What a student sees of a class: the shared content with the reader's own overlay laid over it."""
+"""What a student sees of a class: the shared content with their own overlay laid over it, in the order of study."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from server.clock import iso_timestamp
 from server.domain.catalog.catalog import Catalog, class_key
 from server.domain.catalog.pages import Page, Pages
 from server.domain.study.overlays import Overlays, cards_key, counts_key
-from server.domain.study.study_order import StudyMode, choose_cards
 from server.domain.values import percentage
 from server.errors import InvalidInput
 from server.stores.cache.cache import CacheKeys
+
+StudyMode = Literal["progressive", "random", "all"]
+STUDY_MODES: tuple[StudyMode, ...] = get_args(StudyMode)
+
+_MASTERED_FROM = 4
+
+
+def choose_cards(
+    cards: Sequence[dict[str, Any]],
+    progress: Mapping[str, Mapping[str, Any]],
+    *,
+    mode: StudyMode,
+    now: str,
+    limit: int | None,
+    generator: random.Random,
+) -> list[dict[str, Any]]:
+    """The cards to study.
+
+    progressive: those unseen, rated below 4, or due; unseen first, then by confidence, then the longest unseen;
+    when none qualify, all of them in that order. random: all, shuffled. all: all, in the order of the course.
+
+    Args:
+        cards: each with an `id`, in the order of the course.
+        progress: confidenceLevel, nextReviewDate and lastSeen by card id; unseen cards are missing.
+        mode: as above.
+        now: the present as an ISO timestamp, as in nextReviewDate (such strings sort as the times do).
+        limit: at most so many; None for all.
+        generator: the source of chance for `random`.
+    """
+    if mode == "progressive":
+        chosen = [card for card in cards if _qualifies(progress.get(card["id"]), now)] or list(cards)
+        chosen.sort(
+            key=lambda card: _urgency(progress.get(card["id"]))
+        )  # stable: the course's order breaks ties
+    else:
+        chosen = list(cards)
+        if mode == "random":
+            generator.shuffle(chosen)
+    return chosen[:limit]
+
+
+def _qualifies(seen: Mapping[str, Any] | None, now: str) -> bool:
+    return seen is None or seen["confidenceLevel"] < _MASTERED_FROM or seen["nextReviewDate"] <= now
+
+
+def _urgency(seen: Mapping[str, Any] | None) -> tuple[int, int, str]:
+    return (0, 0, "") if seen is None else (1, seen["confidenceLevel"], seen["lastSeen"])
 
 
 class Reading:

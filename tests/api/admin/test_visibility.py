@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from server.development.servers import free_port
+from server.development import free_port
 from server.settings import Settings
 from tests.api.admin.test_crud import CARDS, CLASSES, DECKS, create, patch
 from tests.api.conftest import Api, Course, StartApi

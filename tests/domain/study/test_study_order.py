@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.study.study_order import choose_cards
+from server.domain.study.reading import choose_cards
 
 NOW = "2026-01-15T12:00:00.000Z"
 TIMES = st.integers(1, 28).map(lambda day: f"2026-01-{day:02}T12:00:00.000Z")

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 import redis
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.telemetry.timings import Timings, current_timings
 from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.cache.cache import CacheKeys, Lookups
 from server.stores.cache.values import DecodedValues, encode
 from tests.stores.cache.caches import Process, open_process

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.cache import cache as cache_module
 from server.telemetry.timings import Timings, current_timings
 from tests.stores.cache.caches import Process, Source, open_process

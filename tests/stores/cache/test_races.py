@@ -13,7 +13,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.stores.cache.caches import Process, Source, open_process
 from tests.support.properties import examples
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import DatabaseUnavailable
 from server.telemetry.metrics.index import Metrics

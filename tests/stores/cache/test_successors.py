@@ -13,7 +13,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.cache.cache import Cache, Kept
 from server.stores.cache.values import fresh_until_ms
 from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process

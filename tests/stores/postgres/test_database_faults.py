@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from server.development.servers import EmbeddedServer, free_port, postgres_server
+from server.development import EmbeddedServer, free_port, postgres_server
 from server.stores.postgres import database as database_module
 from server.stores.postgres.database import DatabaseReadOnly, DatabaseUnavailable
 from tests.conftest import FAST_POSTGRES

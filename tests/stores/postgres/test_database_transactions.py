@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.errors import NotFound
 from server.stores.postgres.database import (
     ConstraintViolated,

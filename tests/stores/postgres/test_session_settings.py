@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from server.development.servers import EmbeddedServer, find_postgres_folder, postgres_server
+from server.development import EmbeddedServer, find_postgres_folder, postgres_server
 from server.stores.postgres.database import Database, DatabaseUnavailable
 from tests.conftest import FAST_POSTGRES
 from tests.stores.postgres.databases import count_running, open_database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.redis.link import RedisLink, RedisUnavailable
 from server.stores.redis.protocol import WINDOW
 from tests.support.redis_servers import let_the_loop_write, open_link, refusal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from server.development.servers import EmbeddedServer, redis_server
+from server.development import EmbeddedServer, redis_server
 from server.stores.redis.link import RedisReplyError
 from server.stores.redis.protocol import WINDOW
 from tests.support.redis_servers import open_link

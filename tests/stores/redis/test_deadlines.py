@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.redis import deadlines as deadlines_module
 from server.stores.redis.deadlines import Deadlines, Write
 from server.stores.redis.link import Reply

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from server.development.servers import EmbeddedServer, free_port, redis_server
+from server.development import EmbeddedServer, free_port, redis_server
 from server.stores.redis.errors import error_from_reply
 from server.stores.redis.link import RedisLink, RedisUnavailable
 from tests.support.redis_servers import (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.stores.redis import node as node_module
 from server.stores.redis import protocol as protocol_module

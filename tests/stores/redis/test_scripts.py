@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.stores.redis import link as link_module
 from server.stores.redis.link import RedisReplyError, Reply
 from server.stores.redis.protocol import Command

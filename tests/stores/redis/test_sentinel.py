@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development.servers import free_port
+from server.development import free_port
 from tests.support.redis_fleet import PASSWORD, follows, password_server, sentinel_server
 from tests.support.redis_servers import ADD, answers, open_link, redis_binaries, refusal
 from tests.support.waiting import wait_until

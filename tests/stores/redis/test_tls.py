@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.support.redis_servers import open_link, refusal
 
 

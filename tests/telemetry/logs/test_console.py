@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from tests.support.service import running_service
 from tests.support.waiting import eventually
 

@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from server.development import EmbeddedServer
 from server.development.processes import child_process
-from server.development.servers import EmbeddedServer
 from server.settings import ROOT
 from tests.support.programs import for_want_of
 from tests.support.service import running_service

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import pytest
 
-from server.development.servers import free_port
+from server.development import free_port
 from tests.support.waiting import WAIT_SECONDS, eventually
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.settings import ROOT
 from server.telemetry.logs.lines import JsonLines
 from tests.support.service import running_service

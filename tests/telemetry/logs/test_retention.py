@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from server.development.servers import EmbeddedServer
+from server.development import EmbeddedServer
 from server.telemetry.logs.output import LineOutput
 from tests.support.service import Service, running_service
 from tests.support.waiting import eventually
