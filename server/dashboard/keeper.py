@@ -20,9 +20,8 @@ from server.tasks import Periodic
 INTERVAL_SECONDS: Final = 5.0
 _DEADLINE_MS: Final = 500
 _MOST_MACHINES: Final = 50
-_MACHINES_KEY: Final = (
-    "h:{history}:machines"  # one hash slot, so that one call gets all histories from a cluster too
-)
+# One hash slot, so that one call gets all histories from a cluster, too.
+_MACHINES_KEY: Final = "h:{history}:machines"
 
 
 class HistoryKeeper(Periodic):

@@ -1,6 +1,7 @@
-"""W3C Trace Context: the trace that a request belongs to, read from its headers and passed on with outbound calls.
+"""The request that the code is working for: its ids, its trace, and what is known of it in the end.
 
-Which request the code is working for: in every log line and in the comment of every query.
+Every log line and the comment of every query name the request. Its trace is read from its headers and passed on with
+outbound calls (W3C Trace Context).
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ _TRACEPARENT = re.compile(
     r"-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?",
     re.ASCII,
 )
-# Section 3.3.1.5: at least this much is passed on; what is longer nobody has to.
+# Section 3.3.1.5: at least this much has to be passed on.
 _LONGEST_STATE = 512
 _STATE = re.compile(r"[\x20-\x7e]+", re.ASCII)
-_KNOWN_FLAGS = 0x03  # sampled, and the trace-id is random: the others a caller of version 00 must not set
+_KNOWN_FLAGS = 0x03  # sampled, and the trace-id is random: version 00 reserves the others
 
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """What a caller has said about its trace."""
+    """The trace that a caller has named in its headers."""
 
     trace_id: str
     parent_id: str
@@ -35,7 +36,7 @@ class TraceContext:
     state: str = ""
 
     def headers(self) -> dict[str, str]:
-        """The headers that tell the next service, in the version of the specification that we know."""
+        """The headers for a call to another service, in version 00 of the specification."""
         headers = {"traceparent": f"00-{self.trace_id}-{self.parent_id}-{self.flags:02x}"}
         if self.state:
             headers["tracestate"] = self.state
@@ -113,6 +114,6 @@ current_request: ContextVar[RequestContext | None] = ContextVar("current_request
 
 
 def outgoing_headers() -> dict[str, str]:
-    """What a call to another service says about the trace it is part of; nothing where there is none."""
+    """The trace headers for a call to another service; empty outside of a trace."""
     request = current_request.get()
     return {} if request is None or request.trace is None else request.trace.headers()

@@ -28,7 +28,7 @@ _PROCESS_EVERY_TICKS = 10
 
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
-    """One part: how it is, after how many milliseconds it answered, and what is wrong with it in a short word."""
+    """The state of one part, the milliseconds that its check took, and a short word for its failure."""
 
     status: Status
     response_time_ms: float
@@ -47,7 +47,7 @@ class HealthReport:
 
     @property
     def serving(self) -> bool:
-        """Whether requests can be answered: every critical part is there."""
+        """Whether requests can be answered: every critical part works."""
         return self.status != "unhealthy"
 
     def as_json(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class _Registered:
 class Health:
     """The registered checks. A check returns when its part works and raises when it does not.
 
-    Requests that ask while a run is under way share that run, so that a crowd of probes costs the parts one.
+    Requests during a run share that run, so that many probes at once cost each part one check.
 
     Args:
         deadline_ms: how long each check may take; all run in parallel, so a report takes no longer either.
@@ -110,12 +110,11 @@ class Health:
         self._checks[name] = _Registered(check, critical, degraded_by)
 
     async def run(self) -> HealthReport:
-        """Ask all parts, or join the run that is asking them now; what fails is in the report."""
+        """Check all parts, or join the run under way; failures are in the report."""
         if self._run is None or self._run.done():
             self._run = asyncio.create_task(self._ask_all(), name="health")
-        return await asyncio.shield(
-            self._run
-        )  # one caller that goes away must not take the report from the others
+        # A caller that is cancelled must not cancel the run of the others.
+        return await asyncio.shield(self._run)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -154,7 +153,7 @@ class Health:
         error: str | None = None
         try:
             await registered.check()
-        except Exception as failure:  # noqa: BLE001 - whatever a driver raises, the part is not well
+        except Exception as failure:  # noqa: BLE001 - whatever a driver raises is a failure of the part
             error = error_word(failure)
             status = "degraded" if error in registered.degraded_by else "unhealthy"
         return ServiceHealth(status=status, response_time_ms=(perf_counter() - began) * 1000.0, error=error)
@@ -221,7 +220,7 @@ class EventLoopLag(Periodic):
         self._ticks = 0
 
     async def once(self) -> None:
-        """Observe how much too late this is, then call all probes, whichever of them fails."""
+        """Observe how late this call is; call all probes, even if one of them fails."""
         loop = asyncio.get_running_loop()
         if self._due is not None:
             self._metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - self._due))
@@ -231,7 +230,7 @@ class EventLoopLag(Periodic):
         for probe in (*self._probes, *([self._metrics.sample_process] if is_process_due else [])):
             try:
                 probe()
-            except Exception as error:  # noqa: BLE001 - logged by whoever calls, after the other probes
+            except Exception as error:  # noqa: BLE001 - raised after the other probes, for the task to log
                 failure = error
         self._due = loop.time() + self._interval_seconds
         if failure is not None:

@@ -13,7 +13,7 @@ CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
 _BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "MISS": 3, "BYPASS": 4}
 
 
-# A handler that asks for more than this in one request has a bug to be seen in its first thousand operations.
+# A handler with more operations than this has a bug, and the first thousand show it.
 _MOST_OPERATIONS: Final = 1000
 
 
@@ -28,7 +28,7 @@ class Operation(NamedTuple):
 
 
 class Elapsed(NamedTuple):
-    """What a stopwatch shows, as it is told to people and pipelines.
+    """The reading of a stopwatch, with the numbers as headers and log lines write them.
 
     Args:
         total_ms: milliseconds since the request arrived.
@@ -48,7 +48,7 @@ class Timings:
     parallel queries of 10 ms each are 10 ms of `db`.
 
     Attributes:
-        operations: each operation that had a name, in the order of their ends; None while nobody asks for them.
+        operations: each operation that had a name, in the order of their ends; None unless the request is traced.
     """
 
     __slots__ = ("_active", "_began", "cache_outcome", "counts", "operations", "seconds", "started")
@@ -63,7 +63,7 @@ class Timings:
         self.cache_outcome: CacheOutcome | None = None
 
     def read(self) -> Elapsed:
-        """What it shows now. Each number is spelled once, however many headers and log fields it goes into."""
+        """The reading now. Each number is formatted once, however many headers and log fields it goes into."""
         total_ms = (perf_counter() - self.started) * 1000.0
         seconds = self.seconds
         parts = {part: f"{seconds[part] * 1000.0:.2f}" for part in PARTS if part in seconds}
@@ -97,7 +97,7 @@ class Timings:
             self.note(part, name, began, None)
 
     def note(self, part: Part, name: str, began: float, error: type[BaseException] | None) -> None:
-        """An operation with a name has ended just now, by this error if any; for who asked for `operations`."""
+        """A named operation has ended just now, with this error if any; kept if `operations` is a list."""
         operations = self.operations
         if operations is not None and len(operations) < _MOST_OPERATIONS:
             failure = None if error is None else error.__name__

@@ -2,9 +2,8 @@
 
 This module needs the extra `otel`, and is imported only where traces are exported. What the service itself measures is
 in `timings`; it becomes spans when the request has ended. The SDK's own thread sends them, in batches: a collector that
-is slow or away costs no request anything, and its spans are dropped when their queue is full.
-
-What the exporter of traces has to say, as an event of ours, and seldom: a collector that is away stays away.
+is slow or down costs no request anything, and its spans are dropped when their queue is full. The SDK's complaints are
+logged as one event a minute, because a collector that is down fails with every batch.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ EVERY_SECONDS: Final = 60.0
 
 
 class ExportLog(logging.Handler):
-    """Takes the records of a library's loggers: one line a minute says the last thing, and how many there were.
+    """Takes the records of a library's loggers, and logs one of them a minute with the number of those left out.
 
     Args:
         name: of the library's topmost logger.
 
     Attributes:
-        unsaid: how many records there were since the last line.
+        unsaid: the number of records since the last line.
     """
 
     def __init__(self, name: str) -> None:
@@ -72,7 +71,7 @@ class ExportLog(logging.Handler):
         log.warning("tracing.export_failed", detail=record.getMessage(), unsaid_before=unsaid)
 
     def close(self) -> None:
-        """Leave the records to whoever took them before."""
+        """Let the library's records reach the root logger again."""
         self._logger.removeHandler(self)
         self._logger.propagate = True
         super().close()
@@ -90,7 +89,7 @@ _CLOSE_SECONDS: Final = 2.0
 _KINDS: Final[Mapping[Part, SpanKind]] = {
     "db": SpanKind.CLIENT,
     "cache": SpanKind.CLIENT,
-    "limit": SpanKind.INTERNAL,  # many a decision is made without a call
+    "limit": SpanKind.INTERNAL,  # many decisions are made without a call
 }
 _SYSTEMS: Final[Mapping[Part, str]] = {"db": "postgresql", "cache": "redis"}
 
@@ -98,12 +97,12 @@ _SYSTEMS: Final[Mapping[Part, str]] = {"db": "postgresql", "cache": "redis"}
 class SpanExport:
     """The spans of this process. Made after the fork, and closed with the application.
 
-    All that the specification lets the environment say (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, …) the SDK reads itself.
+    The SDK itself reads the environment variables of the specification (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES,
+    OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, …).
 
     Args:
         url: where the collector takes traces, such as http://localhost:4318/v1/traces.
-        service: what the service is called, unless the environment says otherwise.
+        service: what the service is called, unless the environment names it.
         env: where it runs, such as `production`.
         version: what is running there.
     """
@@ -131,7 +130,7 @@ class SpanExport:
     ) -> Span | None:
         """Begin the span of a request, and record its operations if it is sampled.
 
-        What the service tells others about the trace from now on is that this span is their parent.
+        From now on, calls to other services name this span as their parent.
 
         Args:
             request: in `current_request` already, with the trace that the caller has named, if any.
@@ -191,7 +190,7 @@ class SpanExport:
         span.end()
 
     async def close(self) -> None:
-        """Send what waits, for so long as a shutdown can wait for it."""
+        """Send what waits, for as long as a shutdown can wait for it."""
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
         await asyncio.to_thread(last.join, _CLOSE_SECONDS)
@@ -220,7 +219,7 @@ class SpanExport:
 
 
 class _RequestIds(RandomIdGenerator):
-    """A trace that begins with a request which got its id from us has the number in it: `req_` and the trace id."""
+    """A trace that begins with a request whose id is ours has the number of that id: `req_` and the trace id."""
 
     def generate_trace_id(self) -> int:
         request = current_request.get()

@@ -1,4 +1,8 @@
-"""gunicorn's logger, without handlers of its own: its lines look like everybody's."""
+"""gunicorn's logger, without handlers of its own: its lines have the form of all others.
+
+A module of its own because it imports gunicorn, which only the master process and its workers have; `logs.setup` is
+used by commands too.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Renders one log event as one line of JSON of a bounded length, whatever the event holds.
+"""Renders one log event as one line of a bounded length, whatever the event holds: JSON, or text for a terminal.
 
-The names that a log pipeline has for what our lines say: Elastic Common Schema, Google Cloud Logging.
+The fields can have the names of a log pipeline instead of ours: Elastic Common Schema, Google Cloud Logging.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def reshaping(shape: Shape) -> Callable[[Line], Line] | None:
-    """What turns a line with our names into one with the pipeline's; None where they are ours."""
+    """A function that gives a line the pipeline's names; None for our own."""
     if shape == "ecs":
         return _ecs
     if shape == "gcp":
@@ -67,7 +67,7 @@ def reshaping(shape: Shape) -> Callable[[Line], Line] | None:
 
 
 def _ecs(line: Line) -> Line:
-    """What ECS has no name for goes below `mastery`: a `server` or `file` of ours would not fit into its mapping."""
+    """Fields that ECS has no name for go below `mastery`: a `server` or `file` of ours would not fit its mapping."""
     shaped: Line = {_ECS.get(name, f"mastery.{name}"): value for name, value in line.items()}
     shaped["ecs.version"] = ECS_VERSION
     duration_ms = line.get("duration_ms")
@@ -78,7 +78,7 @@ def _ecs(line: Line) -> Line:
 
 
 def _gcp(line: Line, project: str) -> Line:
-    """A request's line gets the HttpRequest that the log viewer shows; the trace is linked where it is one."""
+    """A request's line gets the HttpRequest that the log viewer shows, and a link to its trace."""
     shaped: Line = {}
     for name, value in line.items():
         if name in _GCP_OWN or name.startswith("logging.googleapis.com/"):
@@ -102,7 +102,7 @@ def _gcp(line: Line, project: str) -> Line:
     return shaped
 
 
-# Heroku's router and Docker's log drivers cut longer lines, which then are no JSON any more.
+# Heroku's router and Docker's log drivers cut longer lines, and half a line is not JSON.
 MAX_LINE_BYTES = 9_999
 
 # The first that fits is taken. The last one always fits: four pairs of texts whose every character takes 6
@@ -126,7 +126,7 @@ _CONSUMED = frozenset({"event", "logger", "exc_info"})
 _EXACT = 2**53
 _CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
 
-# The fields that identify a request, and those of its own line: neither secret nor in anybody's way.
+# The fields that identify a request, and those of its own line: no secrets, and no names that collide.
 _ACCESS_FIELDS = frozenset({
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
     "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",

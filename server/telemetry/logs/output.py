@@ -23,20 +23,18 @@ class Writer(Protocol):
     """A way to write that does not block."""
 
     def write(self, data: bytes) -> int:
-        """Write as much as fits now and say how much; BlockingIOError where nothing does."""
+        """Write as much as fits now and return the number of bytes; raise BlockingIOError if nothing does."""
 
     def close(self) -> None:
-        """Let go of what was opened."""
+        """Close what was opened."""
 
 
 class LineOutput:
     """The lines of one process on a descriptor, usually standard output.
 
-    A reader that stalls costs nothing but memory: lines wait, in order, up to `BACKLOG_BYTES`, and go out
-        with the
-    first line after it reads again. What does not fit is dropped and counted, and the count is reported in
-    the place of the missing lines. A reader that is gone (a closed pipe, a full disk) loses its lines, and
-    nobody else notices.
+    A reader that stalls costs nothing but memory: lines wait, in order, up to `BACKLOG_BYTES`, and are written with the
+    first line after it reads again. Lines beyond that are dropped, and their number is reported in their place. After a
+    closed pipe or a full disk, lines are lost without an error.
 
     Args:
         descriptor: where to write.
@@ -85,7 +83,7 @@ class LineOutput:
         with self._lock:
             lines, self._gathered = self._gathered, []
             while lines:
-                # Up to so many bytes a pipe takes whole, whoever else writes to it: the other workers do.
+                # Up to so many bytes, a pipe keeps together while other workers write to it, too.
                 size, count = len(lines[0]), 1
                 while count < len(lines) and size + len(lines[count]) <= self.whole_bytes:
                     size += len(lines[count])
@@ -102,11 +100,11 @@ class LineOutput:
                 select.select([], [self.descriptor], [], left)
 
     def close(self) -> None:
-        """Let go of what was opened beside the descriptor; it itself stays open."""
+        """Close what was opened beside the descriptor, which itself stays open."""
         self._writer.close()
 
     def _attempt(self, data: bytes) -> bytes:
-        """What is left when no more fits now; nothing if all is out, or if nobody can ever take it."""
+        """Return what is left when no more fits now; nothing if all is written, or can never be."""
         while data:
             try:
                 data = data[self._writer.write(data) :]
@@ -152,9 +150,8 @@ def _whole_bytes(descriptor: int) -> int:
 def _open_writer(descriptor: int) -> Writer:
     """A way to write to the descriptor that does not block.
 
-    The descriptor's own mode stays as it is, for its file description is shared with the shell, the master
-    process and whoever else got it; a pipe is opened a second time instead, and a socket is written to with a
-    flag.
+    The descriptor's own mode stays as it is, because its file description is shared with other processes, such as the
+    shell and the master. A pipe is opened a second time instead, and a socket is written to with a flag.
     """
     try:
         mode = os.fstat(descriptor).st_mode

@@ -93,7 +93,7 @@ class AccessLog:
         self._lines: JsonLines | None = None
         self._output: LineOutput | None = None
         self._fast: AccessLines | None = None
-        self.shows_paths = False  # only to people at a terminal: a path names who reads what
+        self.shows_paths = False  # only on a terminal: paths hold the ids of users and decks
         self._clean: Clean = redact
         root = logging.getLogger()
         for handler in root.handlers:

@@ -1,6 +1,6 @@
 """Makes any Python value fit for a log line: JSON types only, bounded in size, without secrets.
 
-Finds secrets in log events: by the name of a field at any depth, and inside texts.
+Secrets are found by the name of a field at any depth, and by their form inside texts.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ Clean = Callable[[str], str]
 
 
 def safe_text(text: str, characters: int, clean: Clean = redact) -> str:
-    """The text as valid Unicode, cleaned, and cut with a marker that says how much is missing."""
+    """The text as valid Unicode, cleaned, and cut with a marker that counts what is missing."""
     length = len(text)
     if length > characters + _OVERLAP:
         text = text[: characters + _OVERLAP]
@@ -163,7 +163,7 @@ class Converter:
         self._left = _TOTAL_CHARACTERS
 
     def pair(self, key: object, value: object, depth: int = 0) -> tuple[str, Any]:
-        """A key as text and its value, which is redacted when the key says that it is secret."""
+        """A key as text and its value, which is redacted if the key is that of a secret."""
         name = key if type(key) is str else _key_text(key)
         secret = is_secret_key(name[-_MAX_KEY_CHARACTERS:])
         name = safe_text(name, _MAX_KEY_CHARACTERS, self._clean)
@@ -182,7 +182,7 @@ class Converter:
         else:
             try:
                 shown = self._convert(value, depth)
-            except Exception:  # noqa: BLE001 - anybody's __repr__ may raise anything
+            except Exception:  # noqa: BLE001 - any __repr__ may raise anything
                 shown = f"<{kind.__name__}: not representable>"
         self._left -= len(shown) if type(shown) is str else _CHARACTERS_OF_ANYTHING_ELSE
         return shown
@@ -269,7 +269,7 @@ class Converter:
 
 
 def _harmless(key: str, value: object) -> bool:
-    """Whether a value under a secret key tells nothing: absent, a yes or no, or a number of tokens."""
+    """Whether a value under a secret key is no secret: absent, a yes or no, or a number of tokens."""
     return value is None or type(value) is bool or (type(value) in {int, float} and key.endswith("tokens"))
 
 

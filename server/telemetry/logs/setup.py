@@ -1,6 +1,6 @@
 """Structured logging: our own events and every library's records, in one shape on standard output.
 
-`configure_logging` is called once per process, before the first event. Everyone else does
+`configure_logging` is called once per process, before the first event. All other code does
 
     log = structlog.get_logger(__name__)
     log.warning("redis.connection_lost", error="refused")
@@ -118,7 +118,7 @@ def handle_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, An
 
 
 class LineLogger:
-    """What structlog's loggers end in: hands rendered lines to the output."""
+    """The logger below structlog's: hands rendered lines to the output."""
 
     __slots__ = ("critical", "debug", "error", "info", "name", "warning")
 
@@ -145,7 +145,7 @@ class LineHandler(logging.Handler):
         """Write a record; one that can't be formatted is written with its arguments beside it."""
         try:
             line = self.format(record).encode()
-        except Exception:  # noqa: BLE001 - wrong arguments in somebody's logging call
+        except Exception:  # noqa: BLE001 - wrong arguments in a library's logging call
             event = {
                 "event": record.msg,
                 "logger": record.name,
@@ -178,7 +178,7 @@ def _take_over_records(level: str, handler: LineHandler) -> None:
 
 
 def _context_first(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """The bound context variables, then the event's own fields: what identifies a request is cut last."""
+    """The request's ids and the bound variables before the event's own fields, so that they are cut last."""
     request = current_request.get()
     if request is None:
         return {**get_contextvars(), **event}

@@ -1,4 +1,4 @@
-"""The cache's numbers as people read them: over all workers, since somebody last set them to zero."""
+"""The cache's numbers for administrators: over all workers, since they were last reset to zero."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ import orjson
 
 _BASELINE = "cache_reset.json"
 _LAST_ERROR = "cache_last_error.json"
-_ERROR_WRITE_SECONDS = (
-    0.1  # A cache that is down fails with every request: that often its last error is shared.
-)
+_ERROR_WRITE_SECONDS = 0.1  # While the cache is down each request fails: its last error is shared this often.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class CacheTotals:
 
 
 class ResetPoint:
-    """What the counters said when the numbers were last set to zero, and the cache's last error.
+    """The counters' values at the last reset, and the cache's last error.
 
     Args:
         directory: where the worker processes share both; None keeps them in this process.

@@ -1,10 +1,8 @@
-"""The directory in which worker processes share their metrics.
+"""The directory in which worker processes share their metrics, and the locks on it.
 
 prometheus_client decides when it is imported, by the environment variable PROMETHEUS_MULTIPROC_DIR, whether
 values live in files of that directory or in memory. So the directory is prepared before anything imports it,
-and this module does not.
-
-Locks between processes on a file, which the system takes back from whoever ends, however it ends (flock).
+and this module does not. The locks are flock's: the system releases them when their process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ _POLL_SECONDS = 0.001
 
 @contextmanager
 def exclusive_lock(file: Path, *, seconds: float) -> Iterator[None]:
-    """Nobody else has the file's lock during the block; the file is made where it is missing.
+    """Hold an exclusive lock. The file is created where it is missing.
 
     Raises:
-        TimeoutError: somebody has kept it for so many seconds: a process that was stopped, perhaps.
+        TimeoutError: another process has held it for `seconds`; it may have been stopped.
     """
     descriptor = _open(file)
     try:
@@ -61,10 +59,10 @@ def hold_lock(file: Path) -> int:
     """Take the lock of a file or a folder until this process and those that it forks have ended.
 
     Returns:
-        The open descriptor; the lock is given back with the last copy of it.
+        The open descriptor; the lock is released with the last copy of it.
 
     Raises:
-        BlockingIOError: somebody else has it.
+        BlockingIOError: another process has it.
     """
     descriptor = os.open(file, os.O_RDONLY) if file.is_dir() else _open(file)
     try:
@@ -95,8 +93,8 @@ def _acquire(descriptor: int, how: int, seconds: float) -> bool:
 log = structlog.get_logger(__name__)
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-LOCK = "files.lock"  # of who reads the workers' files, and of who puts some of them together
-# In the environment of a master that takes another one's place: the descriptor of that one's lock.
+LOCK = "files.lock"  # for reading the workers' files, and for joining some of them
+# In the environment of a master that replaces another: the descriptor of that one's lock.
 INHERITED_LOCK: Final = "MASTERY_METRICS_LOCK"
 _PREFIX = "mastery-metrics-"
 _OWNER = "owner.pid"
@@ -134,8 +132,8 @@ def multiprocess_directory() -> Path | None:
 def prepare_directory(*, fresh: bool = False) -> Path | None:
     """Make the directory and empty it of an earlier run's metrics; called once, before the first worker.
 
-    A master that takes another one's place (`pass_on_directory`) goes on with that one's directory, and counters go on
-    too. One that is in use by anybody else is left alone.
+    A master that replaces another (`pass_on_directory`) keeps that one's directory and counters. A directory that
+    another service uses is left alone.
 
     Args:
         fresh: take a new private one even where the environment names one, which another master process still
@@ -143,7 +141,7 @@ def prepare_directory(*, fresh: bool = False) -> Path | None:
 
     Returns:
         The directory that the environment names, or a new private one, which it names from now on. None if none can
-        be made: each worker has metrics of its own then.
+        be made; each worker has its own metrics in that case.
     """
     global _claim  # noqa: PLW0603 - as the environment that it belongs to
     given = multiprocess_directory()
@@ -211,7 +209,7 @@ def pass_on_directory(environment: dict[str, str]) -> None:
 
 
 def _inherit(directory: Path, descriptor: str) -> _Claim | None:
-    """The claim of the master before this one; None if the descriptor is not what it says."""
+    """The claim of the master before this one; None if the descriptor is not that of its lock."""
     lock = int(descriptor) if descriptor.isdecimal() else -1
     for locked, is_private in ((directory / _OWNER, True), (directory, False)):
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
 """Collects the metrics of all worker processes and writes them in the formats that scrapers ask for.
 
-Exemplars (OpenMetrics): for each bucket of a histogram, the trace of one request that fell into it.
+In OpenMetrics, each bucket of a histogram can have an exemplar: the trace of one request that fell into it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Exemplars:
         self._texts[*map(str, labels), le] = text
 
     def of(self, series: Series) -> str:
-        """What stands behind the value of one of the family's series in the OpenMetrics format, if anything."""
+        """The exemplar behind the value of one of the family's series in the OpenMetrics format, or nothing."""
         labels = series.labels
         if "le" not in labels:
             return ""
@@ -60,7 +60,7 @@ class Exemplars:
 
 
 class Declarations(CollectorRegistry):
-    """A registry that knows what is declared in it without asking every metric for its values."""
+    """A registry that lists what is declared in it, without collecting every metric's values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def render_families(
 
 
 def _family_of(metric: Metric) -> Family:
-    # When a series began is no fact about it where workers come and go; their files do not say it either.
+    # Workers come and go, so the time when a series was created in one of them means nothing.
     samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
     return Family(
         metric.name,

@@ -48,7 +48,7 @@ class Metrics:
     """Every metric of the service, built once per process by the application and passed down.
 
     Attributes are named after the metrics, without `_total`. With several worker processes (a directory in
-    PROMETHEUS_MULTIPROC_DIR) each writes to files of its own, and whoever is asked reads the files of all;
+    PROMETHEUS_MULTIPROC_DIR) each writes to files of its own, and a scrape reads the files of all;
     without, the numbers are this process's. The counters of HTTP requests are declared in the same registry by
     `server.middleware.metrics`.
     Label values are names from the code: never a path, a user or a key.
@@ -78,7 +78,7 @@ class Metrics:
             "1 if every worker process is connected to Redis, else 0.",
             multiprocess_mode="livemin",
         )
-        # A worker that starts has not looked yet: the others' word counts until it does, before it serves.
+        # The minimum over all workers: one that is starting must not report a lost connection before it has looked.
         self.cache_connection_status.set(1)
         self.redis_round_trip_seconds = histogram(
             "redis_round_trip_seconds",
@@ -103,7 +103,7 @@ class Metrics:
             "Rate limit decisions that Redis could not make, by a short reason.",
             ["reason"],
         )
-        # By worker process, since each has a connection and a breaker of its own: one may be alone with its trouble.
+        # By worker process, because each has a connection and a breaker of its own.
         self.rate_limit_worker_decisions = gauge(
             "rate_limit_worker_decisions",
             "Rate limit decisions of each worker process since it started, by who decided.",
@@ -198,7 +198,9 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self.process_start_time_seconds.set(self._started)
-        memory = partial(gauge, multiprocess_mode="liveall")  # by worker process: a leak is one's own
+        memory = partial(
+            gauge, multiprocess_mode="liveall"
+        )  # by worker process, because one of them may leak
         self.process_memory_rss_bytes = memory("process_memory_rss_bytes", "Resident memory.")
         self.process_memory_heap_used_bytes = memory(
             "process_memory_heap_used_bytes", "Resident private memory: Python objects, buffers and stacks."
@@ -260,7 +262,7 @@ class Metrics:
             value_files.repair_files()
 
     def count_error(self, code: str) -> None:
-        """Count an error that a client is told, by its stable code."""
+        """Count an error response by its stable code."""
         self._errors(code).inc()
 
     def sample_process(self) -> None:

@@ -1,8 +1,6 @@
-"""What this process uses beside memory, and which Python it runs on.
+"""What this process uses: open files, and memory in the four numbers that other runtimes report.
 
-What memory this process uses, in the four numbers that operators know from other runtimes.
-
-How much memory the processes here may use together before the system ends one of them.
+Beside that, the Python that it runs on, and how much memory all processes here may use before the system kills one.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ _DESCRIPTOR_FOLDERS = ("/proc/self/fd", "/dev/fd")  # Linux, macOS
 
 
 def count_open_files() -> int:
-    """How many descriptors are open: connections, files, pipes; 0 where the system does not tell."""
+    """How many descriptors are open: connections, files, pipes; 0 where the system does not report it."""
     for folder in _DESCRIPTOR_FOLDERS:
         try:
             return len(os.listdir(folder)) - 1  # noqa: PTH208 - only how many; without the one that the listing has opened
@@ -52,7 +50,7 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    """Memory of this process in bytes; 0 where the platform does not tell.
+    """Memory of this process in bytes; 0 where the platform does not report it.
 
     Attributes:
         rss_bytes: resident set: what the platform's memory limit counts.
@@ -155,11 +153,11 @@ def read_memory_limit(
 
     Args:
         control_groups: where they are mounted.
-        membership: the file that says which are ours.
+        membership: the file that names ours.
         machine_bytes: the machine's memory; asked of the system by default.
 
     Returns:
-        The limit; 0 where the system tells neither.
+        The limit; 0 where the system reports neither.
     """
     limits = [_machine_bytes() if machine_bytes is None else machine_bytes]
     limits += [
@@ -169,7 +167,7 @@ def read_memory_limit(
 
 
 def _limit_files(control_groups: Path, membership: Path) -> Iterator[Path]:
-    """Where a limit may stand. Inside a container a path may be the host's: then only its root exists here."""
+    """Where a limit may stand. Inside a container a path may be the host's, of which only the root exists here."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
 """The files in which a worker's metrics live, so that neither a full disk nor a missing folder can end the worker.
 
 prometheus_client makes its files longer without asking for the disk's blocks. On a full one the first write to a new
-page is then a SIGBUS, which no code can catch. Here the blocks are there before a page is used. If there are none, the
+page is a SIGBUS, which no code can catch. Here the blocks are allocated before a page is used. If there are none, the
 values stay in this process's memory: it serves and counts on, but the other workers don't see its numbers until
 `repair` has found room again.
 """
@@ -37,7 +37,7 @@ _REASONS = {
 }
 FAULTS = ("full", "missing", "denied", "failed")
 _open_files: dict[str, ValueFile] = {}
-_reported: list[str | None] = [None]  # the fault that the log speaks of
+_reported: list[str | None] = [None]  # the fault that was logged last
 
 
 class ValueFile(MmapedDict):
@@ -173,7 +173,7 @@ class ValueFile(MmapedDict):
 
 
 def install() -> None:
-    """Have the values of every metric that is declared from now on live in such files."""
+    """Keep the values of every metric that is declared from now on in such files."""
     module: Any = values
     module.MmapedDict = ValueFile
 

@@ -1,12 +1,11 @@
-"""Adds up what the worker processes have written to their files of metrics.
+"""Adds up what the worker processes have written to their files of metrics, the living and the dead.
 
 prometheus_client's own collector parses every key of every file at every scrape, and makes objects of each value.
-The keys of a file only ever become more, so here they are parsed once, and a scrape reads the numbers.
-
-Adds what dead workers have counted together, so that no number of restarts makes a scrape slower.
+Keys are only ever added to a file, so here they are parsed once, and a scrape reads the numbers.
 
 A worker leaves a file of its counters and one of its histograms. When it has ended, the master adds them to those of
-all workers that have ended before. Readers see either, never both, which would count twice, and never neither.
+all workers that have ended before, so that no number of restarts makes a scrape slower. Readers see either the
+worker's file or its numbers in the sum: both would count twice, neither would lose them.
 """
 
 from __future__ import annotations
@@ -32,9 +31,7 @@ from server.telemetry.metrics.value_files import ValueFile, unshared_files
 
 log = structlog.get_logger(__name__)
 
-_HEADER_BYTES = (
-    8  # A worker that has just made its file has not written this much yet; one killed then never does.
-)
+_HEADER_BYTES = 8  # A worker that was killed while it made its file has written less.
 _WORD_BYTES = 8
 _READING_LOCK_SECONDS: Final = 0.1  # a master that was stopped in the wrong moment must not stop the workers
 _used_bytes = struct.Struct("i").unpack_from  # the header's first number, as in prometheus_client.mmap_dict
@@ -68,7 +65,7 @@ class WorkerFiles:
         self._counts: dict[tuple[str, ...], Series] = {}
 
     def values(self, kind: str = "*") -> dict[str, list[tuple[Series, float]]]:
-        """By the name of their metric: sums over all workers, of gauges what their mode says.
+        """The series of all workers by the name of their metric: sums, and for gauges what their mode asks for.
 
         What this process can't write to its files is read from its memory.
 
@@ -76,7 +73,7 @@ class WorkerFiles:
             kind: `counter`, `gauge` or `histogram` to read only those.
 
         Raises:
-            KeyError: a gauge has a mode that nobody needed so far.
+            KeyError: a gauge has a mode that `_MERGES` lacks.
         """
         merged: dict[Series, float] = {}
         families: dict[str, list[Series]] = {}
@@ -106,7 +103,7 @@ class WorkerFiles:
         return values | {name: cumulative(values[name]) for name in histograms}
 
     def _forget(self, names: set[str]) -> None:
-        """Keep what is remembered of the files with these names, and of the workers that they are of."""
+        """Forget all files but those with these names, and the workers that have none of them."""
         pids = {name.removesuffix(".db").rpartition("_")[2] for name in names}
         self._layouts = {name: layout for name, layout in self._layouts.items() if name in names}
         self._series = {key: found for key, found in self._series.items() if key[1] is None or key[1] in pids}
@@ -179,9 +176,7 @@ def retire(directory: Path, pid: int) -> None:
             with exclusive_lock(directory / LOCK, seconds=_RETIRING_LOCK_SECONDS):
                 merged.replace(retired)
                 worker.unlink()
-        except (
-            TimeoutError
-        ):  # a reader was stopped while it read; the master has more to do than to wait for it
+        except TimeoutError:  # a reader was stopped while it read; the master must not wait for it
             merged.unlink()
         except OSError:
             with contextlib.suppress(OSError):
