@@ -47,12 +47,10 @@ class _Account:
 
     Args:
         caller: None if the account was gone or deactivated.
-        checked_at: when it was asked, by the monotonic clock.
         believed_until: until when that need not be asked again.
     """
 
     caller: Caller | None
-    checked_at: float
     believed_until: float
 
 
@@ -172,12 +170,11 @@ class Callers:
         caller = Caller(user["id"], user["role"], user["plan"]) if user is not None and is_usable else None
         account = self._accounts.get(key)
         if account is None:
-            account = _Account(None, -math.inf, 0.0)
-        if asked_at >= account.checked_at:  # else a question that was asked later has been answered before
-            account.caller, account.checked_at = caller, asked_at
-            # An account that is gone is asked for each time: it may be let in again.
-            part = random.uniform(_SHORTEST_PART, 1)  # noqa: S311 - spread, not secrecy
-            account.believed_until = 0.0 if caller is None else asked_at + part * self._recheck_seconds
+            account = _Account(None, 0.0)
+        account.caller = caller
+        # An account that is gone is asked for each time: it may be let in again.
+        part = random.uniform(_SHORTEST_PART, 1)  # noqa: S311 - spread, not secrecy
+        account.believed_until = 0.0 if caller is None else asked_at + part * self._recheck_seconds
         self._accounts[key] = account
         return account, True
 
