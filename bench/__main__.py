@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from bench.connections import print_connections
 from bench.harness.load import LoadFailed
 from bench.harness.report import PAGE, chart, fill_page
 from bench.harness.results import CHART, RESULTS, check_goals, read_document, write_document
@@ -76,6 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))
+    crowd = parts.add_parser(
+        "connections", help="many kept connections, then one user who writes without end"
+    )
+    crowd.add_argument("--connections", type=int, default=2000, help="of readers, a user each (2000)")
+    crowd.add_argument("--seconds", type=float, default=90.0, help="for which they read (90)")
+    crowd.add_argument("--per-second", type=float, default=1000.0, help="how often they ask together (1000)")
+    crowd.add_argument("--writers", type=int, default=500, help="connections of the one user (500)")
+    crowd.set_defaults(
+        run=lambda options: print_connections(
+            options.connections, options.seconds, options.per_second, options.writers
+        )
+    )
     unread = parts.add_parser("slow-readers", help="a worker's memory with clients that do not read")
     unread.add_argument("--readers", type=int, default=100, help="that do not (100)")
     unread.add_argument("--megabytes", type=float, default=4.0, help="of each answer (4)")

@@ -83,6 +83,9 @@ _LINGER_SECONDS = 5.0
 # How long a worker that stops waits for one more request on each connection; then it closes those that are idle.
 _DRAIN_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
+# Connections that wait to be accepted, while the workers are busy. The system drops those beyond it without a word:
+# a client that believes itself connected waits for minutes.
+_BACKLOG = 2048
 # Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
 KEEPALIVE_SECONDS = 95
 
@@ -424,6 +427,10 @@ class ServiceRunner(web.AppRunner):
         if isinstance(self.server, ConnectionServer):
             await self.server.drain()
         await super().cleanup()
+
+    def _reg_site(self, site: web.BaseSite) -> None:
+        site._backlog = _BACKLOG  # noqa: SLF001 - gunicorn's worker makes the site, with aiohttp's default of 128
+        super()._reg_site(site)
 
     async def _make_server(self) -> web.Server:
         return ConnectionServer(await super()._make_server(), self._make_connections)

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
 from server.settings import Settings, SettingsError, connection_room
@@ -138,3 +140,20 @@ def test_share_08_a_bound_that_there_are_no_files_for_is_refused() -> None:
         Settings.from_env({**GOOD, "MAX_CONNECTIONS": str(connection_room(10) + 1)})
     (problem,) = caught.value.problems
     assert re.search(rf"MAX_CONNECTIONS.* {connection_room(10)} at most", problem)
+
+
+def test_deploy_16_a_busy_worker_finds_all_who_have_come_meanwhile(serve: Serve) -> None:
+    """Four hundred connect while the worker stands still: none is dropped by the system, each gets its answer."""
+    crowd = 400
+    if int(Path("/proc/sys/net/core/somaxconn").read_text()) < crowd:
+        pytest.skip("this system has no room for so many")
+    with serve() as watched, ExitStack() as stack:
+        (worker,) = psutil.Process(watched.service.process.pid).children()
+        worker.suspend()
+        try:
+            clients = [stack.enter_context(connected(watched.port)) for _ in range(crowd)]
+            for client in clients:
+                client.send(get("/livez", "Connection: close"))
+        finally:
+            worker.resume()
+        assert {200} == {client.last_answer().status for client in clients}

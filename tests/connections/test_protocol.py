@@ -34,6 +34,8 @@ def test_share_10_the_private_names_are_those_of_this_version() -> None:
     assert set() == {name for name in PRIVATE if not hasattr(web.RequestHandler, name)}
     assert hasattr(web_protocol, "_ErrInfo")
     assert callable(web.AppRunner._make_server)
+    assert callable(web.AppRunner._reg_site)
+    assert "_backlog" in web.SockSite.__slots__ + web.BaseSite.__slots__
     assert callable(Connection.handle_error)
 
 
