@@ -1,4 +1,4 @@
-"""The histories of several machines as one: what all of them have counted, on one line of time."""
+"""The histories of several machines as one: what all of them have counted, on one time line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final
 from server.dashboard.history import COARSE_STEP_SECONDS, FINE_SECONDS, KEPT_SECONDS, History, Point
 from server.dashboard.totals import GAUGES, Routes
 
-# A machine that has said nothing for so long has ended; what it has counted before stays in the charts.
+# A machine without a new point for so long has ended; what it has counted before stays in the charts.
 LIVE_SECONDS: Final = 30
 FINE_STEP_SECONDS: Final = 5
-# A point that covers more than this followed a time in which nobody counted.
+# A point that covers more than this follows a time without any count.
 GAP_SECONDS: Final = 150
 _HIGHEST: Final = frozenset({"memory_percent"})  # of the machines; the other gauges add up
 
@@ -77,7 +77,7 @@ def _on_one_line(histories: Sequence[History], *, end: int) -> list[Point]:
 
     Args:
         histories: of which each has its points at other times.
-        end: what is later is left out, for not every machine has told it yet.
+        end: later times are left out, because not every machine has stored them yet.
     """
     end -= end % FINE_STEP_SECONDS
     by_step: dict[int, list[Point]] = {}

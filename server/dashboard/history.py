@@ -1,4 +1,4 @@
-"""What happened lately, small enough for one Redis value: every few seconds now, every minute for the hours before."""
+"""The last hours in points, small enough for one Redis value: one every few seconds lately, one a minute before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COARSE_STEP_SECONDS: Final = 60
 KEPT_SECONDS: Final = 3 * 3600
 WINDOW_SECONDS: Final = 300
 
-# Another number for another meaning: what an older version has kept is then begun anew.
+# Change the number with the meaning: a history that an older version has stored is dropped.
 _FORMAT: Final = [1, len(COUNTERS), len(GAUGES), len(REQUEST_BOUNDS_MS), len(QUERY_BOUNDS_MS)]
 _LARGEST_BYTES: Final = 4 * 1024 * 1024
 
@@ -56,7 +56,7 @@ class History:
         points: at most KEPT_SECONDS of them.
         time: of the last totals, seconds since 1970; 0 before the first ones.
         last: those totals.
-        routes_before: the routes' totals at two earlier times, so that the slowest ones of lately can be told.
+        routes_before: the routes' totals at two earlier times, to find what was slow lately.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -65,7 +65,7 @@ class History:
     routes_before: list[tuple[int, Routes]] = field(default_factory=list)
 
     def add(self, totals: Totals, now: int) -> None:
-        """Take in what the workers have counted up to `now`; a time that is not later is ignored."""
+        """Add a point up to `now` from what the workers have counted; a time that is not later is ignored."""
         if now <= self.time:
             return
         if self.last is not None:
@@ -97,7 +97,7 @@ class History:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self | None:
-        """The history that was packed; None for what another version has written, or nobody."""
+        """The history that was packed; None if another version has written it, or it is no history."""
         try:
             unpacker = zlib.decompressobj()
             kept_format, points, time, last, before = orjson.loads(

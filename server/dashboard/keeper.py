@@ -1,4 +1,4 @@
-"""Keeps the dashboard's history in Redis, so that it survives a reload, a worker and a deployment."""
+"""Keeps the dashboard's history in Redis, where it outlives the page, the worker and the release."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MACHINES_KEY: Final = "h:{history}:machines"
 
 
 class HistoryKeeper(Periodic):
-    """A task of every worker. Every few seconds one of them adds a point, and all of them read what there is.
+    """A task of every worker: every few seconds one of them adds a point to the history, and all of them read it.
 
-    Whose turn it is, a key with a time to live decides: who sets it, writes. Without Redis every worker goes on by
-    itself from what it has read last. What is counted is what the workers of this machine share, so machines keep
-    histories of their own; who looks gets all of them together.
+    A key with a time to live decides whose turn it is: the worker that sets it writes. Without Redis every worker goes
+    on by itself from what it has read last. Each machine has a history of its own, because its workers share their
+    counts; `fleet` puts them together.
 
     Args:
         redis: the link; it is not closed here.
         sample: reads what all workers have counted.
-        also: called every time as well, to bring other numbers of this worker to Redis.
+        also: called every time before, to send other numbers of this worker to Redis.
         machine: a name for the machine; by default its own, hashed.
         interval_seconds: between two points.
     """
@@ -61,7 +61,7 @@ class HistoryKeeper(Periodic):
         self.history = History()
 
     async def once(self) -> None:
-        """Bring this worker's other numbers to Redis, and keep the history."""
+        """Send this worker's other numbers to Redis, and keep the history."""
         await self._also()
         await self.keep()
 
@@ -85,7 +85,7 @@ class HistoryKeeper(Periodic):
             await self._store()
 
     async def fleet(self) -> Fleet:
-        """What all machines remember, as of now; without Redis this one alone."""
+        """The histories of all machines together; without Redis, this machine's alone."""
         others: list[Any] = []
         with contextlib.suppress(RedisUnavailable, RedisReplyError):
             names = await self._redis.execute("ZRANGE", _MACHINES_KEY, 0, -1, deadline_ms=_DEADLINE_MS)

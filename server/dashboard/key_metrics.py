@@ -15,7 +15,7 @@ Unit = Literal["ms", "%"]
 
 @dataclass(frozen=True, slots=True)
 class KeyMetric:
-    """What is measured, and from which value on somebody should look.
+    """A metric, and from which values on it needs attention.
 
     Args:
         name: camelCase, as in the answer of /api/dashboard.
@@ -117,5 +117,5 @@ def _measure(window: Point) -> Mapping[str, tuple[float | None, int]]:
 
 
 def share(part: float, whole: float) -> float | None:
-    """In percent; None of nothing."""
+    """In percent; None if nothing was counted."""
     return 100 * part / whole if whole else None

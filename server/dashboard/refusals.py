@@ -1,4 +1,4 @@
-"""Who was refused most by the rate limiter lately, masked before it is counted: nobody can be told from it."""
+"""The clients that the rate limiter has refused most lately, masked before they are counted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from server.stores.redis.scripts import load_script
 SLOT_SECONDS: Final = 600
 _KEPT_SLOTS: Final = 3
 _MOST_KEPT: Final = 100
-# In this process, until the next flush; who comes when it is full is counted together.
+# In this process, until the next flush; further clients are counted together.
 _MOST_PENDING: Final = 500
 _OTHERS: Final = "others"
 _DEADLINE_MS: Final = 500
 
 
 class Refusals:
-    """A tally over all workers, in Redis; what Redis does not take is kept here until it does.
+    """Counts over all workers, in Redis; what can't be sent to Redis waits here.
 
     Args:
         redis: the link; it is not closed here.
@@ -42,7 +42,7 @@ class Refusals:
         self._pending[client] += 1
 
     async def flush(self) -> None:
-        """Bring what was noted here to Redis; without Redis it waits here."""
+        """Send the counts to Redis; without Redis they wait here."""
         noted, self._pending = self._pending, Counter()
         if not noted:
             return
@@ -77,7 +77,7 @@ class Refusals:
 
 
 def mask_subject(subject: str) -> str:
-    """A subject of the limiter without what tells a person: enough to see one client from many.
+    """A subject of the limiter without what identifies a person: enough to distinguish clients.
 
     An IPv4 address keeps its first three numbers, an IPv6 network its first two groups, an account the first eight
     digits of its id, an e-mail address the first six of its digest.

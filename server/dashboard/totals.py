@@ -15,8 +15,8 @@ COUNTERS: Final = (
     "requests", "errors", "rejected", "hits", "misses", "allowed", "denied", "lag_us", "lag_count",
 )  # fmt: skip
 GAUGES: Final = ("pool_in_use", "pool_size", "pool_waiters", "memory_percent")
-NOT_KNOWN: Final = -1.0  # the value of a gauge that nobody can tell
-# As in the recording rules for Prometheus; who watches this page is no traffic either.
+NOT_KNOWN: Final = -1.0  # the value of a gauge that can't be read
+# As in the recording rules for Prometheus; requests of the dashboard itself are no traffic either.
 _NO_TRAFFIC: Final = re.compile(r"/(livez|readyz|api/health|api/metrics.*|api/dashboard|dashboard.*)")
 
 Labels = Mapping[str, str]
@@ -130,9 +130,9 @@ def _read_durations(samples: _Samples) -> tuple[list[float], dict[str, list[floa
 
 
 def quantile_ms(q: float, counts: Sequence[float], bounds_ms: Sequence[float]) -> float | None:
-    """The time within which a share q stayed, interpolated inside its bucket as Prometheus does; None of nothing.
+    """The time within which a share q stayed, interpolated as Prometheus does; None if nothing was counted.
 
-    What lies beyond the last bound is answered with that bound.
+    A time beyond the last bound is answered with that bound.
     """
     rank = q * sum(counts)
     if rank <= 0:

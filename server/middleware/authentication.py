@@ -1,4 +1,7 @@
-"""Says who is calling. Whether that is enough, the authorization decides, after the rate limit."""
+"""Authentication of callers before the rate limit, and authorization after it.
+
+The limits depend on the caller's account, so a request is charged before its role is checked.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from server.errors import Forbidden, MasteryError
 def authentication(callers: Callers, rules: Rules) -> Middleware:
     """The middleware that verifies the Bearer token, if there is one.
 
-    A request with a token that is refused is treated as anonymous: it is limited by address, and answered with the
-    reason only where a role is required.
+    A request with an invalid token is treated as anonymous: rate limited by address, and answered 401 only on routes
+    that require a role.
     """
 
     @web.middleware

@@ -1,4 +1,4 @@
-"""Who sent a request: the address that it came from, as trusted proxies tell it."""
+"""Addresses of clients: the other end of a request's connection, or what trusted proxies report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.net.client_address import TrustedProxies, client_address
 from server.net.shown_addresses import ShownAddresses
 
 _MOST_KNOWN = 8192
-# What is longer was not written by a chain of proxies, and must not fill the memory.
+# Longer headers do not come from a chain of proxies, and must not fill the memory.
 _LONGEST_KNOWN = 256
 
 _Evidence = tuple[str | None, tuple[str, ...], tuple[str, ...]]
@@ -22,9 +22,9 @@ class Client(NamedTuple):
     """Where a request came from.
 
     Args:
-        address: without any wrapping.
+        address: as IPv4 where IPv6 wraps one.
         text: the same as text.
-        shown: what logs and traces show of it.
+        shown: the form of it in logs and traces.
     """
 
     address: Address
@@ -33,11 +33,11 @@ class Client(NamedTuple):
 
 
 class Clients:
-    """Tells clients' addresses, and remembers what it has found: the same ones come again and again.
+    """Finds the addresses of clients, and remembers them: the same clients come again and again.
 
     Args:
-        trusted: whose word on a client's address counts.
-        addresses: what shows them; None for the whole of them.
+        trusted: the proxies whose headers are believed.
+        addresses: what shortens or hashes them for logs; None to show them whole.
     """
 
     def __init__(self, trusted: TrustedProxies, addresses: ShownAddresses | None = None) -> None:
@@ -46,7 +46,7 @@ class Clients:
         self._known: BoundedDict[_Evidence, Client] = BoundedDict(_MOST_KNOWN)
 
     def find(self, request: web.Request) -> Client:
-        """The client: the connection's other end, or what trusted proxies say it is."""
+        """The client of a request: the connection's other end, or what trusted proxies report."""
         evidence: _Evidence = (request.remote, (), ())
         if self._trusted:
             headers = request.headers

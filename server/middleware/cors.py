@@ -29,7 +29,7 @@ _FOR_ANSWERS = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED}
 def cors(origins: Collection[str]) -> Middleware:
     """The middleware; `origins` are compared as they are, such as https://app.example.com.
 
-    A preflight is answered here, whoever asks: it is never limited, and tells a foreign origin nothing.
+    A preflight of any origin is answered here, so it is never limited. Foreign origins get no CORS headers.
     """
 
     @web.middleware

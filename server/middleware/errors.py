@@ -36,7 +36,7 @@ _DETAILS = {
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what a handler raises into the answer that the contract promises."""
+    """The middleware that turns what a handler raises into a problem document."""
     try:
         return await handler(request)
     except MasteryError as error:
@@ -63,7 +63,7 @@ def note_error_code(request: web.Request, code: str) -> None:
 
 
 def _log_failure(error: MasteryError) -> None:
-    """Tell the operator what the client is not told. A part that is away has a reason; the rest is our mistake."""
+    """Log what the client is not shown. An unavailable part has a reason; anything else is our mistake."""
     if isinstance(error, ServiceUnavailable):
         log.warning("http.unavailable", reason=str(error))
     else:
@@ -71,7 +71,7 @@ def _log_failure(error: MasteryError) -> None:
 
 
 def _refuse_value(error: ValueRefused | ConstraintViolated) -> MasteryError:
-    """What only the database has refused is the client's mistake; that it got so far is a hole in our validation."""
+    """A value that only the database has refused is the client's mistake, and a hole in our validation."""
     if isinstance(error, ConstraintViolated):
         if not error.refuses_value:
             return error

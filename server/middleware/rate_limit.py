@@ -39,10 +39,15 @@ def rate_limit(
 ) -> Middleware:
     """The middleware that charges a request, or refuses it.
 
-    In a group that charges failures (or successes) alone, a request is charged before it is let through, so that many
-    at once can't exceed the limit together; the charge is given back when the answer is known.
+    In a group that charges failures (or successes) alone, a request is charged before its handler runs, so that many
+    at once can't exceed the limit together; the charge is refunded once the status is known. Every response gets the
+    limiter's headers.
 
-    Whatever comes out in the end carries the limiter's headers. `on_refusal` is told the subject of each refusal.
+    Args:
+        limiter: decides.
+        rate_limits: the limits in force.
+        rules: which group each route belongs to.
+        on_refusal: called with the subject of each refusal.
     """
 
     @web.middleware
@@ -80,17 +85,17 @@ def rate_limit(
         state.limit_headers = rate_limit_headers(decision, now=time(), waits=waits)
         if decision.allowed:
             state.limit_outcome = "allowed"
-            # Only Redis gives back; what is counted without it stays counted, which errs on the safe side.
+            # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
             if charging is None or charge_id is None or decision.source != "redis":
                 return await handler(request)
             try:
                 response = await handler(request)
-            except Exception as error:  # a cancelled request stays charged: nobody knows what it has learned
+            except Exception as error:  # a cancelled request stays charged: it may have had its effect
                 if not stays_charged(charging, _status_of(error)):
-                    await _give_back(limiter, charges, charge_id)
+                    await _refund(limiter, charges, charge_id)
                 raise
             if not stays_charged(charging, response.status):
-                await _give_back(limiter, charges, charge_id)
+                await _refund(limiter, charges, charge_id)
             return response
         state.limit_outcome = "denied"
         if on_refusal is not None:
@@ -105,7 +110,7 @@ def _look_up(look_up: LookUp, request: web.Request, state: RequestState) -> None
     try:  # noqa: SIM105 - suppress() costs ten times as much, on every request
         state.looked_up = look_up(request)
     except MasteryError:
-        pass  # the handler will say what is wrong, once the request is charged
+        pass  # the handler raises it again, once the request is charged
 
 
 def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:
@@ -124,10 +129,10 @@ def _status_of(error: Exception) -> int:
     return error.status if isinstance(error, MasteryError | web.HTTPException) else _OUR_FAULT
 
 
-async def _give_back(limiter: Limiter, charges: PreparedCharges, charge_id: str) -> None:
-    """Undo a request's charges, before its answer is sent: the client's next request finds them undone.
+async def _refund(limiter: Limiter, charges: PreparedCharges, charge_id: str) -> None:
+    """Refund a request's charges before its response is sent, so that the client's next request has them.
 
-    Where Redis does not answer, they stay until the window has passed: the client has less left than it should.
+    If Redis does not answer, they stay until the window has passed: the client has less left than it should.
     """
     try:
         await limiter.refund(charges, request_id=charge_id)

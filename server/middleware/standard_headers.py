@@ -25,10 +25,10 @@ def new_request_id() -> str:
 
 
 class StandardHeaders:
-    """Makes them.
+    """Makes the headers that every response has.
 
     Args:
-        settings: the thresholds of the rating, and whether browsers are asked to come back by HTTPS only.
+        settings: the thresholds of the rating, and whether HSTS is sent.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,7 +44,7 @@ class StandardHeaders:
             self._fixed.append((istr("Strict-Transport-Security"), _HSTS))
 
     def of(self, request_id: str, trace_id: str, elapsed: Elapsed) -> list[tuple[str, str]]:
-        """The headers of one response, in a list that is the caller's own.
+        """The headers of one response, in a new list.
 
         Args:
             request_id: of the request.

@@ -38,13 +38,13 @@ def tracing(
     spans: SpanExport | None = None,
     addresses: ShownAddresses | None = None,
 ) -> Middleware:
-    """The middleware.
+    """The outermost middleware: gives a request its context and its stopwatch, and its response the headers.
 
     Args:
         headers: what every response gets.
-        trusted: whose word on a client's address counts.
+        trusted: the proxies whose headers are believed.
         spans: exports each request as a trace.
-        addresses: what shows clients' addresses; None for the whole of them.
+        addresses: what shortens or hashes clients' addresses for logs; None to show them whole.
     """
     access_log = AccessLog()
     where = path_of if access_log.shows_paths else route_template
@@ -76,7 +76,7 @@ def tracing(
         context = RequestContext(request_id, request_id if parent is None else parent.trace_id, parent)
         client = clients.find(request)
         state = request[STATE] = RequestState(context, timings, client.address, client.text)
-        # One connection is one task: what the request before has left here is replaced.
+        # A connection is one task: these replace the previous request's.
         current_request.set(context)
         current_timings.set(timings)
         span = None
@@ -117,7 +117,7 @@ def request_id_of(request: web.BaseRequest) -> str:
 
 
 def trace_context_of(request: web.Request) -> TraceContext | None:
-    """The trace that a request belongs to, where its headers say so as W3C Trace Context wants it."""
+    """The trace that a request belongs to, if its headers name one in the form of W3C Trace Context."""
     offered = request.headers.get(_TRACEPARENT)
     if offered is None:
         return None

@@ -1,4 +1,4 @@
-"""What a PostgreSQL URL says, checked before anything connects: the driver would complain at the first use only."""
+"""Checks a PostgreSQL URL before anything connects: the driver would report mistakes only at the first use."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def parse_database_url(url: str) -> DatabaseAddress:
             (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
 
     Raises:
-        ValueError: there is an option, or a value of one, that nobody understands; the message names it and does not
+        ValueError: there is an option, or a value of one, that is not known; the message names it and does not
             repeat the URL, which may hold a password.
     """
     parts = urlsplit(url)

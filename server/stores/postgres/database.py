@@ -78,7 +78,7 @@ class Transaction:
         await self.execute("extend_deadline", timeout_ms=int(timeout_ms) + _SERVER_GRACE_MS)
 
     def end(self) -> None:
-        """Its connection now belongs to others: it runs nothing any more."""
+        """Give up the connection: nothing runs in this transaction any more."""
         self._connection = None
 
     async def run(
@@ -104,8 +104,8 @@ class Transaction:
 class Database:
     """The database: queries by the name of their file in sql/queries/, over a pool of connections.
 
-    No error of the driver leaves it: see the module's `__all__`.
-    It starts without its server, and finds it again by itself.
+    It raises no errors of the driver, but those in the module's `__all__`. It starts without its server, and reconnects
+    by itself.
 
     Attributes:
         blocked_by: why nothing but `ping` and `check` may run now, in a word (see `schema`); None if
@@ -128,7 +128,7 @@ class Database:
         """Args: url: `postgresql://` or `postgres://`; pool_size: connections at most.
 
         acquire_timeout_ms: how long a query waits for a connection, opening one included.
-        idle_seconds: connections that nobody needed for so long are closed, but for the last one.
+        idle_seconds: unused connections are closed after this time, except for the last one.
         query_timeout_ms: how long a statement may take; the server's own limit lies a second above.
         slow_query_ms: from here on a query is warned of, by its name, never with its parameters.
         on_query: called with a query's name and its seconds, well or failed.
@@ -194,9 +194,9 @@ class Database:
         return frozenset(row["name"] for row in rows)
 
     async def warn_of_limits(self, workers: int) -> None:
-        """Log it if all workers' pools together may want more connections than the server gives.
+        """Log a warning if all workers' pools together may open more connections than the server allows.
 
-        Behind a pooler nothing is said: its limit is not the server's, and nothing tells what it is.
+        Nothing is logged behind a pooler: its limit is not the server's, and can't be asked for.
         """
         with contextlib.suppress(DatabaseUnavailable, QueryFailed):
             row = await self._run("get_connection_limit", {}, _first_row, blockable=False)
@@ -212,7 +212,7 @@ class Database:
                 )
 
     async def close(self, grace_seconds: float = 5.0) -> None:
-        """Wait for running queries, for so long, then close all connections."""
+        """Wait up to `grace_seconds` for running queries, and close all connections."""
         await self._pool.close(grace_seconds)
 
     async def ping(self) -> None:
@@ -341,12 +341,12 @@ class Database:
         try:
             yield connection
         except DatabaseUnavailable as error:
-            self._learn_from(error)
+            self._note_failure(error)
             raise
         finally:
             self._pool.release(connection)
 
-    def _learn_from(self, error: DatabaseUnavailable) -> None:
+    def _note_failure(self, error: DatabaseUnavailable) -> None:
         if isinstance(error, SchemaOutdated):
             self.on_schema_error()
         elif isinstance(error, DatabaseFull):
@@ -379,7 +379,7 @@ class Database:
 
     async def _commit(self, connection: aiopg.Connection) -> None:
         if connection.raw.get_transaction_status() != TRANSACTION_STATUS_INTRANS and not connection.closed:
-            # The server would answer COMMIT with ROLLBACK, and nobody would notice.
+            # The server would answer COMMIT with ROLLBACK, without an error.
             await self._roll_back(connection)
             raise QueryFailed("commit", "25P02", "a query of the transaction had failed")
         await self._control(connection, "COMMIT", final=True)

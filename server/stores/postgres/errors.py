@@ -1,4 +1,4 @@
-"""What can go wrong with the database, in our own words: the driver's errors, which quote data, end here."""
+"""The errors of the database. The driver's own, which quote data, are translated here and go no further."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _WORDS_BY_REASON = {
     "rejected": ("fatal:",),
 }
 _REASON_BY_CLASS = {"08": "closed", "53": "resources"}
-# Too long, out of range, no such date, NUL in text or jsonb, not a UUID: the value's fault, whoever sent it.
+# Too long, out of range, no such date, NUL in text or jsonb, not a UUID: the value's fault.
 # And what is too large for PostgreSQL itself, such as for a row of an index.
 _VALUE_CLASSES = frozenset({"22", "54"})
-# A column that takes no null, a rule about a row's values: the same, said by the schema.
+# A column that takes no null, a rule about a row's values: the same, by the schema's rules.
 _VALUE_RULES = frozenset({"23502", "23514"})
 # What a rule about one column ends in: classes_name_length.
 _RULE = re.compile(r"_(length|positive|range|known)$")
@@ -198,7 +198,7 @@ def translate_query_error(
     if isinstance(error, TimeoutError):
         return DatabaseUnavailable("timeout", outcome_unknown=outcome_unknown)
     if isinstance(error, (QueryCanceledError, asyncio.CancelledError)):
-        # The server says itself that it cancelled and undid the statement.
+        # The server has reported that it cancelled and undid the statement.
         return DatabaseUnavailable("timeout")
     if isinstance(error, ValueError):
         # The driver's word for NUL in a string, and for a lone surrogate, which has no UTF-8.
@@ -216,7 +216,7 @@ def translate_query_error(
 
 
 def _translate_refusal(error: BaseException, query: str, state: str) -> MasteryError:
-    """The server is well and said no."""
+    """The error of a statement that a working server has refused."""
     if not isinstance(error, psycopg2.Error):
         return QueryFailed(query, state, type(error).__name__)
     if state[:2] == "23":

@@ -1,13 +1,11 @@
-"""A bounded pool of connections to PostgreSQL that grows when it must, learns its ceiling, and shrinks when idle.
+"""A bounded pool of connections to PostgreSQL, and how they are opened.
 
-The pool is ours. aiopg's own loses wake-ups (a connection that comes back closed wakes no waiter), opens
-connections while it holds the lock that every release needs, starts a task for each release, takes a failed
-growth for a missing database, and never closes what nobody uses.
+The pool grows when it must, learns its ceiling, and shrinks when idle. It is not aiopg's, which loses wake-ups (a
+connection that comes back closed wakes no waiter), opens connections while it holds the lock that every release needs,
+starts a task for each release, takes a failed growth for a missing database, and never closes unused connections.
 
-How a connection to PostgreSQL is opened, and how the settings that every query relies on get to it.
-
-They are start-up options, where these are taken. A server that refuses them is sent them as the session's first
-statement. Behind a pooler a session is nobody's own: there every transaction brings them along.
+A connection gets the settings that every query relies on as start-up options. If the server refuses these, they are
+the session's first statement. Behind a pooler, sessions are shared: there every transaction sets them.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ class ConnectionPool:
     """At most `size` connections at a time; the most recently used one is given out first.
 
     A caller waits for whichever comes first: a connection that is given back, or a new one. New ones are opened by
-    tasks of the pool's own, so a server that refuses them, or does not answer, fails nobody while others exist.
+    tasks of the pool's own, so a server that refuses them, or does not answer, fails no caller while others exist.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class ConnectionPool:
     ) -> None:
         """Args: connect: opens one; size: at most so many; acquire_timeout_ms: to wait, and to connect.
 
-        idle_seconds: connections that nobody needed for so long are closed, but for the last one.
+        idle_seconds: unused connections are closed after this time, except for the last one.
         growth_retry_seconds: the pause after a refused growth.
         """
         self.size = size
@@ -63,7 +61,7 @@ class ConnectionPool:
         self._acquire_timeout_seconds = acquire_timeout_ms / 1000
         self._idle_seconds = idle_seconds
         self._growth_retry_seconds = growth_retry_seconds
-        # Invariant: while somebody waits, nothing is free.
+        # Invariant: while a caller waits, no connection is free.
         self._free: deque[aiopg.Connection] = deque()
         self._used: set[aiopg.Connection] = set()
         self._stale: set[aiopg.Connection] = set()  # those of `_used` that are closed when they come back
@@ -71,7 +69,7 @@ class ConnectionPool:
         self._opening: set[asyncio.Task[None]] = set()
         self._retry_at: float | None = None  # when growth may be tried again; None: there is no known ceiling
         self._ceiling_logged = False
-        self._fewest_free = 0  # since the idle timer was set: so many were not needed
+        self._fewest_free = 0  # since the idle timer was set: this many were not needed
         self._idle_timer: asyncio.TimerHandle | None = None
         self._reachable = True
         self._closing = False
@@ -93,7 +91,7 @@ class ConnectionPool:
         return len(self._waiters)
 
     async def acquire(self) -> aiopg.Connection:
-        """A connection that is open as far as anyone knows; give it back with `release`.
+        """A connection, open as far as is known; give it back with `release`.
 
         Raises:
             DatabaseUnavailable: `pool_exhausted`, `closed`, or why not even one connection could be opened.
@@ -133,7 +131,7 @@ class ConnectionPool:
         self._free.clear()
 
     async def close(self, grace_seconds: float) -> None:
-        """Let nobody in any more, give those inside some time, then close what they still hold."""
+        """Refuse new callers, wait `grace_seconds` for connections in use, and close them all."""
         self._closing = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -320,7 +318,7 @@ class Connector:
         never notices, and it looks names up while the event loop stands still.
 
         Raises:
-            DatabaseUnavailable: there is none to be had; the reason says why.
+            DatabaseUnavailable: none can be opened, for its `reason`.
         """
         try:
             addresses = await self._resolve()

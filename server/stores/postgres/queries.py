@@ -1,12 +1,9 @@
-"""The SQL of sql/queries/: one query a file, in a folder a capability, known by the file's name alone, read once.
+"""The SQL of sql/queries/, and how one query runs on one connection: checked, commented, timed, its errors translated.
 
-A comment line `-- Private: email, name.` names parameters whose values must not appear in the server's log. The driver
-puts values into the text of a statement, and the server logs the text of a statement that fails. So these values go
-ahead, in a statement that has no reason to fail (see server.stores.postgres.queries).
-
-What PostgreSQL has to say beside its answers: NOTICE and WARNING, which the driver only collects.
-
-One query on one connection: checked, commented, measured, and its errors put into our words.
+There is one query a file, in a folder a capability; the file's name alone identifies it. A comment line
+`-- Private: email, name.` names parameters whose values must not appear in the server's log. The driver puts values
+into the text of a statement, and the server logs the text of a statement that fails. So these values go ahead, in a
+statement that has no reason to fail.
 """
 
 from __future__ import annotations
@@ -42,7 +39,7 @@ class Query:
     """A query: its name, its SQL without comment lines, and the parameters that it must be given.
 
     Attributes:
-        private: those of the parameters that are text of somebody's own, or null; an empty text counts as null.
+        private: those of the parameters that are personal text, or null; an empty text counts as null.
     """
 
     name: str
@@ -57,13 +54,13 @@ def load_queries(folder: Path = QUERIES_FOLDER) -> Mapping[str, Query]:
     Comment lines are for the reader of the file: they are not sent, so they may hold a percent sign.
 
     Raises:
-        ValueError: two files have the same name, or one says that a parameter is private which it does not have.
+        ValueError: two files have the same name, or one declares a private parameter that it does not have.
     """
     queries: dict[str, Query] = {}
     for path in sorted(folder.rglob("*.sql")):
         if path.stem in queries:
             raise ValueError(
-                f"{path.name} is in two folders of {folder}: logs and metrics say the name alone"
+                f"{path.name} is in two folders of {folder}: logs and metrics name it without its folder"
             )
         queries[path.stem] = _read(path)
     return MappingProxyType(queries)
@@ -86,7 +83,7 @@ _SERIOUS = frozenset({"WARNING"})
 
 
 def log_notices(raw: Any, *, query: str) -> None:
-    """Log, and forget, what has come with the last statement.
+    """Log and drop the NOTICE and WARNING messages of the last statement, which the driver only collects.
 
     Args:
         raw: psycopg2's connection; it keeps fifty of them at most.
@@ -95,8 +92,8 @@ def log_notices(raw: Any, *, query: str) -> None:
     notices, raw.notices = raw.notices, []
     for text in notices:
         severity, _, message = text.strip().partition(":")
-        say = log.warning if severity in _SERIOUS else log.info
-        say("database.notice", query=query, severity=severity, detail=message.strip())
+        report = log.warning if severity in _SERIOUS else log.info
+        report("database.notice", query=query, severity=severity, detail=message.strip())
 
 
 OnQuery = Callable[[str, float], None]
@@ -106,7 +103,7 @@ _LONGEST_REQUEST_ID = 200
 
 
 class QueryRunner:
-    """Runs statements on a given connection, measures them, and says in our words what went wrong.
+    """Runs statements on a given connection, times them, and translates their errors.
 
     Args:
         queries: by name.
@@ -206,7 +203,7 @@ class QueryRunner:
                     timeout=self._query_timeout_seconds if timeout_seconds is None else timeout_seconds,
                 )
         except asyncio.CancelledError as error:
-            # So aiopg reports the server's statement_timeout. A task that somebody cancelled knows it.
+            # aiopg reports the server's statement_timeout like this. A task that was cancelled has `cancelling`.
             task = asyncio.current_task()
             if task is None or task.cancelling() > 0:
                 raise
@@ -228,7 +225,7 @@ def _adapt(value: Any) -> Any:
 
 
 def _comment(name: str) -> str:
-    """What joins a line of PostgreSQL's log with ours; nothing in it can end it or be a parameter."""
+    """A comment that links PostgreSQL's log with ours; nothing in it can end it or be a parameter."""
     request = current_request.get()
     if request is None:
         return f"/* query={name} */"

@@ -1,7 +1,7 @@
-"""Whether the database's schema is as new as the code. While it is older, no query of the service runs.
+"""Compares the database's schema with the code. While the schema is older, no query of the service runs.
 
-Half of the queries might work on an older schema, and some of these would store what a missing trigger or column was
-to complete. So none runs until the migrations have been applied, which is noticed within a second.
+Half of the queries might work on an older schema, and some of these would store rows that a missing trigger or column
+should have completed. So none runs until the migrations have been applied, which is noticed within a second.
 """
 
 from __future__ import annotations
