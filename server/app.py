@@ -272,7 +272,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await watch.start()
     await services.history.start()
     app[READINESS].is_ready = True
-    log.info("service.started", redis=services.redis.status.connected)
+    log.info("service.started", redis=services.redis.connected)
     yield
     await services.history.close()
     await watch.close()
@@ -302,7 +302,7 @@ def _sample(services: Services) -> None:
     """The gauges that are read at each scrape."""
     metrics, database = services.metrics, services.database
     metrics.repair_files()
-    metrics.cache_connection_status.set(1 if services.redis.status.connected else 0)
+    metrics.cache_connection_status.set(1 if services.redis.connected else 0)
     metrics.database_pool_size.set(database.pool_size)
     metrics.database_pool_in_use.set(database.pool_in_use)
     metrics.database_pool_waiters.set(database.waiters)

@@ -101,7 +101,7 @@ async def show_cache_metrics(request: web.Request) -> web.Response:
                 "hitRate": round(totals.hit_rate, 2),
                 "hitRateFormatted": f"{totals.hit_rate:.2f}%",
                 "totalOperations": totals.operations,
-                "connectionStatus": "connected" if services.redis.status.connected else "disconnected",
+                "connectionStatus": "connected" if services.redis.connected else "disconnected",
                 "lastError": totals.last_error,
                 "lastErrorTime": optional_timestamp(totals.last_error_time),
             },

@@ -195,7 +195,7 @@ async def test_without_redis_it_goes_on(
     before = len(api.services.history.history.points)
     own_redis.process.kill()
     own_redis.process.wait()
-    await wait_until(lambda: not api.services.redis.status.connected, "Redis to be away")
+    await wait_until(lambda: not api.services.redis.connected, "Redis to be away")
     api.services.refusals.note("ip:203.0.113.77")
 
     async def grows() -> bool:

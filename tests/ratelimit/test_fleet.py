@@ -107,7 +107,7 @@ async def test_point_10_a_failover_keeps_counting(binary: Path, tmp_path: Path) 
                 async def from_redis() -> bool:
                     return (await limiter.decide([Charge(WIDE, "probe", "user:1")])).source == "redis"
 
-                await wait_until(lambda: not link.status.connected, "the loss is noticed")
+                await wait_until(lambda: not link.connected, "the loss is noticed")
                 await wait_until(from_redis, "the replica decides", seconds=40)
                 decisions = [await limiter.decide([charge]) for _ in range(2)]
                 assert [True, False] == [decision.allowed for decision in decisions]

@@ -142,7 +142,7 @@ async def test_mistake_retries_that_charge_twice(tmp_path: Path, subject: str) -
         redis.proxy.cuts_replies = True
         assert (await limiter.decide([charge])).source == "open"
         redis.proxy.cuts_replies = False
-        await wait_until(lambda: link.status.connected, "the link is back")
+        await wait_until(lambda: link.connected, "the link is back")
 
         async def from_redis() -> bool:
             return (await limiter.decide([Charge(charge.policy, "other", subject)])).source == "redis"

@@ -32,7 +32,7 @@ async def test_point_08_what_was_admitted_meanwhile_is_charged(tmp_path: Path) -
         await link.start()
         limiter = Limiter(link, deadline_ms=200)
         async with redis.broken_by("killed"):
-            await wait_until(lambda: not link.status.connected, "the loss is noticed")
+            await wait_until(lambda: not link.connected, "the loss is noticed")
             decisions = [await limiter.decide([charge]) for _ in range(40)]
             assert {("open", True)} == {(decision.source, decision.allowed) for decision in decisions}
 

@@ -306,7 +306,7 @@ class Cache:
         current_timings.set(None)  # no request waits for this
         while self._pending:
             await asyncio.sleep(_RETRY_SECONDS)
-            if self._link.status.connected:
+            if self._link.connected:
                 await self._invalidate(islice(self._pending, _RETRIED_AT_ONCE))
 
     def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:

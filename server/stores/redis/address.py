@@ -1,4 +1,4 @@
-"""What a Redis URL says: which servers, of which kind, and how to log in."""
+"""Redis URLs: the servers that one names, their kind, and how to log in."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RedisAddress:
 
 
 def parse_redis_url(url: str, *, verify_tls: bool = True) -> RedisAddress:
-    """The address that a URL stands for.
+    """Return the address in a URL.
 
     Args:
         url: `redis://` or `rediss://` `[user:password@]host[:port][/db]`, `unix://[:password@]/path[?db=]`,
@@ -71,8 +71,8 @@ def parse_redis_url(url: str, *, verify_tls: bool = True) -> RedisAddress:
         verify_tls: check the server's certificate and its name.
 
     Raises:
-        ValueError: it is none of these, or has an option or a value of one that nobody understands; the message does
-            not repeat the URL, which may hold a password.
+        ValueError: it is none of these, or has an unknown option or an unknown value of one. The message does not
+            repeat the URL, which may hold a password.
     """
     scheme, found, rest = url.partition("://")
     name, plus, suffix = scheme.partition("+")
@@ -100,7 +100,7 @@ def parse_redis_url(url: str, *, verify_tls: bool = True) -> RedisAddress:
 
 
 def _without_foreign_options(base: str, rest: str) -> tuple[str, tuple[str, ...]]:
-    """What follows the scheme of a URL without the options that mean nothing here, and the names of these."""
+    """Return what follows the scheme of a URL without the options that mean nothing here, and their names."""
     before, mark, query = rest.partition("?")
     kept, ignored = [], []
     for name, value in parse_qsl(query, keep_blank_values=True):
@@ -120,7 +120,7 @@ def _without_foreign_options(base: str, rest: str) -> tuple[str, tuple[str, ...]
 
 
 def _check_database(path: str) -> None:
-    """redis-py reads a path that is no number as database 0."""
+    """Refuse a path that is not a number: redis-py reads it as database 0."""
     if path.strip("/") and not path.strip("/").isdecimal():
         raise ValueError("the path of a Redis URL is the number of a database, such as /0")
 
@@ -189,7 +189,7 @@ def _nodes(hosts: str, default_port: int) -> tuple[Node, ...]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What redis-py reads in a URL."""
+    """Return the options that redis-py reads in a URL."""
     parsed: dict[str, Any] = dict(parse_url(url))
     parsed.pop("connection_class", None)
     return parsed

@@ -1,9 +1,7 @@
 """A Redis Cluster: a connection to each master; a command goes to the one that has its key's slot.
 
-Redirections are followed. The map of slots is asked for again, by one task, whenever a node says MOVED or is
-lost, or a slot has no master; until then a redirected slot is remembered from the redirection itself.
-
-Which Cluster node a command belongs to: the slot of its key, and the master of every slot.
+Redirections are followed. One task asks for the map of slots again whenever a node answers MOVED or is lost, or a slot
+has no master. Until then a redirected slot is remembered from the redirection itself.
 """
 
 from __future__ import annotations
@@ -20,16 +18,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
 from .address import Node, RedisAddress
-from .deadlines import Deadlines
 from .errors import Argument, RedisReplyError, RedisUnavailable, Reply, fail
-from .node import (
-    Dialler,
-    NodeSettings,
-    RedisNode,
-    StatusKeeper,
-    backoff_seconds,
-    reason_of,
-)
+from .node import Dialler, LinkContext, RedisNode, backoff_seconds, reason_of
 from .protocol import Command
 
 NUMBER_OF_SLOTS = REDIS_CLUSTER_HASH_SLOTS
@@ -44,7 +34,7 @@ _AFTER_A_COUNT = frozenset(b"EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO".spl
 
 
 def slot_of(command: Command) -> int | None:
-    """The slot of a command's first key; None if it has no key and any node will do.
+    """Return the slot of a command's first key; None if it has no key and any node will do.
 
     See https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model.
     """
@@ -66,11 +56,11 @@ def _bytes(argument: Argument) -> bytes:
 
 
 class Topology:
-    """What redis-py finds out about a Cluster, asking any node that answers.
+    """Finds the masters of a Cluster, by redis-py, from any node that answers.
 
     Args:
         address: its first nodes.
-        dialler: knows how to connect to a node.
+        dialler: has the options of a connection to a node.
         timeout_seconds: for the answer of one node.
     """
 
@@ -82,10 +72,10 @@ class Topology:
         self._timeout = timeout_seconds
 
     async def ask(self) -> list[Node | None]:
-        """The master of each slot, None where a slot has none.
+        """Return the master of each slot; None for a slot without one.
 
         Raises:
-            RedisClusterException, RedisError, OSError: no node tells.
+            RedisClusterException, RedisError, OSError: no node answers.
         """
         try:
             async with asyncio.timeout(self._timeout * (len(self._manager.startup_nodes) + 1)):
@@ -111,25 +101,19 @@ class RedisCluster:
     Args:
         address: its first nodes.
         dialler: connects to a node.
-        settings: the limits of each node.
-        keeper: told of faults, round trips and reconnections.
-        deadlines: of what is written to them.
+        context: what its nodes share.
     """
 
     def __init__(
         self,
         address: RedisAddress,
         dialler: Dialler,
-        settings: NodeSettings,
-        keeper: StatusKeeper,
-        deadlines: Deadlines,
+        context: LinkContext,
     ) -> None:
         self._name = str(address)
         self._dialler = dialler
-        self._settings = settings
-        self._keeper = keeper
-        self._deadlines = deadlines
-        self._topology = Topology(address, dialler, settings.verify_seconds)
+        self._context = context
+        self._topology = Topology(address, dialler, context.verify_seconds)
         self._nodes: dict[Node, RedisNode] = {}
         self._masters: list[RedisNode | None] = [None] * NUMBER_OF_SLOTS
         self._refusal = "starting"
@@ -178,7 +162,7 @@ class RedisCluster:
         return future
 
     def node_of(self, key: bytes) -> str:
-        """The master that has a key at present; the empty name if its slot has none."""
+        """Return the name of the master that has a key at present; empty if its slot has none."""
         node = self._masters[key_slot(key)]
         return "" if node is None else node.name
 
@@ -206,7 +190,7 @@ class RedisCluster:
             masters = await self._topology.ask()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be asked again
             reason = reason_of(error)
-            self._keeper.fault(reason)
+            self._context.status.fault(reason)
             if self._refusal != reason:
                 log.warning("redis.topology_unknown", server=self._name, error=reason, detail=str(error))
             self._refusal = reason
@@ -225,9 +209,7 @@ class RedisCluster:
         node = self._nodes[address] = RedisNode(
             f"{address[0]}:{address[1]}",
             functools.partial(self._dialler.dial, node=address),
-            self._settings,
-            self._keeper,
-            self._deadlines,
+            self._context,
             on_lost=self._outdated.set,
             on_redirect=functools.partial(self._redirect, address[0]),
         )
@@ -236,7 +218,7 @@ class RedisCluster:
     async def _retire(self, node: RedisNode) -> None:
         """Let a node that is no master any more answer what it was asked, then close it."""
         try:
-            await asyncio.sleep(self._settings.stall_seconds)
+            await asyncio.sleep(self._context.stall_seconds)
         finally:
             await node.close()
 

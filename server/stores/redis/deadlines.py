@@ -1,7 +1,7 @@
-"""Deadlines of what was written to Redis, at the cost of one timer: a late future fails, and nothing else happens.
+"""Deadlines of what was written to Redis, with one timer for all: a late future fails, and nothing else happens.
 
-A deadline measures Redis, not this process. It counts from the write. When it is over, what has arrived in the
-meantime is read before anything is given up, and a loop that was late adds its lateness, once.
+A deadline measures Redis, not this process. It counts from the write. When it is over, what has arrived is read before
+anything is given up. If the loop was late, its lateness is added, once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Connection(Protocol):
         """Whether the command of this number has its reply, or never will."""
 
     def is_overdue(self) -> None:
-        """A written command has run out of time."""
+        """Note that a written command has run out of time."""
 
 
 class Write:
@@ -145,7 +145,7 @@ class Deadlines:
                 continue
             lateness = now - write.expiry
             if lateness > _LATE_SECONDS and not write.extended:
-                # Whatever kept this process from turning (a stopped container, say) may have kept Redis, too.
+                # What stopped this process (a paused container, say) may have stopped Redis, too.
                 write.extended = True
                 self._append(write, monotonic() + min(lateness, write.seconds))
                 continue

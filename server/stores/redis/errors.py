@@ -1,4 +1,4 @@
-"""What can go wrong with a Redis call: Redis can't serve it now, or the call itself is wrong."""
+"""The errors of a Redis call: Redis can't serve it now, or the call itself is wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 Reply: TypeAlias = Any
 """What Redis answers in RESP2: bytes (status lines too), int, None, or a list of these, in which an error is
-an instance of RedisReplyError or RedisUnavailable. Whoever sent the command knows which."""
+an instance of RedisReplyError or RedisUnavailable."""
 
 Argument: TypeAlias = bytes | str | int | float
 """What a command is made of; text is sent as UTF-8."""
@@ -59,7 +59,7 @@ class RedisReplyError(Exception):
 
 
 def error_from_reply(message: str) -> RedisUnavailable | RedisReplyError:
-    """The exception that stands for the text of an error reply."""
+    """Return the exception for the text of an error reply."""
     code = message.partition(" ")[0]
     if code == "ERR":
         if message.startswith("ERR max number of clients"):
@@ -72,6 +72,6 @@ def error_from_reply(message: str) -> RedisUnavailable | RedisReplyError:
 
 
 def fail(future: asyncio.Future[Reply], error: Exception) -> None:
-    """End a future with an error that nobody is bound to look at."""
+    """End a future with an error that may go unread: a caller may have dropped the future."""
     future.set_exception(error)
-    future.exception()  # marks it as retrieved: a caller may have dropped the future
+    future.exception()  # marks it as retrieved

@@ -1,7 +1,7 @@
-"""The request path to Redis: one shared connection a server, commands of one loop tick written together.
+"""The request path to Redis: one shared connection for each server; commands of one loop tick are written together.
 
-Nothing here waits in line: without a connection, or with too many commands unanswered, a call fails at once,
-and a deadline ends the call, never the connection. What failed says whether it may have been executed.
+No call waits for a connection: without one, or with too many commands unanswered, it fails at once. A deadline ends the
+call, never the connection. The error says whether the command may have been executed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .address import parse_redis_url
 from .cluster import RedisCluster
 from .deadlines import Deadlines
 from .errors import Argument, RedisReplyError, RedisUnavailable, Reply
-from .node import Dialler, LinkStatus, NodeSettings, RedisNode, StatusKeeper
+from .node import Dialler, LinkContext, LinkStatus, RedisNode
 from .protocol import Command, PreparedCommand, ScriptCall
 from .scripts import Script
 
@@ -42,25 +42,25 @@ class Route(Protocol):
         """Send a command where it belongs; Redis may take so many seconds from the write on."""
 
     def node_of(self, key: bytes) -> str:
-        """The name of the server that has a key."""
+        """Return the name of the server that has a key."""
 
     def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
         """Send a command to every master."""
 
 
 class RedisLink:
-    """Redis, as the service sees it.
+    """Redis: one server, a master named by Sentinel, or a Cluster.
 
-    Everyone shares a connection: blocking commands, subscriptions and MULTI do not belong here.
+    All callers share a connection. So blocking commands, subscriptions and MULTI do not belong here.
 
     Args:
         url: see `parse_redis_url`.
         deadline_ms: how long Redis may take for a call, from the write on.
         connect_timeout_ms: how long a connection may take, its handshake included.
-        backlog: how many commands may be without a reply, a server.
+        backlog: how many commands may be without a reply, for each server.
         stall_limit_ms: a connection whose oldest command waits longer is cut and made anew.
         verify_tls: check the certificate and the name of a `rediss://` server.
-        on_round_trip: called with the seconds of each round trip (one a write, whatever it holds).
+        on_round_trip: called with the seconds of each round trip; one write is one, however many commands it holds.
 
     Raises:
         ValueError: the URL is not one of Redis.
@@ -78,32 +78,25 @@ class RedisLink:
         on_round_trip: Callable[[float], None] | None = None,
     ) -> None:
         address = parse_redis_url(url, verify_tls=verify_tls)
-        self._keeper = StatusKeeper(on_round_trip)
-        self._deadlines = Deadlines(self._keeper.fault)
+        self.status = LinkStatus(on_round_trip)
+        self._deadlines = Deadlines(self.status.fault)
         self._deadline_seconds = deadline_ms / 1000.0
         connect_seconds = connect_timeout_ms / 1000.0
         dialler = Dialler(address, connect_seconds)
-        settings = NodeSettings(backlog, connect_seconds, stall_limit_ms / 1000.0)
+        context = LinkContext(self.status, self._deadlines, backlog, connect_seconds, stall_limit_ms / 1000.0)
         self.is_cluster = address.kind == "cluster"
-        if self.is_cluster:
-            self._route: Route = RedisCluster(address, dialler, settings, self._keeper, self._deadlines)
-        else:
-            only_masters = address.kind == "sentinel"
-            self._route = RedisNode(
-                str(address),
-                dialler.dial,
-                settings,
-                self._keeper,
-                self._deadlines,
-                must_be_master=only_masters,
-            )
+        self._route: Route = (
+            RedisCluster(address, dialler, context)
+            if self.is_cluster
+            else RedisNode(str(address), dialler.dial, context, must_be_master=address.kind == "sentinel")
+        )
         self._send = self._route.send
         self._loading: dict[str, asyncio.Future[list[Reply]]] = {}
 
     @property
-    def status(self) -> LinkStatus:
-        """The state of the link at this moment."""
-        return self._keeper.snapshot(connected=self._route.connected)
+    def connected(self) -> bool:
+        """Whether commands can be sent; with a Cluster, to every master."""
+        return self._route.connected
 
     async def start(self) -> None:
         """Return once connected or after the first failed try; the link reconnects by itself from then on."""
@@ -117,7 +110,7 @@ class RedisLink:
     def submit(self, *command: Argument) -> asyncio.Future[Reply]:
         """Send a command with the others of this loop tick.
 
-        Returns a future of the reply, which may be dropped or cancelled at will; it fails as `execute` does.
+        Returns a future of the reply, which may be dropped or cancelled at any time; it fails as `execute` does.
 
         Raises:
             TypeError: an argument is neither bytes, text nor a number.
@@ -129,7 +122,7 @@ class RedisLink:
         return self._send(command, self._deadline_seconds)
 
     async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
-        """The reply to a command.
+        """Send a command and return the reply.
 
         Args:
             command: its name and its arguments.
@@ -151,11 +144,11 @@ class RedisLink:
         *,
         deadline_ms: float | None = None,
     ) -> Reply:
-        """The reply of a script that is run once; see `run`."""
+        """Run a script once and return its reply; see `run`."""
         return await self.run(ScriptCall(script, keys, args), deadline_ms=deadline_ms)
 
     async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
-        """The reply of a script, which is loaded into a server that does not know it.
+        """Run a script and return its reply; a server that has not got the script is given it.
 
         Args:
             call: the script, its keys and its arguments.
@@ -178,15 +171,15 @@ class RedisLink:
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        # Flushed again meanwhile, or a node that was not reached: with its source it can't be unknown.
+        # Flushed again since, or a node that was not reached: with its source it can't be unknown.
         return await self._send(("EVAL", call.script.source, *call.operands), _rest(seconds, began))
 
     def node_of(self, key: bytes) -> str:
-        """The name of the server that has a key at present, as in `RedisUnavailable.node`; empty if there is none."""
+        """Return the name of the server that has a key now, as in `RedisUnavailable.node`; empty if there is none."""
         return self._route.node_of(key)
 
     async def ping(self) -> float:
-        """Milliseconds that the slowest server takes to answer.
+        """Return the milliseconds that the slowest server takes to answer.
 
         Raises:
             RedisUnavailable: one of them does not.
@@ -196,7 +189,7 @@ class RedisLink:
         return (monotonic() - began) * 1000.0
 
     async def _load(self, script: Script, seconds: float) -> None:
-        """Load a script into every server, once however many ask; whether it worked, the next run tells."""
+        """Load a script into every server, once for all concurrent calls; the next run shows whether it worked."""
         loading = self._loading.get(script.sha1)
         if loading is None:
             replies = self._route.broadcast(("SCRIPT", "LOAD", script.source), seconds)
@@ -207,5 +200,5 @@ class RedisLink:
 
 
 def _rest(seconds: float, began: float) -> float:
-    """What is left of a deadline; a fifth at least, since a busy loop may have used up all of it, and not Redis."""
+    """Return what is left of a deadline; a fifth at least, because a busy loop, not Redis, may have used it up."""
     return max(seconds / _LEAST_PARTS, seconds - (monotonic() - began))

@@ -1,8 +1,6 @@
 """One Redis server kept connected: dialled, verified, watched, and dialled again with jittered back-off.
 
-How a connection is made: redis-py finds the server and shakes hands, then we take the socket over.
-
-What is known about the state of Redis: an exact account for health checks, metrics and people.
+redis-py finds the server and makes the handshake; the connection's socket is taken over from it.
 """
 
 from __future__ import annotations
@@ -31,61 +29,6 @@ from .deadlines import Deadlines
 from .errors import RedisReplyError, RedisUnavailable, Reply, fail
 from .protocol import Command, Redirect, ReplyStream
 
-
-@dataclass(frozen=True, slots=True)
-class LinkStatus:
-    """The link at one moment.
-
-    Attributes:
-        connected: commands can be sent; with a Cluster, to every master.
-        last_error: why Redis could last not serve, a short word; it stays after the recovery.
-        last_error_time: when that was (UTC).
-        latency_ms: the most recent round trip; None before the first.
-        reconnects: how often a lost connection was made anew.
-    """
-
-    connected: bool
-    last_error: str | None
-    last_error_time: datetime | None
-    latency_ms: float | None
-    reconnects: int
-
-
-class StatusKeeper:
-    """Collects what the parts of a link report.
-
-    Args:
-        on_round_trip: also told every round trip, in seconds.
-    """
-
-    def __init__(self, on_round_trip: Callable[[float], None] | None = None) -> None:
-        self._callback = on_round_trip
-        self._latency_seconds: float | None = None
-        self._last_error: str | None = None
-        self._last_error_time: datetime | None = None
-        self._reconnects = 0
-
-    def round_trip(self, seconds: float) -> None:
-        """A write was answered in full after so many seconds."""
-        self._latency_seconds = seconds
-        if self._callback is not None:
-            self._callback(seconds)
-
-    def fault(self, reason: str) -> None:
-        """Redis could not serve."""
-        self._last_error = reason
-        self._last_error_time = datetime.now(UTC)
-
-    def reconnected(self) -> None:
-        """A connection that was lost is there again."""
-        self._reconnects += 1
-
-    def snapshot(self, *, connected: bool) -> LinkStatus:
-        """The account as it stands."""
-        latency_ms = None if self._latency_seconds is None else self._latency_seconds * 1000.0
-        return LinkStatus(connected, self._last_error, self._last_error_time, latency_ms, self._reconnects)
-
-
 log = structlog.get_logger(__name__)
 
 BACKOFF_FIRST_SECONDS = 0.05
@@ -95,10 +38,57 @@ _IDLE_SECONDS = 1.0
 Dial = Callable[[ReplyStream], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """How patient a node is: unanswered commands at most, seconds for its handshake and its oldest reply."""
+class LinkStatus:
+    """What happened to a link so far: for health checks, metrics and people.
 
+    Args:
+        on_round_trip: called with the seconds of every round trip.
+
+    Attributes:
+        last_error: why Redis could last not serve, a short word; it stays after the recovery.
+        last_error_time: when that was (UTC).
+        latency_ms: the most recent round trip; None before the first.
+        reconnects: how often a lost connection was made anew.
+    """
+
+    def __init__(self, on_round_trip: Callable[[float], None] | None = None) -> None:
+        self._on_round_trip = on_round_trip
+        self._latency_seconds: float | None = None
+        self.last_error: str | None = None
+        self.last_error_time: datetime | None = None
+        self.reconnects = 0
+
+    @property
+    def latency_ms(self) -> float | None:
+        """See the class."""
+        return None if self._latency_seconds is None else self._latency_seconds * 1000.0
+
+    def round_trip(self, seconds: float) -> None:
+        """Note that a write was answered in full after so many seconds."""
+        self._latency_seconds = seconds
+        if self._on_round_trip is not None:
+            self._on_round_trip(seconds)
+
+    def fault(self, reason: str) -> None:
+        """Note that Redis could not serve."""
+        self.last_error = reason
+        self.last_error_time = datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkContext:
+    """What the nodes of a link share.
+
+    Attributes:
+        status: of the link.
+        deadlines: of what is written.
+        backlog: how many commands may be unanswered, for each node.
+        verify_seconds: how long a node's handshake may take.
+        stall_seconds: how long a node's oldest command may wait before its connection is cut.
+    """
+
+    status: LinkStatus
+    deadlines: Deadlines
     backlog: int
     verify_seconds: float
     stall_seconds: float
@@ -108,11 +98,9 @@ class RedisNode:
     """A server, or whichever server has its role at the moment.
 
     Args:
-        name: what logs call it.
+        name: its name in logs and errors.
         dial: connects a stream.
-        settings: its limits.
-        keeper: told of faults, round trips and reconnections.
-        deadlines: of what is written to it.
+        context: what it shares with the link's other nodes.
         must_be_master: a server that is not a master counts as not connected.
         on_lost: called when its connection ended, or its first could not be made.
         on_redirect: see ReplyStream.
@@ -122,9 +110,7 @@ class RedisNode:
         self,
         name: str,
         dial: Dial,
-        settings: NodeSettings,
-        keeper: StatusKeeper,
-        deadlines: Deadlines,
+        context: LinkContext,
         *,
         must_be_master: bool = False,
         on_lost: Callable[[], None] | None = None,
@@ -132,9 +118,7 @@ class RedisNode:
     ) -> None:
         self.name = name
         self._dial = dial
-        self._settings = settings
-        self._keeper = keeper
-        self._deadlines = deadlines
+        self._context = context
         self._only_masters = self._must_be_master = must_be_master
         self._on_lost = on_lost
         self._on_redirect = on_redirect
@@ -192,7 +176,7 @@ class RedisNode:
         return future
 
     def node_of(self, key: bytes) -> str:
-        """The server that has a key: this one."""
+        """Return the name of the server that has a key: this one."""
         del key
         return self.name
 
@@ -221,16 +205,16 @@ class RedisNode:
 
     async def _connect(self) -> ReplyStream:
         stream = ReplyStream(
-            backlog=self._settings.backlog,
-            deadlines=self._deadlines,
+            backlog=self._context.backlog,
+            deadlines=self._context.deadlines,
             node=self.name,
-            on_round_trip=self._keeper.round_trip,
-            on_fault=self._keeper.fault,
+            on_round_trip=self._context.status.round_trip,
+            on_fault=self._context.status.fault,
             on_redirect=self._on_redirect,
         )
         try:
             await self._dial(stream)
-            async with asyncio.timeout(self._settings.verify_seconds):
+            async with asyncio.timeout(self._context.verify_seconds):
                 await self._verify(stream)
         except TimeoutError:
             stream.cut("timeout")
@@ -241,7 +225,7 @@ class RedisNode:
         return stream
 
     async def _verify(self, stream: ReplyStream) -> None:
-        """Make sure that it answers, and is a master if it must be (believed where ROLE is forbidden)."""
+        """Check that it answers, and is a master if it must be (assumed if ROLE is forbidden)."""
         with contextlib.suppress(RedisReplyError):
             await stream.send(("PING",))
         if self._must_be_master:
@@ -252,7 +236,7 @@ class RedisNode:
 
     async def _watch(self, stream: ReplyStream) -> str:
         """Wait until the connection is over, cutting it when it stalls and pinging it when it is idle."""
-        stall = self._settings.stall_seconds
+        stall = self._context.stall_seconds
         interval = min(_IDLE_SECONDS, stall / 4)
         while not stream.lost.done():
             await asyncio.wait([stream.lost], timeout=interval)
@@ -268,7 +252,7 @@ class RedisNode:
         self._must_be_master = self._only_masters
         self._connections += 1
         if self._connections > 1:
-            self._keeper.reconnected()
+            self._context.status.reconnects += 1
         self._changed(connected=True)
         log.info("redis.connected", server=self.name)
 
@@ -277,7 +261,7 @@ class RedisNode:
         self._refusal = error.reason
         if error.reason == "readonly":  # until a master is found, the same server again would be no better
             self._must_be_master = True
-        self._keeper.fault(error.reason)
+        self._context.status.fault(error.reason)
         if self._known_state is not False:
             detail = str(error.__cause__ or "") or None
             log.warning("redis.connection_lost", server=self.name, error=error.reason, detail=detail)
@@ -292,12 +276,12 @@ class RedisNode:
 
 
 def backoff_seconds(attempt: int) -> float:
-    """The wait before the next try: doubling, bounded, random by half so that workers don't march in step."""
+    """Return the wait before the next try: doubling, bounded, half of it random so that workers don't retry in step."""
     longest = min(BACKOFF_LONGEST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt, 16))
     return random.uniform(longest / 2, longest)  # noqa: S311 - a jitter, not a secret
 
 
-# From the most to the least telling: an error's chain holds several.
+# From the most to the least specific: an error's chain holds several.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (exceptions.AuthenticationError, "auth"),
     (exceptions.NoPermissionError, "auth"),
@@ -331,14 +315,14 @@ class Dialler:
         self._timeout = timeout_seconds
 
     def connection_options(self) -> dict[str, Any]:
-        """What redis-py's connections, but for the host and the port, are made with."""
+        """Return the arguments of redis-py's connections, but for host and port."""
         return {**self._address.options, **self.robustness()}
 
     def robustness(self) -> dict[str, Any]:
-        """No retries inside a connection and short timeouts: whoever owns it decides what happens next.
+        """Return options without retries and with short timeouts: the link decides what happens next.
 
-        RESP2, because every server and proxy speaks it and the replies of scripts are the same in both. It
-        has no push messages, so a reply is all that can come.
+        The protocol is RESP2, because every server and proxy speaks it and the replies of scripts are the same. It
+        has no push messages, so nothing but replies can arrive.
         """
         return {
             "socket_connect_timeout": self._timeout,
@@ -400,7 +384,7 @@ async def _take_over(connection: AbstractConnection, stream: ReplyStream) -> Non
 
 
 def reason_of(error: BaseException) -> str:
-    """The short word for why a connection failed."""
+    """Return the short word for why a connection failed."""
     chain = list(_chain(error))
     for kind, word in _WORDS:
         if any(isinstance(link, kind) for link in chain):

@@ -1,12 +1,10 @@
-"""One Redis connection for everyone: the commands of one loop tick leave in one write, replies come in order.
+"""One shared Redis connection: the commands of one loop tick leave in one write, and replies come in order.
 
-The order is all that matches a reply to its command, so a slot is never given up: a caller that timed out
-or was cancelled leaves its finished future in the queue, and the late reply is dropped with it.
+The order alone matches a reply to its command. So a slot is never given up: a caller that timed out or was cancelled
+leaves its finished future in the queue, and the late reply is dropped with it.
 
-Only so many commands are written before their replies are read; the others wait here. So a deadline, which counts
-from the write, measures how long Redis takes for one command and not how many were sent before it.
-
-Commands that are sent again and again: put into Redis's protocol (RESP) once.
+Only so many commands are written before their replies are read; the others wait. So a deadline, which counts from the
+write, measures how long Redis takes for one command, not how many were sent before it.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class ScriptCall:
 
 
 def pack(command: Command) -> bytes:
-    """The bytes of a command.
+    """Return the bytes of a command.
 
     Raises:
         TypeError: an argument is neither bytes, text nor a number.
@@ -187,9 +185,8 @@ class ReplyStream(asyncio.Protocol):
             fail(future, RedisUnavailable(self._refusal or "backlog", node=self.node))
             return future
         if self._overdue and (self._paused or len(self._pending) >= WINDOW):
-            fail(
-                future, RedisUnavailable("stalled", node=self.node)
-            )  # it could not be written, and would wait for ever
+            # It could not be written, and would wait for ever.
+            fail(future, RedisUnavailable("stalled", node=self.node))
             return future
         self._waiting.append((pack(command), future, seconds))
         if self._on_redirect is not None:
@@ -201,11 +198,11 @@ class ReplyStream(asyncio.Protocol):
 
     @property
     def accepts(self) -> bool:
-        """Whether the connection is there to stay, as far as we know."""
+        """Whether the connection takes commands."""
         return self._finishing is None and not self.lost.done()
 
     def oldest_unanswered_seconds(self) -> float:
-        """How long ago the oldest command without a reply was written; 0 if there is none."""
+        """Return how long ago the oldest command without a reply was written; 0 if there is none."""
         return monotonic() - self._writes[0][1] if self._writes else 0.0
 
     def cut(self, reason: str) -> None:
@@ -231,7 +228,7 @@ class ReplyStream(asyncio.Protocol):
         return self._answered >= number or self.lost.done()
 
     def is_overdue(self) -> None:
-        """A written command has run out of time: what waits behind it fails with it, certainly not executed."""
+        """Note that a written command has run out of time. What waits behind it fails, certainly not executed."""
         self._overdue = True
         self._fail_waiting("timeout")
 
@@ -249,9 +246,7 @@ class ReplyStream(asyncio.Protocol):
         """Write what waits, as far as the window goes."""
         self._flush_is_due = False
         waiting, pending = self._waiting, self._pending
-        if (
-            not waiting or self._paused or self._transport is None
-        ):  # answered by a cut meanwhile, or in no state
+        if not waiting or self._paused or self._transport is None:  # a cut may have come first
             return
         count = min(len(waiting), WINDOW - len(pending))
         if count <= 0:

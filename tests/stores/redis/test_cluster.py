@@ -33,7 +33,7 @@ async def give_slot(cluster: TestCluster, key: str, number: int) -> None:
 async def test_keys_and_scripts_everywhere(binary: Path, tmp_path: Path) -> None:
     """Commands, scripts and pings work on all masters, though the URL names one of them and a dead one."""
     async with redis_cluster(tmp_path, binary) as cluster, open_link(cluster.url) as link:
-        assert link.status.connected
+        assert link.connected
         keys = [f"key{number}" for number in range(300)]
         await asyncio.gather(*(link.submit("SET", key, key) for key in keys))
         replies = await asyncio.gather(*(link.execute("GET", key) for key in keys))
@@ -89,9 +89,9 @@ async def test_failover(binary: Path, tmp_path: Path) -> None:
         await cluster.masters[0].admin.execute("SET", lost, "before")
         await cluster.masters[0].admin.execute("WAIT", 1, 5000)
         os.kill(cluster.masters[0].server.pid, signal.SIGKILL)
-        await wait_until(lambda: not link.status.connected, "the loss is noticed")
+        await wait_until(lambda: not link.connected, "the loss is noticed")
         assert not (await refusal(link.execute("GET", lost))).outcome_unknown
-        await wait_until(lambda: link.status.connected, "the replica has taken over", seconds=40)
+        await wait_until(lambda: link.connected, "the replica has taken over", seconds=40)
         assert await link.execute("GET", lost) == b"before"
         assert await link.execute("SET", other, "x") == b"OK"
 
@@ -110,7 +110,7 @@ async def test_slots_without_a_master(tmp_path: Path) -> None:
             return error.reason == "clusterdown"
 
         await wait_until(down, "the cluster is down")
-        assert not link.status.connected
+        assert not link.connected
 
 
 async def test_no_node_answers() -> None:
@@ -198,7 +198,7 @@ async def test_a_node_that_is_no_master_any_more_is_left() -> None:
         node.answer = b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"key"), other.port)
         assert b"here" == await link.execute("GET", "key")
         await wait_until(lambda: node.server.open == 0, "the connection is closed")
-        assert link.status.connected
+        assert link.connected
 
 
 @pytest.mark.parametrize(

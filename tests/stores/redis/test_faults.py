@@ -41,7 +41,7 @@ async def test_paused_server(any_redis: EmbeddedServer) -> None:
             os.kill(any_redis.pid, signal.SIGSTOP)
             error = await refusal(link.execute("INCR", "count"))
             assert (error.reason, error.outcome_unknown) == ("timeout", True)
-            await wait_until(lambda: not link.status.connected, "the stalled connection is cut")
+            await wait_until(lambda: not link.connected, "the stalled connection is cut")
             error = await refusal(link.execute("INCR", "count"))
             assert error.reason in {"stalled", "timeout"}
             assert not error.outcome_unknown
@@ -72,7 +72,7 @@ async def test_killed_and_restarted_server(binary: Path, tmp_path: Path) -> None
         before = datetime.now(UTC)
         await wait_until(lambda: answers(link), "it is back")
         status = link.status
-        assert status.connected
+        assert link.connected
         assert status.last_error == "refused"
         assert status.last_error_time is not None
         assert status.last_error_time < before
@@ -135,7 +135,7 @@ async def test_out_of_memory(any_redis: EmbeddedServer) -> None:
             error = await refusal(call)
             assert (error.reason, error.outcome_unknown) == ("oom", False)
         assert await link.execute("GET", "key") == b"x"
-        assert (link.status.connected, link.status.reconnects) == (True, 0)
+        assert (link.connected, link.status.reconnects) == (True, 0)
         assert link.status.last_error == "oom"
 
 
@@ -145,7 +145,7 @@ async def test_replica(any_redis: EmbeddedServer) -> None:
         await admin.execute("REPLICAOF", "127.0.0.1", free_port())
         error = await refusal(link.run_script(ADD, ["sum"], [1]))
         assert (error.reason, error.outcome_unknown) == ("readonly", False)
-        await wait_until(lambda: not link.status.connected, "it leaves the replica")
+        await wait_until(lambda: not link.connected, "it leaves the replica")
         assert (await refusal(link.execute("SET", "key", 1))).reason == "readonly"
         await admin.execute("REPLICAOF", "NO", "ONE")
         await wait_until(lambda: answers(link), "it finds a master")
@@ -178,7 +178,7 @@ async def test_loading_server(binary: Path, tmp_path: Path) -> None:
             await wait_until(lambda: link.status.last_error == "loading", "it sees the loading")
             error = await refusal(link.execute("GET", "1"))
             assert (error.reason, error.outcome_unknown) == ("loading", False)
-            await wait_until(lambda: link.status.connected, "the data is loaded")
+            await wait_until(lambda: link.connected, "the data is loaded")
         finally:
             await entering
             await asyncio.to_thread(starting.__exit__, None, None, None)
@@ -191,7 +191,7 @@ async def test_too_many_clients(any_redis: EmbeddedServer) -> None:
         async with open_link(any_redis.url) as link:
             assert (await refusal(link.execute("PING"))).reason == "refused"
             await admin.execute("CONFIG", "SET", "maxclients", 100)
-            await wait_until(lambda: link.status.connected, "there is room again")
+            await wait_until(lambda: link.connected, "there is room again")
 
 
 async def test_name_that_does_not_resolve() -> None:

@@ -93,7 +93,7 @@ async def play(server: ScriptedServer, calls: Sequence[Call], calls_per_tick: in
         for task in leaving:
             task.cancel()
         outcomes: list[object] = list(await asyncio.gather(*tasks, return_exceptions=True))
-        await wait_until(lambda: link.status.connected, "it is connected at the end")
+        await wait_until(lambda: link.connected, "it is connected at the end")
         return outcomes
 
 
@@ -120,7 +120,7 @@ async def test_reply_to_nothing() -> None:
     async with server, open_link(f"redis://127.0.0.1:{port}") as link:
         assert await link.execute("GET", "key") == b"mine"
         assert link.status.last_error == "protocol"
-        assert not link.status.connected
+        assert not link.connected
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x01\x02\x03\r\n"])

@@ -53,7 +53,7 @@ async def test_failover(binary: Path, tmp_path: Path) -> None:
                     assert await link.run_script(ADD, ["sum"], [1]) == 1
                     await link.execute("WAIT", 1, 5000, deadline_ms=6000)
                     os.kill(master.pid, signal.SIGKILL)
-                    await wait_until(lambda: not link.status.connected, "the loss is noticed")
+                    await wait_until(lambda: not link.connected, "the loss is noticed")
                     assert not (await refusal(link.execute("GET", "sum"))).outcome_unknown
                     await wait_until(lambda: answers(link), "the replica is the master", seconds=40)
                     assert await link.run_script(ADD, ["sum"], [1]) == 2
