@@ -160,11 +160,14 @@ class Connection(web.RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send a response, a large one in pieces. No coroutine of its own: every request comes by here."""
+        """Send a response, a large one in pieces. No coroutine of its own: every request comes by here.
+
+        What aiohttp is to compress is left whole: of pieces it would not know the length, which HTTP/1.0 needs.
+        """
         self._large = None
         if isinstance(resp, web.Response):
             body = resp.body
-            if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+            if isinstance(body, bytes) and len(body) > LARGE_BYTES and not resp.compression:
                 self._large = resp.body = LargeBody(body)
         return super().finish_response(request, resp, start_time)
 

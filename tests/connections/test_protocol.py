@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from aiohttp import web, web_protocol
+from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web, web_protocol
 
 from server.connections.protocol import Connection, ServiceRunner
 from server.connections.refusals import RefusalWriter
@@ -39,9 +39,13 @@ def test_share_10_the_private_names_are_those_of_this_version() -> None:
     assert callable(Connection.handle_error)
 
 
+# Several pieces, and a part of one.
+LARGE = bytes(range(256)) * 1000
+
+
 @dataclass
 class Small:
-    """An application whose one handler waits, on connections with short deadlines."""
+    """An application with a handler that waits and one whose answer is large, on connections with short deadlines."""
 
     port: int
     table: Connections
@@ -60,6 +64,11 @@ async def small() -> AsyncIterator[Small]:
         await finish.wait()
         return web.Response(text="done")
 
+    async def large(_request: web.Request) -> web.Response:
+        response = web.Response(body=LARGE)
+        response.enable_compression()  # where the client takes it
+        return response
+
     metrics = Metrics()
     table = Connections(
         RefusalWriter(StandardHeaders(Settings.from_env(GOOD)), metrics),
@@ -70,6 +79,7 @@ async def small() -> AsyncIterator[Small]:
     )
     app = web.Application()
     app.router.add_get("/slow", slow)
+    app.router.add_get("/large", large)
     runner = ServiceRunner(app, lambda: table)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -136,3 +146,22 @@ async def test_deploy_06_the_last_of_pipelined_requests_says_that_it_is_the_last
     assert 1 == received.count(b"Connection: close")
     assert b"Connection: close" in received.rpartition(b"HTTP/1.1 200 ")[2]
     writer.close()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+@pytest.mark.parametrize("version", [HttpVersion10, HttpVersion11], ids=["1.0", "1.1"])
+async def test_slow_readers_large_answers_arrive_whole(
+    small: Small, encoding: str, version: HttpVersion
+) -> None:
+    """What is written in pieces is the body, compressed or not, in whatever version; HEAD has its length alone."""
+    headers = {"Accept-Encoding": encoding}
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{small.port}", version=version) as session:
+        for _ in range(2):
+            async with session.get("/large", headers=headers) as answer:
+                assert LARGE == await answer.read()
+        async with session.head("/large", headers={"Accept-Encoding": "identity"}) as answer:
+            assert (str(len(LARGE)), b"") == (answer.headers["Content-Length"], await answer.read())
+        async with session.head("/large", headers=headers) as answer:
+            assert (200, b"") == (answer.status, await answer.read())
+        async with session.get("/large", headers=headers) as answer:  # nothing of a body stood between
+            assert LARGE == await answer.read()
