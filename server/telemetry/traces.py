@@ -39,7 +39,22 @@ from opentelemetry.trace.span import TraceState
 from server.telemetry.context import RequestContext, RequestLine, TraceContext, current_request
 from server.telemetry.timings import Operation, Part, Timings
 
+log = structlog.get_logger(__name__)
+
 EVERY_SECONDS: Final = 60.0
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
+)
+_LONGEST_METHOD: Final = 32
+_GENERATED_ID: Final = re.compile(r"req_([0-9a-f]{32})", re.ASCII)
+_CLOSE_SECONDS: Final = 2.0
+# The semantic conventions for database client calls, HTTP servers and resources, version 1.37 and later.
+_KINDS: Final[Mapping[Part, SpanKind]] = {
+    "db": SpanKind.CLIENT,
+    "cache": SpanKind.CLIENT,
+    "limit": SpanKind.INTERNAL,  # many decisions are made without a call
+}
+_SYSTEMS: Final[Mapping[Part, str]] = {"db": "postgresql", "cache": "redis"}
 
 
 class ExportLog(logging.Handler):
@@ -75,23 +90,6 @@ class ExportLog(logging.Handler):
         self._logger.removeHandler(self)
         self._logger.propagate = True
         super().close()
-
-
-log = structlog.get_logger(__name__)
-
-_METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
-)
-_LONGEST_METHOD: Final = 32
-_GENERATED_ID: Final = re.compile(r"req_([0-9a-f]{32})", re.ASCII)
-_CLOSE_SECONDS: Final = 2.0
-# The semantic conventions for database client calls, HTTP servers and resources, version 1.37 and later.
-_KINDS: Final[Mapping[Part, SpanKind]] = {
-    "db": SpanKind.CLIENT,
-    "cache": SpanKind.CLIENT,
-    "limit": SpanKind.INTERNAL,  # many decisions are made without a call
-}
-_SYSTEMS: Final[Mapping[Part, str]] = {"db": "postgresql", "cache": "redis"}
 
 
 class SpanExport:

@@ -37,6 +37,17 @@ from server.stores.redis.scripts import load_script
 from server.telemetry.metrics.index import Metrics
 from server.telemetry.timings import CacheOutcome, current_timings, measure
 
+log = structlog.get_logger(__name__)
+
+Load = Callable[[], Awaitable[Any]]
+# Runs a loader and stores its value: takes the key, the version that was seen (None: Redis can't be asked), the loader.
+Run = Callable[[str, bytes | None, Load], Awaitable[Any]]
+# Keys whose invalidation Redis has not received yet; those beyond are bounded by their time to live.
+_MOST_PENDING = 10_000
+# How long after Redis is back they are sent, and how many at once.
+_RETRY_SECONDS = 0.1
+_RETRIED_AT_ONCE = 500
+
 
 class CacheKeys:
     """Keys that are often asked for together. Args: names: in the order of the answers."""
@@ -128,11 +139,6 @@ class Lookups:
         return answer
 
 
-Load = Callable[[], Awaitable[Any]]
-# Runs a loader and stores its value: takes the key, the version that was seen (None: Redis can't be asked), the loader.
-Run = Callable[[str, bytes | None, Load], Awaitable[Any]]
-
-
 class SingleFlight:
     """Loads under way, by key and by the version of it that was seen; callers that saw the same share one."""
 
@@ -197,15 +203,6 @@ class _Flight:
     def __init__(self, before: _Flight | None) -> None:
         self.before = before
         self.has_begun = False
-
-
-log = structlog.get_logger(__name__)
-
-# Keys whose invalidation Redis has not received yet; those beyond are bounded by their time to live.
-_MOST_PENDING = 10_000
-# How long after Redis is back they are sent, and how many at once.
-_RETRY_SECONDS = 0.1
-_RETRIED_AT_ONCE = 500
 
 
 class Cache:

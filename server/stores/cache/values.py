@@ -23,6 +23,8 @@ _FRESH_UNTIL = struct.Struct(">Q")
 _PREFIX_BYTES = HEAD_BYTES + _FRESH_UNTIL.size
 # Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
 TOMBSTONE_MS = 60_000
+# Decoded, a value takes several times its encoded size.
+DEFAULT_MAX_BYTES = 16 << 20
 
 
 def encode(value: Any, *, fresh_ms: int) -> bytes:
@@ -70,10 +72,6 @@ def fresh_until_ms(stored: bytes) -> int:
 def remaining_ms(stored: bytes) -> int:
     """How much longer a value is fresh, in milliseconds; negative where it no longer is."""
     return fresh_until_ms(stored) - int(time.time() * 1000)
-
-
-# Decoded, a value takes several times its encoded size.
-DEFAULT_MAX_BYTES = 16 << 20
 
 
 class DecodedValues:

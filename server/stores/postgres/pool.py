@@ -33,6 +33,14 @@ log = structlog.get_logger(__name__)
 # How long the pool makes do with what it has after the server refused one more connection.
 GROWTH_RETRY_SECONDS = 5.0
 _KEPT_WHEN_IDLE = 1
+_BYTEA_OID = 17
+# A pooler's "unsupported startup parameter", and an older server's "unrecognized configuration parameter".
+_OPTIONS_REFUSED = re.compile(r"parameter|invalid command-line argument", re.IGNORECASE)
+# `-c name=value` and `--name=value` in the URL's own options.
+_OPTION = re.compile(r"(?:-c\s*|--)(?P<name>[A-Za-z_][\w.]*)=(?P<value>(?:\\.|[^\s\\])*)")
+_CHECK_INTERVAL = "client_connection_check_interval"
+# A pooler answers with a process id of its own making when the connection begins.
+_LOOK = f"SELECT pg_backend_pid(), current_setting('{_CHECK_INTERVAL}', true) IS NOT NULL"
 
 
 class ConnectionPool:
@@ -256,16 +264,6 @@ class ConnectionPool:
         elif error is None and not self._reachable:
             log.info("database.recovered")
         self._reachable = error is None
-
-
-_BYTEA_OID = 17
-# A pooler's "unsupported startup parameter", and an older server's "unrecognized configuration parameter".
-_OPTIONS_REFUSED = re.compile(r"parameter|invalid command-line argument", re.IGNORECASE)
-# `-c name=value` and `--name=value` in the URL's own options.
-_OPTION = re.compile(r"(?:-c\s*|--)(?P<name>[A-Za-z_][\w.]*)=(?P<value>(?:\\.|[^\s\\])*)")
-_CHECK_INTERVAL = "client_connection_check_interval"
-# A pooler answers with a process id of its own making when the connection begins.
-_LOOK = f"SELECT pg_backend_pid(), current_setting('{_CHECK_INTERVAL}', true) IS NOT NULL"
 
 
 class Connector:

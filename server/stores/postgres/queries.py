@@ -27,11 +27,17 @@ from server.stores.postgres.errors import translate_query_error
 from server.telemetry.context import current_request
 from server.telemetry.timings import operation
 
+log = structlog.get_logger(__name__)
+
 QUERIES_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "queries"
 
 _COMMENT_LINE = re.compile(r"^\s*--.*(?:\n|\Z)", re.MULTILINE)
 _PRIVATE_LINE = re.compile(r"^-- Private: (?P<names>[a-z0-9_]+(?:, [a-z0-9_]+)*)\.$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!%)(?:%%)*%\((?P<name>[a-z_][a-z0-9_]*)\)s")
+_SERIOUS = frozenset({"WARNING"})
+OnQuery = Callable[[str, float], None]
+_UNSAFE_IN_COMMENT = re.compile(r"[^A-Za-z0-9._:+/=-]")
+_LONGEST_REQUEST_ID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +83,6 @@ def _read(path: Path) -> Query:
     return Query(path.stem, sql, parameters, private)
 
 
-log = structlog.get_logger(__name__)
-
-_SERIOUS = frozenset({"WARNING"})
-
-
 def log_notices(raw: Any, *, query: str) -> None:
     """Log and drop the NOTICE and WARNING messages of the last statement, which the driver only collects.
 
@@ -94,12 +95,6 @@ def log_notices(raw: Any, *, query: str) -> None:
         severity, _, message = text.strip().partition(":")
         report = log.warning if severity in _SERIOUS else log.info
         report("database.notice", query=query, severity=severity, detail=message.strip())
-
-
-OnQuery = Callable[[str, float], None]
-
-_UNSAFE_IN_COMMENT = re.compile(r"[^A-Za-z0-9._:+/=-]")
-_LONGEST_REQUEST_ID = 200
 
 
 class QueryRunner:

@@ -54,6 +54,32 @@ _GCP_REQUEST: Final[Mapping[str, str]] = {
 }
 _GCP_OWN: Final = frozenset({"time", "severity", "stack_trace", "httpRequest", "serviceContext"})
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# Heroku's router and Docker's log drivers cut longer lines, and half a line is not JSON.
+MAX_LINE_BYTES = 9_999
+# The first that fits is taken. The last one always fits: four pairs of texts whose every character takes 6
+# bytes.
+_LIMITS = (
+    Limits(characters=2000, items=60, depth=6, stack=4500),
+    Limits(characters=600, items=30, depth=4, stack=2500),
+    Limits(characters=250, items=30, depth=4, stack=1800),
+    Limits(characters=120, items=15, depth=2, stack=600),
+    Limits(characters=60, items=4, depth=0, stack=60),
+)
+_REQUEST_HEAD = ("http.method", "http.route", "http.status", "duration_ms")
+_LONGEST_HEAD = 300
+_CONSOLE_LIMITS = Limits(characters=10_000, items=200, depth=8, stack=100_000)
+# What JSON allows in a text, yet a terminal obeys or a line splitter splits at: DEL and the C1 controls, the
+# line and paragraph separators, the marks that reverse the direction of writing; in UTF-8.
+_UNPRINTABLE = re.compile(b"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+_LEVELS = {"warn": "warning", "fatal": "critical", "exception": "error", "notset": "info"}
+_CONSUMED = frozenset({"event", "logger", "exc_info"})
+_EXACT = 2**53
+_CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
+# The fields that identify a request, and those of its own line: no secrets, and no names that collide.
+_ACCESS_FIELDS = frozenset({
+    "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
+    "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
+})  # fmt: skip
 
 
 def reshaping(shape: Shape) -> Callable[[Line], Line] | None:
@@ -100,37 +126,6 @@ def _gcp(line: Line, project: str) -> Line:
             f"projects/{project}/traces/{trace_id}" if project else trace_id
         )
     return shaped
-
-
-# Heroku's router and Docker's log drivers cut longer lines, and half a line is not JSON.
-MAX_LINE_BYTES = 9_999
-
-# The first that fits is taken. The last one always fits: four pairs of texts whose every character takes 6
-# bytes.
-_LIMITS = (
-    Limits(characters=2000, items=60, depth=6, stack=4500),
-    Limits(characters=600, items=30, depth=4, stack=2500),
-    Limits(characters=250, items=30, depth=4, stack=1800),
-    Limits(characters=120, items=15, depth=2, stack=600),
-    Limits(characters=60, items=4, depth=0, stack=60),
-)
-_REQUEST_HEAD = ("http.method", "http.route", "http.status", "duration_ms")
-_LONGEST_HEAD = 300
-_CONSOLE_LIMITS = Limits(characters=10_000, items=200, depth=8, stack=100_000)
-# What JSON allows in a text, yet a terminal obeys or a line splitter splits at: DEL and the C1 controls, the
-# line and paragraph separators, the marks that reverse the direction of writing; in UTF-8.
-_UNPRINTABLE = re.compile(b"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
-
-_LEVELS = {"warn": "warning", "fatal": "critical", "exception": "error", "notset": "info"}
-_CONSUMED = frozenset({"event", "logger", "exc_info"})
-_EXACT = 2**53
-_CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
-
-# The fields that identify a request, and those of its own line: no secrets, and no names that collide.
-_ACCESS_FIELDS = frozenset({
-    "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
-    "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
-})  # fmt: skip
 
 
 class JsonLines:

@@ -75,6 +75,12 @@ _PATTERNS = (
         rf"\1\2{REDACTED}",
     ),
 )
+_OVERLAP = 512  # How far beyond a cut a secret may reach and still be recognised by its end.
+_MAX_KEY_CHARACTERS = 100
+_TOTAL_CHARACTERS = 40_000
+_CHARACTERS_OF_ANYTHING_ELSE = 8
+_LARGEST_SHOWN_BITS = 1024
+Clean = Callable[[str], str]
 
 
 @lru_cache(maxsize=4096)
@@ -102,13 +108,6 @@ def redact(text: str) -> str:
     return text
 
 
-_OVERLAP = 512  # How far beyond a cut a secret may reach and still be recognised by its end.
-_MAX_KEY_CHARACTERS = 100
-_TOTAL_CHARACTERS = 40_000
-_CHARACTERS_OF_ANYTHING_ELSE = 8
-_LARGEST_SHOWN_BITS = 1024
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much a line may hold: characters of a text, items of a container, levels, characters of a stack."""
@@ -119,7 +118,6 @@ class Limits:
     stack: int
 
 
-Clean = Callable[[str], str]
 """What takes out of a text whatever must not be shown; before a cut, which would hide it from the patterns."""
 
 

@@ -21,7 +21,16 @@ from typing import Final
 
 import structlog
 
+log = structlog.get_logger(__name__)
+
 _POLL_SECONDS = 0.001
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+LOCK = "files.lock"  # for reading the workers' files, and for joining some of them
+# In the environment of a master that replaces another: the descriptor of that one's lock.
+INHERITED_LOCK: Final = "MASTERY_METRICS_LOCK"
+_PREFIX = "mastery-metrics-"
+_OWNER = "owner.pid"
+_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "last-good-*", LOCK, _OWNER)
 
 
 @contextmanager
@@ -88,17 +97,6 @@ def _acquire(descriptor: int, how: int, seconds: float) -> bool:
             time.sleep(_POLL_SECONDS)
         else:
             return True
-
-
-log = structlog.get_logger(__name__)
-
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-LOCK = "files.lock"  # for reading the workers' files, and for joining some of them
-# In the environment of a master that replaces another: the descriptor of that one's lock.
-INHERITED_LOCK: Final = "MASTERY_METRICS_LOCK"
-_PREFIX = "mastery-metrics-"
-_OWNER = "owner.pid"
-_OURS = ("*.db", "*.tmp", "*.json", "*.json.*", "last-good-*", LOCK, _OWNER)
 
 
 @dataclass(frozen=True, slots=True)

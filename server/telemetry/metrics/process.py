@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DESCRIPTOR_FOLDERS = ("/proc/self/fd", "/dev/fd")  # Linux, macOS
+_STATUS = Path("/proc/self/status")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def count_open_files() -> int:
@@ -43,9 +46,6 @@ def python_labels() -> dict[str, str]:
         "minor": minor,
         "patchlevel": patchlevel,
     }
-
-
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,6 @@ def _allocated_by_c() -> int:
         return 0
     info = mallinfo2()
     return int(info.uordblks + info.hblkhd)
-
-
-_CONTROL_GROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def read_memory_limit(

@@ -37,6 +37,9 @@ _READING_LOCK_SECONDS: Final = 0.1  # a master that was stopped in the wrong mom
 _used_bytes = struct.Struct("i").unpack_from  # the header's first number, as in prometheus_client.mmap_dict
 _logged: set[tuple[str, str]] = set()
 _MERGES: dict[str, Callable[[float, float], float]] = {"livemin": min, "livemax": max, "livesum": add}
+_KEPT: Final = ("counter", "histogram")
+_RETIRED: Final = "retired"
+_RETIRING_LOCK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +149,6 @@ def _layout(path: Path) -> _Layout:
         places[key] = place // _WORD_BYTES
         end = place + 2 * _WORD_BYTES  # a value and its time
     return _Layout((path.stat().st_ino, end), places)
-
-
-_KEPT: Final = ("counter", "histogram")
-_RETIRED: Final = "retired"
-_RETIRING_LOCK_SECONDS: Final = 1.0
 
 
 def retire(directory: Path, pid: int) -> None:
