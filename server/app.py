@@ -303,9 +303,9 @@ def _sample(services: Services) -> None:
     metrics, database = services.metrics, services.database
     metrics.repair_files()
     metrics.cache_connection_status.set(1 if services.redis.connected else 0)
-    metrics.database_pool_size.set(database.pool_size)
-    metrics.database_pool_in_use.set(database.pool_in_use)
-    metrics.database_pool_waiters.set(database.waiters)
+    metrics.database_pool_size.set(database.pool.open)
+    metrics.database_pool_in_use.set(database.pool.in_use)
+    metrics.database_pool_waiters.set(database.pool.waiters)
     for source, decisions in services.limiter.sources.items():
         metrics.rate_limit_worker_decisions.labels(source).set(decisions)
 

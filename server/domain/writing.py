@@ -145,7 +145,7 @@ class Writer:
     def __init__(self, database: Database, cache: Cache, *, wait_seconds: float = 5.0) -> None:
         self._database = database
         self._cache = cache
-        self._turns = Turns(at_once=max(1, min(2, database.pool_limit // 2)), wait_seconds=wait_seconds)
+        self._turns = Turns(at_once=max(1, min(2, database.pool.size // 2)), wait_seconds=wait_seconds)
 
     async def run(self, work: Callable[[Unit], Awaitable[Result]], *, user_id: UUID | None = None) -> Result:
         """Do the work in a transaction, when it is the user's turn; afterwards no reader gets what it made stale.

@@ -148,7 +148,7 @@ async def test_deploy_15_what_the_server_refuses_is_logged_without_values(
     """A full disk, a standby, a missing table: the statements are logged, and nobody is in them."""
     api = await start_api(settings)
     run_sql(server.url, change)
-    api.services.database._pool.renew()
+    api.services.database.pool.renew()
     before = len(server.errors())
     assert 503 == (await send_everything(api))[0]
     assert len(server.errors()) > before

@@ -108,6 +108,7 @@ class Database:
     by itself.
 
     Attributes:
+        pool: the connections.
         blocked_by: why nothing but `ping` and `check` may run now, in a word (see `schema`); None if
             everything may.
         on_schema_error: called when a query found a table or a column missing.
@@ -139,7 +140,7 @@ class Database:
         self._connector = Connector(
             url, connect_timeout_ms=acquire_timeout_ms, query_timeout_ms=query_timeout_ms
         )
-        self._pool = ConnectionPool(
+        self.pool = ConnectionPool(
             self._connector.connect,
             size=pool_size,
             acquire_timeout_ms=acquire_timeout_ms,
@@ -155,26 +156,6 @@ class Database:
         self.on_schema_error: Callable[[], None] = lambda: None
         self._is_full = False
         self._renewed_at = -_RENEWAL_SECONDS
-
-    @property
-    def pool_size(self) -> int:
-        """How many connections are open."""
-        return self._pool.open
-
-    @property
-    def pool_limit(self) -> int:
-        """How many there may be."""
-        return self._pool.size
-
-    @property
-    def pool_in_use(self) -> int:
-        """How many of them run something."""
-        return self._pool.in_use
-
-    @property
-    def waiters(self) -> int:
-        """How many tasks wait for a connection."""
-        return self._pool.waiters
 
     async def start(self) -> None:
         """Open the first connection. A database that is down is logged, and found again by itself."""
@@ -201,19 +182,19 @@ class Database:
         with contextlib.suppress(DatabaseUnavailable, QueryFailed):
             row = await self._run("get_connection_limit", {}, _first_row, blockable=False)
             limit = None if row is None else row["connections"]
-            if limit is not None and workers * self._pool.size > limit and not self._connector.preamble:
+            if limit is not None and workers * self.pool.size > limit and not self._connector.preamble:
                 log.warning(
                     "database.pool_exceeds_limit",
                     workers=workers,
-                    pool_size=self._pool.size,
+                    pool_size=self.pool.size,
                     limit=limit,
-                    detail=f"{workers} workers x DATABASE_POOL_SIZE={self._pool.size} may want more than the "
+                    detail=f"{workers} workers x DATABASE_POOL_SIZE={self.pool.size} may want more than the "
                     f"{limit} connections there are; DATABASE_POOL_SIZE={max(1, limit // workers)} fits",
                 )
 
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Wait up to `grace_seconds` for running queries, and close all connections."""
-        await self._pool.close(grace_seconds)
+        await self.pool.close(grace_seconds)
 
     async def ping(self) -> None:
         """Ask the server for an answer, whatever else holds.
@@ -337,14 +318,14 @@ class Database:
     async def _connection(self, *, blockable: bool = True) -> AsyncIterator[aiopg.Connection]:
         if blockable and self.blocked_by is not None:
             raise unavailable(self.blocked_by)
-        connection = await self._pool.acquire()
+        connection = await self.pool.acquire()
         try:
             yield connection
         except DatabaseUnavailable as error:
             self._note_failure(error)
             raise
         finally:
-            self._pool.release(connection)
+            self.pool.release(connection)
 
     def _note_failure(self, error: DatabaseUnavailable) -> None:
         if isinstance(error, SchemaOutdated):
@@ -359,7 +340,7 @@ class Database:
         now = monotonic()
         if now - self._renewed_at >= _RENEWAL_SECONDS:
             self._renewed_at = now
-            self._pool.renew()
+            self.pool.renew()
 
     async def _probe_room(self) -> None:
         """After a write that found the disk full: whether the server still has no room.

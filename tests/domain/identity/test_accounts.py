@@ -62,7 +62,7 @@ async def test_an_address_that_the_database_lowers_otherwise(domain: Domain, acc
     )
     database = domain.url.rpartition("/")[2]
     domain.sql(f'ALTER DATABASE "{database}" SET search_path = other, pg_catalog, public')
-    domain.database._pool.renew()
+    domain.database.pool.renew()
     with pytest.raises(InvalidInput) as caught:
         await accounts.create_user(email="ẞ@x.de", password=PASSWORD, name=None)
     assert ["email"] == list(caught.value.errors)

@@ -144,7 +144,7 @@ async def test_share_11_an_answer_is_as_old_as_its_question(
     token = TOKENS.issue(people["user"])
     async with database.transaction():
         asked = asyncio.create_task(worker.identify(token))
-        await wait_until(lambda: database.waiters == 1, "the question is on its way")
+        await wait_until(lambda: database.pool.waiters == 1, "the question is on its way")
         clock.seconds += 20
     assert people["user"] == await asked == worker.recall(token)
     clock.seconds += RECHECK_SECONDS - 20
@@ -175,7 +175,7 @@ async def test_share_11_readers_do_not_wait_for_a_database_that_is_down(
         assert answers_at_once()
         clock.seconds += 2
         probe = asyncio.create_task(worker.identify(token, patient=False))
-        await wait_until(lambda: database.waiters == 1, "one tries again")
+        await wait_until(lambda: database.pool.waiters == 1, "one tries again")
         assert answers_at_once()
     assert (await probe).is_checked
     assert people["user"] == worker.recall(token)
@@ -262,11 +262,11 @@ async def test_deploy_16_one_recheck_of_a_caller_at_a_time(
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         asked = [asyncio.create_task(worker.identify(token)) for token in tokens * 25]
-        await wait_until(lambda: database.pool_in_use == 1, "one has asked")
+        await wait_until(lambda: database.pool.in_use == 1, "one has asked")
         asked.pop(0).cancel()  # the one that began it leaves
         for _ in range(5):
             await asyncio.sleep(0)
-        assert (1, 0) == (database.pool_in_use, database.waiters)
+        assert (1, 0) == (database.pool.in_use, database.pool.waiters)
         holder.rollback()
     assert {people["user"]} == set(await asyncio.gather(*asked))
     assert not worker._checks

@@ -73,10 +73,10 @@ async def test_a_waiter_gets_the_slot_of_a_cancelled_holder(database_url: str) -
         holder = asyncio.create_task(database.fetch_all("sleep", seconds=NEVER_SECONDS))
         await wait_until(lambda: count_running(database_url, "query=sleep") == 1, "the holder runs")
         waiter = asyncio.create_task(database.fetch_one("ping"))
-        await wait_until(lambda: database.waiters == 1, "the waiter waits")
+        await wait_until(lambda: database.pool.waiters == 1, "the waiter waits")
         await cancel(holder)
         assert {"answer": 1} == await asyncio.wait_for(waiter, timeout=20)
-        assert (0, 0) == (database.pool_in_use, database.waiters)
+        assert (0, 0) == (database.pool.in_use, database.pool.waiters)
 
 
 async def test_a_cancelled_waiter_leaves_the_queue(database_url: str) -> None:
@@ -84,19 +84,19 @@ async def test_a_cancelled_waiter_leaves_the_queue(database_url: str) -> None:
     async with open_database(database_url, pool_size=1) as database:
         async with database.transaction():
             waiters = [asyncio.create_task(database.fetch_one("ping")) for _ in range(3)]
-            await wait_until(lambda: database.waiters == 3, "three wait")
+            await wait_until(lambda: database.pool.waiters == 3, "three wait")
             await cancel(waiters[0])
         waiters[1].cancel()
         assert {"answer": 1} == await waiters[2]
         await asyncio.gather(*waiters, return_exceptions=True)
-        assert (0, 0) == (database.pool_in_use, database.waiters)
+        assert (0, 0) == (database.pool.in_use, database.pool.waiters)
         assert {"answer": 1} == await database.fetch_one("ping")
 
 
 async def test_an_exhausted_pool_says_so(database_url: str) -> None:
     """Who gets no connection in time is told pool_exhausted, which answers as 503."""
     async with open_database(database_url, pool_size=1) as database, database.transaction():
-        database._pool._acquire_timeout_seconds = 0.05  # not before there is a connection
+        database.pool._acquire_timeout_seconds = 0.05  # not before there is a connection
         with pytest.raises(DatabaseUnavailable) as caught:
             await database.fetch_one("ping")
     assert "pool_exhausted" == caught.value.reason
@@ -202,7 +202,7 @@ async def test_it_survives_a_restart_of_the_server(tmp_path: Path) -> None:
             database = await stack.enter_async_context(open_database(through(wire, server.url), pool_size=3))
             await asyncio.gather(*(database.ping() for _ in range(3)))
             assert 3 == len(wire.startups)
-        await wait_until(lambda: all(c.closed for c in database._pool._free), "the loss is noticed")
+        await wait_until(lambda: all(c.closed for c in database.pool._free), "the loss is noticed")
         with postgres_server(tmp_path / "postgres", options=["fsync=off"]) as server:
             wire.target_port = server.port
             await asyncio.gather(*(database.ping() for _ in range(3)))
@@ -276,7 +276,7 @@ async def test_closing_waits_for_a_running_query(database_url: str) -> None:
     """A query that is running when the service stops gets its answer."""
     async with open_database(database_url, query_timeout_ms=100_000) as database:
         task = asyncio.create_task(database.fetch_all("sleep", seconds=0.2))
-        await wait_until(lambda: database.pool_in_use == 1, "it runs")
+        await wait_until(lambda: database.pool.in_use == 1, "it runs")
         await database.close(grace_seconds=20)
         assert 1 == len(await task)
         with pytest.raises(DatabaseUnavailable, match="closed"):
@@ -289,7 +289,7 @@ async def test_closing_ends_what_takes_too_long(database_url: str) -> None:
         task = asyncio.create_task(database.fetch_all("sleep", seconds=NEVER_SECONDS))
         await wait_until(lambda: count_running(database_url, "query=sleep") == 1, "it runs")
         waiter = asyncio.create_task(database.fetch_one("ping"))
-        await wait_until(lambda: database.waiters == 1, "another one waits")
+        await wait_until(lambda: database.pool.waiters == 1, "another one waits")
         await database.close(grace_seconds=0.05)
         with pytest.raises(DatabaseUnavailable, match="closed"):
             await task

@@ -137,7 +137,7 @@ async def test_a_handler_cancelled_in_a_transaction_leaves_none_behind(database_
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert 0 == database.pool_in_use
+        assert 0 == database.pool.in_use
         assert [] == await names(database)
         await wait_until(lambda: count_running(database_url, "add_class") == 0, "the session is gone")
 

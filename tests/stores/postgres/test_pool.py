@@ -68,7 +68,7 @@ async def test_deploy_02_fewer_connections_than_the_pool(limited_url: str) -> No
                     await database.fetch_all("sleep", seconds=0.001)
 
             await asyncio.gather(*(client() for _ in range(8)))
-            assert 4 == database.pool_size
+            assert 4 == database.pool.open
     refusals = [
         entry for entry in logs if entry["event"] in {"database.growth_refused", "database.unavailable"}
     ]
