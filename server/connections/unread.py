@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _PIECE_BYTES = LARGE_BYTES
-# What a smaller one holds at most: its body, and head and body in one.
-_SMALL_BYTES = 2 * _PIECE_BYTES
 # How much the system takes beyond what is on its way to the client. It would take some megabytes, which count as ours
 # where memory is limited (control groups), and are seen nowhere.
 _SYSTEM_BYTES = 2 * _PIECE_BYTES
@@ -94,7 +92,7 @@ class _Unread:
 
     Attributes:
         transport: where it is written; the connection forgets its own when it is closed.
-        body: what is written in pieces; None for a small response.
+        body: what is written in pieces; None for a response that is written whole.
         began: when it stood still first, in the seconds of the loop's clock.
         since: when it moved last, likewise.
         held_bytes: of this process's memory.
@@ -122,8 +120,13 @@ class _Unread:
         return left + buffered
 
     def held(self) -> int:
-        """How many bytes are held now. uvloop frees a piece when all of it is sent."""
-        return _SMALL_BYTES if self.body is None else self.body.left_bytes + _PIECE_BYTES
+        """How many bytes are held, at most. uvloop frees what it has been given when all of it is sent.
+
+        A response that is written whole is there twice: its body, and head and body in one.
+        """
+        if self.body is None:
+            return 2 * (_SYSTEM_BYTES + self.unsent_bytes)
+        return self.body.left_bytes + _PIECE_BYTES
 
     def worth(self, now: float) -> tuple[float, float]:
         """What it has over others: the bytes a second that its client has read; among equals, when it moved last."""
