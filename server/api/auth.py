@@ -176,5 +176,4 @@ def _done() -> web.Response:
 
 def _is_there(request: web.Request) -> bool:
     """Whether the client still waits for the answer: its connection is open."""
-    transport = request.transport
-    return transport is not None and not transport.is_closing()
+    return request.transport is not None

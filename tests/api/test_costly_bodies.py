@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from marshmallow import Schema, fields, validate
 
 from server.api.openapi.operations import OPERATIONS
-from server.api.requests import MAX_BODY_BYTES, parse_json
+from server.api.requests import MAX_BODY_BYTES, MAX_VALUES, parse_json
 from server.api.requests import validate as validate_input
 from server.api.routes import ROUTES, Route
 from server.errors import InvalidInput
@@ -209,6 +209,14 @@ async def test_share_06_a_list_that_is_too_long_is_one_error(api: Api) -> None:
     for path, name in (("/api/progress/cards", "ratings"), ("/api/sessions", "deckIds")):
         problem = await check_refusal(api, "POST", path, json={name: [0] * 9000})
         assert [name] == [error["field"] for error in problem["errors"]]
+
+
+def test_a_body_may_hold_as_many_values_as_are_said() -> None:
+    """A bracket and a comma count as a value each: 20,000 of them are parsed, one more is refused unparsed."""
+    assert MAX_VALUES == len(parse_json(b"[" + b"0," * (MAX_VALUES - 1) + b"0]"))
+    with pytest.raises(InvalidInput) as caught:
+        parse_json(b"[" + b"0," * MAX_VALUES + b"0]")
+    assert {"body": "It holds more than 20000 values."} == caught.value.errors
 
 
 async def test_share_06_a_card_may_hold_as_many_commas_as_its_texts(api: Api, course: Course) -> None:

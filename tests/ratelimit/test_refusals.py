@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from server.ratelimit import Charge, Policy
-from server.ratelimit.policies import EPOCH_KEY, Verdict, prepared
-from server.ratelimit.refusals import DenyCache, RefusalEpoch
+from server.ratelimit.policies import EPOCH_KEY, Decision, Verdict, prepared
+from server.ratelimit.refusals import DenialLog, DenyCache, RefusalEpoch
 from server.stores.redis.link import RedisLink
 from tests.support.waiting import wait_until
 
@@ -46,6 +47,20 @@ def test_so_many_refusals_are_remembered_and_no_more() -> None:
         charge = charges[number]
         denials.remember(charge, refusal_of(charge), asked_at=100.0, wait_us=5_000_000, release_us=1)
     assert [True, False, True] == [denials.find(prepared([one]), 101.0) is not None for one in charges]
+
+
+def test_a_refused_client_is_one_line_a_minute() -> None:
+    """However often it asks; another client, and another policy, have lines of their own."""
+    denial_log, asks = DenialLog(), Charge(TEN, "g", "user:1", 5)
+    other_policy = Charge(Policy("other", 10, 60_000), "g", "user:1", 5)
+    with capture_logs() as logs:
+        for charge, now in (
+            (asks, 100.0), (asks, 100.5), (other_policy, 101.0), (Charge(TEN, "g", "user:2", 5), 101.0),
+            (asks, 159.5), (asks, 160.0), (asks, 219.5), (asks, 220.0),
+        ):  # fmt: skip
+            denial_log.denied(Decision(False, (refusal_of(charge),), "redis"), now)
+    lines = [(line["policy"], line["subject"]) for line in logs]
+    assert [("ten", "user:1"), ("other", "user:1"), ("ten", "user:2"), *[("ten", "user:1")] * 2] == lines
 
 
 @pytest.mark.parametrize("first", ["a reset before the first look", "no reset before"])

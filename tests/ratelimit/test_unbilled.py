@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.fallback import FailureModes, Fallback, UnbilledCharges
-from server.ratelimit.policies import ALGORITHMS, OnFailure
+from server.ratelimit.policies import ALGORITHMS, MAX_COST, OnFailure
 from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
@@ -112,6 +112,14 @@ def test_point_08_the_account_is_bounded() -> None:
     taken = arrears.take(2.0)
     assert [(10, SECOND_US)] == [(charge.cost, age_us) for charge, age_us in taken]
     assert len(arrears) == 99
+
+
+def test_a_flood_of_one_client_is_one_charge_of_twice_the_limit() -> None:
+    """A policy that only watches admits whatever comes: it is added up as far as it can count, and no further."""
+    unbilled = UnbilledCharges()
+    for _ in range(3):
+        unbilled.add(Charge(Policy("ten", 10, 60_000, shadow=True), "g", "user:1", MAX_COST), now=1.0)
+    assert [20] == [charge.cost for charge, _ in unbilled.take(1.0)]
 
 
 @pytest.mark.parametrize(("workers", "admitted"), [(1, 10), (2, 5), (4, 2), (100, 1)])
