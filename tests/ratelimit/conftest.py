@@ -50,7 +50,9 @@ def simulated(each_version: EmbeddedServer) -> Iterator[SimulatedRedis]:
 @pytest.fixture
 async def link(shared_redis: EmbeddedServer) -> AsyncIterator[RedisLink]:
     """A link to the session's Redis."""
-    link = RedisLink(shared_redis.url, deadline_ms=GENEROUS_DEADLINE_MS)
+    link = RedisLink(
+        shared_redis.url, deadline_ms=GENEROUS_DEADLINE_MS, connect_timeout_ms=GENEROUS_DEADLINE_MS
+    )
     await link.start()
     yield link
     await link.close()

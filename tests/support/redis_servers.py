@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,12 @@ def script_of(source: bytes) -> Script:
 ADD = script_of(b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
 
+# For tests that are not about time: no busy machine is so late.
+PATIENT: dict[str, float] = {
+    "deadline_ms": 60_000, "connect_timeout_ms": 60_000, "stall_limit_ms": 60_000,
+}  # fmt: skip
+
+
 def redis_binaries() -> list[Path]:
     """The servers to test against: those of packages (Valkey 9, Redis 6.2), MASTERY_TEST_REDIS, and the PATH's."""
     found = bundled_servers() or [find_redis_server()]
@@ -35,9 +42,9 @@ def redis_binaries() -> list[Path]:
 
 
 @contextlib.asynccontextmanager
-async def open_link(url: str, *, deadline_ms: float = 2000, **options: object) -> AsyncIterator[RedisLink]:
+async def open_link(url: str, *, deadline_ms: float = 2000, **options: Any) -> AsyncIterator[RedisLink]:
     """A started link, closed at the end; its deadline is generous, because most tests are not about it."""
-    link = RedisLink(url, deadline_ms=deadline_ms, **options)  # type: ignore[arg-type]
+    link = RedisLink(url, deadline_ms=deadline_ms, **options)
     await link.start()
     try:
         yield link

@@ -31,7 +31,12 @@ async def open_database(
     with tempfile.TemporaryDirectory() as folder:
         for name, sql in (QUERIES | dict(queries or {})).items():
             (Path(folder) / f"{name}.sql").write_text(f"-- {name}, 100%.\n{sql}\n")
-        generous = {"pool_size": 2, "acquire_timeout_ms": 15_000, "query_timeout_ms": 15_000}
+        generous = {
+            "pool_size": 2,
+            "acquire_timeout_ms": 15_000,
+            "query_timeout_ms": 15_000,
+            "slow_query_ms": 60_000,
+        }
         database = Database(url, queries_folder=Path(folder), **(generous | options))
     await database.start()
     try:

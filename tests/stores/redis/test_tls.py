@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.development import EmbeddedServer
-from tests.support.redis_servers import open_link, refusal
+from tests.support.redis_servers import PATIENT, open_link, refusal
 
 
 def make_certificate(folder: Path) -> Path:
@@ -92,7 +92,7 @@ def test_trusted_certificate(own_redis: EmbeddedServer, tmp_path: Path, run: Run
         certificate = make_certificate(tmp_path)
         async with (
             tls_in_front_of(own_redis, certificate) as url,
-            open_link(f"{url}?ssl_ca_certs={certificate}") as link,
+            open_link(f"{url}?ssl_ca_certs={certificate}", **PATIENT) as link,
         ):
             big = b"x" * 3_000_000
             assert await link.execute("SET", "big", big) == b"OK"
