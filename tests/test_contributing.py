@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_every_recipe_works_as_it_stands(tmp_path: Path) -> None:
             shutil.copytree(ROOT / part, copy / part, ignore=_NOT_COPIED)
         else:
             shutil.copy2(ROOT / part, copy / part)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
+    (copy / ".venv").symlink_to(sys.prefix)
     number = 1 + len(list((copy / "sql" / "migrations").rglob("*.sql")))
     recipes = re.split(r"^### ", PAGE.partition("\n## Recipes\n")[2], flags=re.MULTILINE)[1:]
     assert RECIPES == {recipe.partition("\n")[0] for recipe in recipes}
@@ -103,3 +104,9 @@ def test_every_recipe_works_as_it_stands(tmp_path: Path) -> None:
     run(copy, checks.command())
     run(copy, [".venv/bin/python", "-m", "ruff", "check", "--no-cache"])
     run(copy, [".venv/bin/python", "-m", "ruff", "format", "--check", "--no-cache"])
+
+
+@pytest.mark.parametrize("call", re.findall(r"^ {4}\.venv/bin/python -m pytest (.+)$", PAGE, re.MULTILINE))
+def test_the_calls_of_pytest_find_tests(call: str) -> None:
+    """Each way to run some of the tests that the page shows chooses at least one."""
+    run(ROOT, [sys.executable, "-m", "pytest", "--collect-only", "-q", *shlex.split(call)])
