@@ -43,7 +43,7 @@ class Totals:
 
 
 def read_totals(exposition: Mapping[str, Any]) -> Totals:
-    """The totals in what `Metrics.render_json` gives."""
+    """The totals of an exposition of `Metrics.render_json`."""
     samples = _Samples(exposition)
     limit = samples.total("process_memory_limit_bytes")
     memory = 100 * samples.total("process_memory_rss_bytes") / limit if limit > 0 else NOT_KNOWN

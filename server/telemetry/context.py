@@ -64,7 +64,7 @@ def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> Tr
 
 
 class RequestContext:
-    """What identifies a request: one object that is filled in as more is known."""
+    """The ids of a request, its trace and its user: one object that is filled in as more is known."""
 
     __slots__ = ("request_id", "trace", "trace_id", "user_id")
 
@@ -75,7 +75,7 @@ class RequestContext:
         self.user_id: str | None = None
 
     def fields(self) -> dict[str, str]:
-        """As fields of a log line."""
+        """The ids as fields of a log line."""
         fields = {"request_id": self.request_id, "trace_id": self.trace_id}
         if self.user_id is not None:
             fields["user_id"] = self.user_id

@@ -37,7 +37,7 @@ class ServiceHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """The state of all parts at one time."""
+    """The state of all parts at one moment."""
 
     status: Status
     timestamp: datetime
@@ -117,7 +117,7 @@ class Health:
         return await asyncio.shield(self._run)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel the checks that are running."""
         tasks = [task for task in (self._run, *self._abandoned) if task is not None]
         for task in tasks:
             task.cancel()

@@ -60,7 +60,7 @@ class CacheKeys:
 
 
 class Seen(NamedTuple):
-    """The versions of several values, and until when all of them are fresh, in milliseconds since 1970."""
+    """The versions of several values, and the time until which all are fresh, in milliseconds since 1970."""
 
     heads: tuple[bytes, ...]
     fresh_until_ms: int
@@ -242,7 +242,7 @@ class Cache:
             await asyncio.gather(self._retry, return_exceptions=True)
 
     def lookup(self, key: str) -> Lookup:
-        """Ask for a key now, together with whatever else this tick of the loop asks for; await its value later."""
+        """Ask for a key now, in one write with other commands of this turn of the event loop; await its value later."""
         return Lookup(self, key, self._link.submit("GET", key))
 
     def lookups(self, keys: CacheKeys) -> Lookups:
@@ -255,7 +255,7 @@ class Cache:
     async def invalidate(
         self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
     ) -> None:
-        """Make keys unusable for everybody, after the write that changed them has been committed.
+        """Invalidate keys for all processes, after the write that changed them has been committed.
 
         What can't be sent to Redis now is sent as soon as it is back; until then this process neither reads nor fills
         these keys.
@@ -329,7 +329,7 @@ class Cache:
         return value
 
     async def read(self, key: str, reply: asyncio.Future[Any], index: int | None) -> bytes | None:
-        """What Redis answered to a lookup: the stored bytes, empty if there are none; None if it can't be asked."""
+        """Redis's reply to a lookup: the stored bytes, empty if there are none; None if it can't be asked."""
         try:
             with measure("cache", "cache.read"):
                 stored = await reply

@@ -28,7 +28,7 @@ DEFAULT_MAX_BYTES = 16 << 20
 
 
 def encode(value: Any, *, fresh_ms: int) -> bytes:
-    """A value that JSON can hold, as a new version, fresh for so many milliseconds."""
+    """Encode a JSON value as a new version that is fresh for `fresh_ms` milliseconds."""
     fresh_until = _FRESH_UNTIL.pack(max(0, int(time.time() * 1000) + fresh_ms))
     return _VALUE + secrets.token_bytes(_NONCE_BYTES) + fresh_until + orjson.dumps(value)
 
@@ -58,7 +58,7 @@ def decode(stored: bytes) -> Any:
 
 
 def is_fresh(stored: bytes) -> bool:
-    """Whether a value need not be loaded anew yet."""
+    """Whether a value is still fresh."""
     return time.time() * 1000 < fresh_until_ms(stored)
 
 
@@ -92,7 +92,7 @@ class DecodedValues:
         return known[2] if known is not None and known[0] == version else None
 
     def remember(self, key: str, version: bytes, size: int, value: Any) -> None:
-        """Keep the value of a version, in the place of the one before. Args: size: of its encoded form, bytes."""
+        """Keep the value of a version in the place of the one before. Args: size: of its encoded form, in bytes."""
         former = self._known.pop(key, None)
         if former is not None:
             self._bytes -= former[1]

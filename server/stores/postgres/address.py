@@ -46,7 +46,7 @@ class DatabaseAddress:
 
 
 def parse_database_url(url: str) -> DatabaseAddress:
-    """The address that a URL stands for.
+    """Parse a URL, and check its options.
 
     Args:
         url: `postgresql://` or `postgres://` with the options of libpq

@@ -73,7 +73,7 @@ class Transaction:
         return await self.run(query, parameters, _row_count)
 
     async def extend_deadline(self, timeout_ms: float) -> None:
-        """Give what follows so long in all, instead of a limit to each query: for work that is known to be long."""
+        """Limit the rest of the transaction to `timeout_ms`, in the place of each query: for work known to be long."""
         self._ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
         await self.execute("extend_deadline", timeout_ms=int(timeout_ms) + _SERVER_GRACE_MS)
 
@@ -84,7 +84,7 @@ class Transaction:
     async def run(
         self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
     ) -> Result:
-        """Run a query, and read from its cursor what is wanted of it."""
+        """Run a query, and return what `read` takes from its cursor."""
         if self._connection is None:
             raise RuntimeError("this transaction has ended")
         query = self._runner.queries[name]
@@ -163,7 +163,7 @@ class Database:
             await self.ping()
 
     async def applied_migrations(self) -> frozenset[str]:
-        """The names of the migrations that were applied here, whatever else holds.
+        """The names of the migrations that were applied here, even while other queries are blocked.
 
         Raises:
             DatabaseUnavailable: there is no answer.
@@ -197,10 +197,10 @@ class Database:
         await self.pool.close(grace_seconds)
 
     async def ping(self) -> None:
-        """Ask the server for an answer, whatever else holds.
+        """Ask the server for an answer, even while other queries are blocked.
 
         Raises:
-            DatabaseUnavailable: there is none.
+            DatabaseUnavailable: it gives none.
         """
         await self._run("ping", {}, _rows, blockable=False)
 

@@ -136,7 +136,7 @@ class ConstraintViolated(MasteryError):
 
     @property
     def refuses_value(self) -> bool:
-        """Whether a value is wrong in itself, and not beside what else is stored."""
+        """Whether the value itself is wrong, whatever else is stored."""
         return self.sqlstate in _VALUE_RULES
 
     def __str__(self) -> str:
@@ -168,7 +168,7 @@ class QueryFailed(MasteryError):
 
 
 def translate_connect_error(error: BaseException) -> DatabaseUnavailable:
-    """Why there is no connection. libpq gives no codes while it connects, so its words have to do."""
+    """The error for a failed connect. libpq gives no codes while it connects, so its texts are searched for words."""
     return DatabaseUnavailable(_connect_reason(error), driver_message=first_line(error))
 
 
@@ -187,7 +187,7 @@ def _connect_reason(error: BaseException) -> str:
 def translate_query_error(
     error: BaseException, *, query: str, connection_closed: bool, outcome_unknown: bool
 ) -> MasteryError:
-    """What a failed statement means.
+    """The error that stands for a failed statement.
 
     Args:
         error: from the driver, or a timeout of the client's.
@@ -225,7 +225,7 @@ def _translate_refusal(error: BaseException, query: str, state: str) -> MasteryE
 
 
 def _column_of(diagnostics: Diagnostics) -> str | None:
-    """The column that a constraint is about: of a null it is given, of a rule about one column it is in its name."""
+    """The column that a constraint is about: reported for a null, and part of the name of a rule about one column."""
     if diagnostics.column_name is not None:
         return diagnostics.column_name
     rule = (diagnostics.constraint_name or "").removeprefix(f"{diagnostics.table_name}_")

@@ -90,7 +90,7 @@ class ConnectionPool:
 
     @property
     def in_use(self) -> int:
-        """How many of them run something."""
+        """How many of them are in use."""
         return len(self._used)
 
     @property
@@ -132,7 +132,7 @@ class ConnectionPool:
             self._all_back.set()
 
     def renew(self) -> None:
-        """Use none of the present connections again: what is free is closed now, the others when they come back."""
+        """Use none of the present connections again: free ones are closed now, the others when they are released."""
         self._stale |= self._used
         for connection in self._free:
             connection.close()
@@ -258,7 +258,7 @@ class ConnectionPool:
         self._watch_idle()
 
     def _note_reachable(self, error: DatabaseUnavailable | None) -> None:
-        """Log the loss of the server and its return, each once, however many ask meanwhile."""
+        """Log the loss of the server and its return, each once, for all callers."""
         if error is not None and self._reachable:
             log.warning("database.unavailable", error=error.reason, detail=error.driver_message)
         elif error is None and not self._reachable:
@@ -358,7 +358,7 @@ class Connector:
             return await self._prepare(connection, has_settings=False)
 
     async def _prepare(self, connection: aiopg.Connection, *, has_settings: bool) -> aiopg.Connection:
-        """Find out what is at the other end, and make sure of the settings there."""
+        """Find out whether a pooler is at the other end, and apply the settings."""
         try:
             cursor = await connection.cursor()
             await cursor.execute(_LOOK)
@@ -393,7 +393,7 @@ async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Con
 
 
 def _forget_closed_sockets() -> None:
-    """Make uvloop forget the sockets that libpq has closed by itself, as it does when the server is gone.
+    """Make uvloop forget the sockets that libpq has closed by itself, as it does when the server is down.
 
     uvloop keeps the dead handle of such a socket under its number, and raises RuntimeError when the next connection
     gets the same number. To remove a reader or a writer that is not there does nothing.
@@ -414,5 +414,5 @@ def _read_bytes(value: str | bytes | None, cursor: Any) -> bytes | None:
 
 
 def _literal(text: str) -> str:
-    """A string constant; the driver takes a percent sign for the beginning of a parameter."""
+    """A string constant. Percent signs are doubled, because to the driver they begin a parameter."""
     return "'" + text.replace("'", "''").replace("%", "%%") + "'"

@@ -130,7 +130,7 @@ class QueryRunner:
         preamble: str = "",
         timeout_seconds: float | None = None,
     ) -> aiopg.Cursor:
-        """Run one query and give its cursor.
+        """Run one query and return its cursor.
 
         Args:
             connection: idle, or in the transaction that the query belongs to.

@@ -21,7 +21,7 @@ _COMMAND = "python -m server migrate"
 
 
 class SchemaWatch(Periodic):
-    """Compares the applied migrations with those the code brings along, until none is missing.
+    """Compares the applied migrations with those of the code, until none is missing.
 
     A schema that is newer than the code is fine: each migration works with the release before it. A query that misses
     a table or a column has the comparison made again.
@@ -48,12 +48,12 @@ class SchemaWatch(Periodic):
         return bool(self._missing)
 
     async def start(self) -> None:
-        """Compare, and go on for as long as that is needed."""
+        """Compare once before the first query, then go on in the background."""
         await self._compare(is_first=True)
         await super().start()
 
     async def once(self) -> None:
-        """Compare, as soon as there is a reason to."""
+        """Compare, once there is a reason to: something is missing, or a query missed a table or a column."""
         if self._database.blocked_by is None:
             await self._doubted.wait()
         self._doubted.clear()

@@ -175,7 +175,7 @@ class JsonLines:
         return self._render(name, level, {"event": _event_name(event), "log.truncated": True}, _LIMITS[-1])
 
     def render_known(self, logger: str, level: str, message: str, fields: Mapping[str, Any]) -> bytes:
-        """The line of an event whose fields are known to be short, safe and without secrets: no look at any value."""
+        """The line of an event whose fields are known to be short, safe and free of secrets: no value is inspected."""
         line: Line = {
             "timestamp": now_text(),
             "level": level,

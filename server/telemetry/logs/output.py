@@ -92,7 +92,7 @@ class LineOutput:
                 del lines[:count]
 
     def flush(self, deadline_seconds: float = 1.0) -> None:
-        """Wait for a stalled reader to take the backlog; what it does not take by the deadline is lost."""
+        """Wait for a stalled reader to take the backlog; what is left at the deadline is lost."""
         self._write_gathered()
         until = monotonic() + deadline_seconds
         with self._lock:
@@ -139,7 +139,7 @@ class LineOutput:
 
 
 def _whole_bytes(descriptor: int) -> int:
-    """What is written there as a whole or not at all; a pipe that is nearly full takes a part of more than that."""
+    """The length up to which a line is written whole or not at all; a nearly full pipe takes parts of longer ones."""
     try:
         is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     except OSError:
@@ -169,7 +169,7 @@ def _open_writer(descriptor: int) -> Writer:
 
 
 class _DescriptorWriter:
-    """A regular file, or a descriptor that was opened, by us, not to block."""
+    """A regular file, or a descriptor that was opened here for writing without blocking."""
 
     __slots__ = ("_descriptor", "_is_ours")
 
@@ -201,7 +201,7 @@ class _SocketWriter:
 
 
 class _PollingWriter:
-    """A pipe that can't be opened again: a piece that fits for certain is written when there is room."""
+    """A pipe that can't be opened again: writes one piece, which surely fits, when there is room."""
 
     __slots__ = ("_descriptor",)
 

@@ -28,7 +28,7 @@ _MOST_KNOWN = 2000
 
 
 class AccessLines:
-    """What `JsonLines` would make of the same fields, byte for byte but for decimals, at a fifth of the cost.
+    """Renders a request's line as `JsonLines` would, byte for byte except for decimals, at a fifth of the cost.
 
     Texts are put in as they are: identifiers, addresses and words from the code. What comes from outside is escaped
     by its caller (`quoted`), or once and remembered, as methods and templates are.
@@ -63,7 +63,7 @@ class AccessLines:
         ).encode()
 
     def _pieces(self, method: str, route: str, status: int) -> tuple[str, str]:
-        """What is the same in all lines of a route and a status: before and after the request's own ids."""
+        """The pieces that all lines of a route and a status share: before and after the request's own ids."""
         level = "error" if status >= 500 else "info"
         head = {"level": level, "message": "http.request", "logger": self._logger, **self._lines.service}
         about = {"http.method": method[:_LONGEST_METHOD], "http.route": route, "http.status": status}

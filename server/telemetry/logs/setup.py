@@ -157,7 +157,7 @@ class LineHandler(logging.Handler):
 
 
 def _output(descriptor: int) -> LineOutput:
-    """An earlier call's output to the same descriptor, with what waits in it; else a new one."""
+    """The output that an earlier call has opened for the same descriptor, with its backlog; else a new one."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineHandler) and handler.output.descriptor == descriptor:
             return handler.output

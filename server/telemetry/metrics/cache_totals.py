@@ -69,7 +69,7 @@ class ResetPoint:
         )
 
     def reset(self, counts: Mapping[str, int]) -> None:
-        """Make the counters' values of now the new zero.
+        """Count from the present values of the counters on.
 
         Raises:
             OSError: the directory can't be written to.

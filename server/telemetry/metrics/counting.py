@@ -50,7 +50,7 @@ class Buffer:
 
 
 class CounterTally:
-    """A counter's child. Args: child: the counter, with its labels if it has any."""
+    """The tally of a counter. Args: child: the counter, or one of its labelled children."""
 
     __slots__ = ("_buffer", "_child", "_pending")
 
@@ -67,13 +67,13 @@ class CounterTally:
             self._buffer.add(self)
 
     def write(self) -> None:
-        """Hand over what was counted."""
+        """Add what was counted to the counter."""
         pending, self._pending = self._pending, 0.0
         self._child.inc(pending)
 
 
 class GaugeTally:
-    """A gauge's child that goes up and down with what is under way."""
+    """The tally of a gauge that goes up and down with what is under way."""
 
     __slots__ = ("_buffer", "_child", "_is_written", "_value")
 
@@ -84,34 +84,34 @@ class GaugeTally:
         self._is_written = True
 
     def inc(self) -> None:
-        """One more."""
+        """Count one more."""
         self._value += 1
         if self._is_written:
             self._is_written = False
             self._buffer.add(self)
 
     def dec(self) -> None:
-        """One less."""
+        """Count one less."""
         self._value -= 1
         if self._is_written:
             self._is_written = False
             self._buffer.add(self)
 
     def write(self) -> None:
-        """Hand over the present value."""
+        """Set the gauge to the present value."""
         self._is_written = True
         self._child.set(self._value)
 
 
 class HistogramTally:
-    """A histogram's child."""
+    """The tally of a histogram."""
 
     __slots__ = ("_bounds", "_buckets", "_buffer", "_child", "_count", "_sum")
 
     def __init__(self, child: Histogram, buffer: Buffer) -> None:
         self._child = child
         self._buffer = buffer
-        # prometheus_client gives no other way to add several observations at once.
+        # prometheus_client has no public way to add several observations at once.
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001 - see above
         self._buckets = [0] * len(self._bounds)
         self._sum = 0.0
@@ -126,7 +126,7 @@ class HistogramTally:
             self._buffer.add(self)
 
     def write(self) -> None:
-        """Hand over what was observed."""
+        """Add what was observed to the histogram."""
         child: Any = self._child
         child._sum.inc(self._sum)  # noqa: SLF001 - see above
         for index, count in enumerate(self._buckets):

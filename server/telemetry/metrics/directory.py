@@ -101,7 +101,7 @@ def _acquire(descriptor: int, how: int, seconds: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """That a master and its workers use a directory, which no other master may empty or remove.
+    """The claim of a master and its workers on a directory, which no other master may empty or remove.
 
     Attributes:
         pid: the master's process id.
@@ -218,7 +218,7 @@ def _inherit(directory: Path, descriptor: str) -> _Claim | None:
 
 
 def remove_directory() -> None:
-    """Give the directory back; a private one is removed with its last master. Called after the last worker."""
+    """Release the directory after the last worker has ended; a private one is removed by its last master."""
     global _claim  # noqa: PLW0603 - see above
     claim = _claim
     if claim is None or claim.pid != os.getpid():
@@ -236,7 +236,7 @@ def remove_directory() -> None:
 
 
 def _remove_ownerless(parent: Path) -> None:
-    """Remove the private directories of masters that were killed, with all their workers, before they could do it."""
+    """Remove the private directories of masters that were killed, with all their workers, before they removed them."""
     for directory in parent.glob(f"{_PREFIX}*"):
         try:
             if not (directory / _OWNER).exists():

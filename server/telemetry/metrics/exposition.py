@@ -43,7 +43,7 @@ class Exemplars:
         self._texts: dict[tuple[str, ...], str] = {}
 
     def note(self, labels: Sequence[object], value: float) -> None:
-        """The request at hand was counted with these labels and this value."""
+        """Remember the request at hand, which was counted with these labels and this value, if it is sampled."""
         request = current_request.get()
         if request is None or request.trace is None or not request.trace.flags & _SAMPLED:
             return
@@ -129,7 +129,7 @@ def _family_of(metric: Metric) -> Family:
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    """Whether OpenMetrics is named and nothing else is wanted more (RFC 9110, section 12.5.1)."""
+    """Whether OpenMetrics is named and nothing else is preferred (RFC 9110, section 12.5.1)."""
     wanted = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for part in accept.lower().split(","):
         media_type, *parameters = (piece.strip() for piece in part.split(";"))

@@ -253,7 +253,7 @@ class Metrics:
 
     @property
     def sharing_fault(self) -> str | None:
-        """Why the other workers can't read this one's metrics: `full`, `missing`, `denied`, `failed`; else None."""
+        """Why other workers can't read this one's metrics: `full`, `missing`, `denied`, `failed`; None if they can."""
         return value_files.sharing_fault()
 
     def repair_files(self) -> None:
@@ -283,7 +283,7 @@ class Metrics:
         self.process_memory_external_bytes.set(memory.external_bytes)
 
     def tally(self, child: Any) -> Any:
-        """A way to count in one of these metrics, or its child, that costs the request path an addition."""
+        """The tally of one of these metrics, or of a labelled child: to count in it costs an addition."""
         return tally_of(child, self._buffer)
 
     def labelled(self, metric: MetricWrapperBase) -> Labelled:
@@ -295,7 +295,7 @@ class Metrics:
         self._buffer.flush_own()
 
     async def settle(self) -> None:
-        """Wait until what every worker has counted up to now can be read: before a scrape, on the event loop."""
+        """Wait until everything counted up to now, by any worker, can be read. For a scrape, on the event loop."""
         self._buffer.flush()
         if self._directory is not None and has_other_workers(self._directory):
             await asyncio.sleep(2 * FLUSH_SECONDS)

@@ -109,7 +109,7 @@ def _mallinfo2() -> Callable[[], _Mallinfo2] | None:
 
 
 def return_free_memory() -> None:
-    """Give memory that malloc keeps for later back to the system, where the C library can (glibc).
+    """Return memory that malloc keeps for later to the system, where the C library can (glibc).
 
     It does so by itself only from the top of its heap: one small object behind large ones keeps all of them.
     """

@@ -41,7 +41,7 @@ _reported: list[str | None] = [None]  # the fault that was logged last
 
 
 class ValueFile(MmapedDict):
-    """prometheus_client's file of values, in pages that are there before they are touched.
+    """prometheus_client's file of values, with disk blocks allocated before their pages are touched.
 
     Args:
         filename: of the file; what it holds already is kept.
@@ -115,7 +115,7 @@ class ValueFile(MmapedDict):
         self._note(_reason(error))
 
     def _copied(self, pages: mmap.mmap) -> mmap.mmap:
-        """These pages, with what is known in them."""
+        """These pages, with the present content copied into them."""
         if self._m is not None:
             pages[: self._used] = self._m[: self._used]
         else:
@@ -123,7 +123,7 @@ class ValueFile(MmapedDict):
         return pages
 
     def repair(self) -> bool:
-        """If the file is gone, or if there is none, make it anew with all values; return whether it was gone."""
+        """Make the file anew, with all values, if it is missing; return whether it had existed."""
         if self._f is not None and self._is_in_place(self._f.fileno()):
             return False
         was_gone = self._f is not None
@@ -158,11 +158,11 @@ class ValueFile(MmapedDict):
         _report(self.path.parent)
 
     def items(self) -> list[tuple[str, float]]:
-        """Its keys and values."""
+        """The keys and values of the file."""
         return [(key, self.read_value(key)[0]) for key in list(self._positions)]  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Give the file back; it stays where it is."""
+        """Close the file; it stays where it is."""
         _open_files.pop(str(self.path), None)
         if self._m is not None:
             self._m.close()
@@ -188,7 +188,7 @@ def repair_files() -> None:
 
 
 def unshared_files() -> list[ValueFile]:
-    """Those of this process whose values no other process can read."""
+    """The files of this process whose values no other process can read."""
     return [file for file in list(_open_files.values()) if file.fault is not None]
 
 
@@ -231,7 +231,11 @@ def _reason(error: OSError) -> str:
 
 
 def _entries(pages: mmap.mmap, used: int) -> list[tuple[str, float, float, int]]:
-    """What a file holds; a broken one holds nothing that could be gone on with."""
+    """The entries of a file.
+
+    Raises:
+        OSError: it is broken, and can't be continued.
+    """
     try:
         return list(_read_all_values(pages, used))  # type: ignore[no-untyped-call]
     except (RuntimeError, struct.error, UnicodeDecodeError):
