@@ -122,7 +122,7 @@ def test_share_06_no_body_costs_many_steps(route: Route) -> None:
         depth=st.integers(1, 100_000),
         letter=st.sampled_from(("a", "\N{GRINNING FACE}", "\u0001", "\u0301", "@", ".")),
     )
-    @settings(max_examples=examples(4))
+    @settings(max_examples=examples(2))
     def costliest(size: int, depth: int, letter: str) -> None:
         steps = max(steps_of(schema, body) for body in hostile_bodies(schema, size, depth, letter))
         target(float(steps))
