@@ -1,18 +1,22 @@
-"""The outermost middleware: a request id in and out, the stopwatch, the headers of every response, one log line."""
+"""The outermost middleware: a request's id, its client's address, its stopwatch, its log line.
+
+Its response gets the headers that every response has.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
 from server.api.state import STATE, RequestState
-from server.middleware.client import Client, Clients
+from server.bounded_dict import BoundedDict
 from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.net.client_address import TrustedProxies
+from server.net.addresses import Address
+from server.net.client_address import TrustedProxies, client_address
 from server.net.shown_addresses import ShownAddresses
 from server.telemetry.context import (
     RequestContext,
@@ -29,6 +33,11 @@ if TYPE_CHECKING:  # the packages it needs are an extra
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
 _REQUEST_ID, _TRACEPARENT, _CACHE = map(istr, ("X-Request-ID", "traceparent", "X-Cache"))
+_MOST_KNOWN = 8192
+# Longer headers do not come from a chain of proxies, and must not fill the memory.
+_LONGEST_KNOWN = 256
+
+_Evidence = tuple[str | None, tuple[str, ...], tuple[str, ...]]
 
 
 def tracing(
@@ -106,6 +115,56 @@ def tracing(
         return response
 
     return trace
+
+
+class Client(NamedTuple):
+    """Where a request came from.
+
+    Args:
+        address: as IPv4 where IPv6 wraps one.
+        text: the same as text.
+        shown: the form of it in logs and traces.
+    """
+
+    address: Address
+    text: str
+    shown: str
+
+
+class Clients:
+    """Finds the addresses of clients, and remembers them: the same clients come again and again.
+
+    Args:
+        trusted: the proxies whose headers are believed.
+        addresses: what shortens or hashes them for logs; None to show them whole.
+    """
+
+    def __init__(self, trusted: TrustedProxies, addresses: ShownAddresses | None = None) -> None:
+        self._trusted = trusted
+        self._addresses = addresses
+        self._known: BoundedDict[_Evidence, Client] = BoundedDict(_MOST_KNOWN)
+
+    def find(self, request: web.Request) -> Client:
+        """The client of a request: the connection's other end, or what trusted proxies report."""
+        evidence: _Evidence = (request.remote, (), ())
+        if self._trusted:
+            headers = request.headers
+            evidence = (
+                evidence[0],
+                tuple(headers.getall("Forwarded", ())),
+                tuple(headers.getall("X-Forwarded-For", ())),
+            )
+        return self._known.get(evidence) or self._find(evidence)
+
+    def _find(self, evidence: _Evidence) -> Client:
+        peer, forwarded, x_forwarded_for = evidence
+        address = client_address(peer, forwarded, x_forwarded_for, self._trusted)
+        text = str(address)
+        shown = text if self._addresses is None else self._addresses.address(address)
+        client = Client(address, text, shown)
+        if sum(map(len, (*forwarded, *x_forwarded_for))) <= _LONGEST_KNOWN:
+            self._known[evidence] = client
+        return client
 
 
 def request_id_of(request: web.BaseRequest) -> str:
