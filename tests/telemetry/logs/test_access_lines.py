@@ -17,6 +17,7 @@ from server.telemetry.logs.lines import JsonLines
 from server.telemetry.logs.requests import _MOST_KNOWN, AccessLines, AccessLog, quoted
 from server.telemetry.logs.setup import configure_logging
 from server.telemetry.timings import PARTS, Elapsed, Timings
+from tests.telemetry.conftest import Lines
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)
 IDS = st.text("ABCxyz019._:+/=-", min_size=20, max_size=40)
@@ -100,6 +101,15 @@ def render(lines: AccessLines, **changes: Any) -> dict[str, Any]:
 def test_from_500_on_a_line_is_an_error(status: int, level: str) -> None:
     """In the way of JSON, which is put together by hand."""
     assert level == render(AccessLines(LINES, "server.access"), status=status)["level"]
+
+
+@pytest.mark.parametrize("length", [*range(20, 36), 37, 38, 200])
+def test_an_id_of_a_clients_own_may_be_a_secret(logged: Lines, length: int) -> None:
+    """It is looked at like any text, whatever its length; only those of the length that we give are not."""
+    token = f"eyJ{'hbGciOiJIUzI1NiJ9' * 20}"[:length]
+    AccessLog().write(LINE._replace(context=RequestContext(token, token)))
+    (line,) = logged()
+    assert ("[redacted]", "[redacted]") == (line["request_id"], line["trace_id"])
 
 
 def test_invented_methods_fill_no_memory() -> None:

@@ -290,6 +290,19 @@ def test_a_level_has_one_name(method: str, level: str) -> None:
     assert f"[{level:9}]" in ConsoleLines(colors=False)(None, method, {"event": "x"}).decode()
 
 
+@pytest.mark.parametrize("key", ["tokens", "max_tokens", "tokens_left", "token_count"])
+def test_a_number_of_tokens_is_shown(key: str) -> None:
+    """A text under such a name may be one; a number is how many there are."""
+    event: dict[str, Any] = {key: 7}
+    assert 7 == render(event="x", **event)[key]
+
+
+def test_a_long_key_is_cut() -> None:
+    """A hundred characters of it are shown, and how many there were."""
+    (shown,) = [key for key in render(event="x", **{"k" * 300: "v"}) if key.startswith("kk")]
+    assert f"{'k' * 100}…[+200 characters]" == shown
+
+
 def test_many_fields_are_cut() -> None:
     """A thousand fields do not fit; that some are missing is said."""
     line = render(event="x", **{f"field_{number}": "y" * 500 for number in range(1000)})
@@ -374,6 +387,8 @@ def test_a_long_stack_keeps_its_end(size: int) -> None:
     assert "characters]" in line["error.stack"]
     assert line["error.stack"].endswith("KeyError: 'what came of it'\n")
     assert "'what came of it'" == line["error.message"]
+    head, tail = re.split(r"…\[\+\d+ characters\]", line["error.stack"])
+    assert 2 * len(head) < len(tail)  # more of where it failed than of where it began
 
 
 def test_a_stack_of_a_thousand_frames_ends_where_it_failed() -> None:
@@ -395,6 +410,15 @@ def test_the_current_exception_is_found() -> None:
     except KeyError:
         assert "KeyError" == render(event="x", exc_info=True)["error.type"]
     assert "error.type" not in render(event="x", exc_info=True)
+
+
+@pytest.mark.parametrize("nothing", [None, False, (None, None, None), ()])
+def test_no_exception_is_none(nothing: object) -> None:
+    """What says that there is none is believed, also while one is being handled."""
+    try:
+        _ = os.environ["NO_SUCH_VARIABLE"]
+    except KeyError:
+        assert "error.type" not in render(event="x", exc_info=nothing)
 
 
 def test_an_exception_without_a_message_is_reported() -> None:
