@@ -1,7 +1,7 @@
 --[[
-  Charges what was admitted while Redis was away, at the time it was admitted, whether it fits or not.
+  Charges what was admitted while Redis was down, at the time it was admitted, whether it fits or not.
 
-  At most twice the limit is ever in use, so that arrears are paid off within two windows.
+  At most twice the limit is ever in use, so that all of it has left within two windows.
 
   KEYS:
     1..n           the state of each charge

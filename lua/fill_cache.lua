@@ -9,7 +9,7 @@
     KEYS[1]  the cache key
   ARGV:
     ARGV[1]  the first 9 bytes that the reader saw there; empty if it saw no key
-    ARGV[2]  the value to store, in the form of stores/cache.py
+    ARGV[2]  the value to store, in the form of stores/cache/values.py
     ARGV[3]  time to live, milliseconds
   Returns:
     1 if it was stored, 0 if the key had changed

@@ -1,5 +1,5 @@
 --[[
-  Tells what a decision would say now, without charging anything.
+  Answers as a decision would now, without charging anything.
 
   KEYS:
     1..n           the state of each charge

@@ -22,7 +22,7 @@
 local function refund_window(value, key, pages_key, span, cost, tag, base, time)
   local refunded = 0
   local _, now_base, _, _, _, last = struct.unpack(tag % 4 == 1 and '>BI7I4BI2I6' or '>BI7I4BI2I5', value)
-  -- Nor if the clock has gone back since, and nobody has noted it yet: base + last would be in the future.
+  -- Nor if the clock has gone back since and the log was not moved back yet: base + last would be in the future.
   if now_base ~= base or base + time <= now - span or base + last > now then
     return 0
   end
@@ -31,7 +31,7 @@ local function refund_window(value, key, pages_key, span, cost, tag, base, time)
     for index = 1, count do
       if times[index] >= time then
         -- The oldest entry, if it is a later one, may be what others were charged: in a log, this charge has left it
-        -- under a window that was shorter for a while; in a ring it may be merged here, which nothing says.
+        -- under a window that was shorter for a while; in a ring it may be merged here, which can't be seen.
         if index == 1 and times[1] > time then
           return count
         end

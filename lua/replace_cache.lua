@@ -1,10 +1,10 @@
 --[[
   Puts the new value of a key in the place of the old one, if that is still there; else a tombstone.
 
-  A writer that saw a value before its write, and can compute the new one, spares the next reader a load. If anything
-  happened at the key since the writer looked (another write, a reader's fill), the new value may be stale: a tombstone
-  is stored instead, so the next reader reloads. Both are new versions: fill_cache.lua refuses a value that was loaded
-  before.
+  A writer that saw the old value, and can make the new one of it, saves the next reader from loading it. If anything
+  happened at the key since the writer looked (another write, a reader's fill), the new value may be stale. Store a
+  tombstone instead, so the next reader reloads. Both are new versions: a fill by a reader that looked before is refused
+  from now on (fill_cache.lua).
 
   KEYS:
     KEYS[1]  the cache key

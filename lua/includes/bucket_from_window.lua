@@ -4,7 +4,7 @@
   Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: bucket_from_window(value, key, pages_key, now, limit, span, writes) -> the bucket's state
 
-  The log says when each charge was made: the level is what it would be had the bucket been there for all of them, but
+  The log has the time of each charge: the level is what it would be had the bucket been there for all of them, but
   at most twice the limit, so that a client is clear again two windows later.
 ]]
 -- @include sliding_window_entries

@@ -30,7 +30,7 @@
 ]]
 -- @include sliding_window_page
 
--- What a state says at `now`, microseconds as `span` is, about a charge of `cost` units. Returns
+-- Weighs a charge of `cost` units against a state at `now`, in microseconds as `span`. Returns
 --   the units in use, the microseconds until more are free (0: all are), and until the cost fits, if it ever does;
 --   if it does not fit, nil and the microseconds until nothing is in use;
 --   if it fits (or at `forced_at` in any case) and `entries` is not 0, the charge to write: the new state, the release

@@ -10,7 +10,7 @@
   left there before a reload is carried over.
 ]]
 
--- What a state says at `now`, microseconds as `span` is, about a charge of `cost` units. Returns
+-- Weighs a charge of `cost` units against a state at `now`, in microseconds as `span`. Returns
 --   the units in use, the microseconds until more whole units are free (0: all are), and until the cost fits;
 --   the charge to write, whether it fits or not: the new state, the release after it, what a refund needs (kind and
 --   edition, born, at), and the state's life in milliseconds: until it is empty, and a second more, as Redis has a

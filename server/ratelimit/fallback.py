@@ -90,7 +90,7 @@ class FailureModes:
         self._reported: BoundedDict[bytes, tuple[float, int]] = BoundedDict(max_clients)
 
     def report_use(self, charge: Charge, remaining: int, now: float) -> None:
-        """Keep how much Redis says a `local` policy has left: counting starts there when Redis is down."""
+        """Keep what Redis reports a `local` policy has left: counting starts there when Redis is down."""
         self._reported[state_key(charge)] = (now, charge.policy.limit - remaining)
 
     def decide(self, charges: Sequence[Charge], now: float) -> Decision:

@@ -154,7 +154,7 @@ class Verdict(NamedTuple):
         next_release_ms: milliseconds until one more unit is free; 0 when none is in use.
         wait_ms: milliseconds until this cost would fit; 0 when it does.
         retryable: False when the cost is above the limit, so that no wait helps.
-        shadow: evaluated only; `allowed` says what would have happened.
+        shadow: evaluated only; `allowed` is what would have been decided.
     """
 
     policy: Policy
@@ -199,7 +199,7 @@ EPOCH_KEY = b"r:generation"  # the name that running releases share
 # names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
 STATE_FORMAT = 2
 
-_SUBJECT_BYTES = 12  # 96 bits: nobody finds two subjects that share a budget.
+_SUBJECT_BYTES = 12  # 96 bits: two subjects that share a budget can't be found.
 _SCOPE_BYTES = 6  # The operator's own names; a process sees a few dozen.
 _REQUEST_BYTES = 12
 

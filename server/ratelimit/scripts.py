@@ -64,37 +64,18 @@ class ChargeState(IntEnum):
     BLOCKED = 3  # An operator has blocked the subject.
 
 
-class Answer(NamedTuple):
-    """A script's answer to one charge, in microseconds.
-
-    Attributes:
-        state: whether there is room.
-        remaining: units left after the decision.
-        release_us: until more units are free; 0 if none are in use.
-        wait_us: until this cost fits; 0 if it does, -1 if it never will.
-    """
-
-    state: ChargeState
-    remaining: int
-    release_us: int
-    wait_us: int
-
-
 class Answers(NamedTuple):
     """A script's answer to a request.
 
     Args:
         allowed: whether the request is.
-        rows: the answer to each charge in order, as plain numbers: state, remaining, release_us, wait_us.
+        rows: the answer to each charge in order, as plain numbers: state (`ChargeState`), units left after the
+            decision, microseconds until more units are free (0 if none are in use), and microseconds until this cost
+            fits (0 if it does, -1 if it never will).
     """
 
     allowed: bool
     rows: tuple[tuple[int, int, int, int], ...]
-
-    @property
-    def charges(self) -> tuple[Answer, ...]:
-        """The answer to each charge in order, with names."""
-        return tuple(Answer(ChargeState(state), *numbers) for state, *numbers in self.rows)
 
 
 async def decide_charges(

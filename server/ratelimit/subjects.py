@@ -11,7 +11,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 SubjectKind = Literal["client", "user", "address", "address-wide", "email", "token-family"]
 SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = get_args(SubjectKind)
-# The kinds that are read from a request's body: its route says how.
+# The kinds that are read from a request's body, as its route declares.
 NAMED_KINDS: Final[frozenset[SubjectKind]] = frozenset({"email", "token-family"})
 
 CLIENT_PREFIX_BITS: Final = 64  # What a provider gives to one customer at the least (RFC 6177 section 2).

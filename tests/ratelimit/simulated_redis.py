@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 
-from server.ratelimit.scripts import KEPT_LONGER_MS
+from server.ratelimit.scripts import KEPT_LONGER_MS, Answers, ChargeState
 from server.stores.redis.scripts import Script, load_script
 
 Result = TypeVar("Result")
@@ -108,3 +108,17 @@ def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:
         result: Result = stop.value
         return result
     raise AssertionError("it waits for something")
+
+
+class Answer(NamedTuple):
+    """The answer to one charge, its numbers named; see `Answers.rows`."""
+
+    state: ChargeState
+    remaining: int
+    release_us: int
+    wait_us: int
+
+
+def named(answers: Answers) -> tuple[Answer, ...]:
+    """The answer to each charge in order."""
+    return tuple(Answer(ChargeState(state), *numbers) for state, *numbers in answers.rows)

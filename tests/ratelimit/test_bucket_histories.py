@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from server.ratelimit.policies import Charge, Policy
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, peek_charges, refund_charges
 from tests.ratelimit.oracle import OracleBucket
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
 from tests.ratelimit.test_histories import NEVER_EXPIRES_MS, Refund, histories, lists_of
 
 # The scripts count in doubles: nearer than this to the brink, either answer is right.
@@ -123,8 +123,8 @@ class World:
         level = self.level(now)
         peeked = result_of(peek_charges(self.redis, charges=self.charges(cost)))
         answers = self.ask(str(len(self.decided)), cost)
-        answer, room = answers.charges[0], limit - level - cost
-        assert peeked.charges[0].state is answer.state
+        answer, room = named(answers)[0], limit - level - cost
+        assert named(peeked)[0].state is answer.state
         if cost > limit:
             assert (ChargeState.TOO_DEAR, -1) == (answer.state, answer.wait_us)
         elif abs(room) > BRINK:

@@ -9,7 +9,7 @@ import pytest
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import MAX_CHARGES, MAX_COST, PreparedCharges
 from server.ratelimit.scripts import ChargeState, decide_charges
-from tests.ratelimit.simulated_redis import SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import SimulatedRedis, named, result_of
 
 MINUTE = Policy("minute", 100, 60_000)
 LONE_SURROGATE = "user:\ud800"
@@ -44,7 +44,7 @@ def test_the_largest_cost_and_the_most_charges_are_decided(simulated: SimulatedR
     """What is just inside the bounds has its usual answer."""
     charges = [Charge(MINUTE, str(number), subject) for number in range(MAX_CHARGES - 1)]
     charges.append(Charge(MINUTE, "dear", subject, MAX_COST))
-    answers = result_of(decide_charges(simulated, charges=PreparedCharges(charges), log_entries=1024)).charges
+    answers = named(result_of(decide_charges(simulated, charges=PreparedCharges(charges), log_entries=1024)))
     assert [ChargeState.FITS] * (MAX_CHARGES - 1) + [ChargeState.TOO_DEAR] == [one.state for one in answers]
 
 

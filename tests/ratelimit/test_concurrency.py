@@ -18,7 +18,7 @@ from server.ratelimit.policies import Charge, Policy
 from server.ratelimit.scripts import Answers, ChargeState
 from tests.ratelimit.deciding_processes import KEPT_MS, Ask, DecidingProcesses, TakeBack, deciding_processes
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named
 from tests.ratelimit.test_histories import EXACT, histories, pauses_us
 
 PROCESSES = 3
@@ -112,7 +112,7 @@ class Scene:
         for costs, answer in refused:
             # It would not fit now, and more was free at no time of this instant but before it was refused.
             assert any(units + cost > limit for units, cost, limit in zip(used, costs, limits, strict=False))
-            states = {one.state for one in answer.charges}
+            states = {one.state for one in named(answer)}
             assert states <= {ChargeState.FITS, ChargeState.DENIED, ChargeState.TOO_DEAR}
             assert states != {ChargeState.FITS}
 

@@ -23,7 +23,7 @@ from server.ratelimit.scripts import (
     refund_charges,
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
 from tests.support.properties import examples
 
 HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", examples(40)))
@@ -145,9 +145,9 @@ class World:
         )
         self.decided.append((request_id, request.costs, decided))
         expected = self.expected(request_id, charges)
-        assert expected == [(one.state, one.remaining, one.wait_us) for one in decided.charges]
+        assert expected == [(one.state, one.remaining, one.wait_us) for one in named(decided)]
         assert all(state is ChargeState.FITS for state, _, _ in expected) == decided.allowed == peeked.allowed
-        assert [one.state for one in decided.charges] == [one.state for one in peeked.charges]
+        assert [one.state for one in named(decided)] == [one.state for one in named(peeked)]
 
     def expected(self, request_id: str, charges: list[Charge]) -> list[tuple[ChargeState, int, int]]:
         """The oracle's answers; it charges if they are all good."""
@@ -328,7 +328,7 @@ class Ring:
             assert self.everything.used(now, span + late) + cost > limit
             earliest = self.remembered.wait(now, span, limit, cost)
             latest = self.everything.wait(now, span, limit, cost) + late
-            assert earliest <= answers.charges[0].wait_us <= latest
+            assert earliest <= named(answers)[0].wait_us <= latest
 
 
 @pytest.mark.parametrize("page_entries", [2, 16])

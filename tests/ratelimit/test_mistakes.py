@@ -20,7 +20,7 @@ from server.stores.redis.link import RedisLink
 from server.stores.redis.scripts import SCRIPTS_FOLDER
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
 from tests.support.redis_servers import open_link
 from tests.support.waiting import wait_until
 
@@ -45,7 +45,7 @@ def test_mistake_a_weighted_denial_charged(simulated: SimulatedRedis, subject: s
     policy = Policy("ten", 10, 60_000)
     decide(simulated, Charge(policy, "g", subject, 7))
     assert [3, 3] == [
-        decide(simulated, Charge(policy, "g", subject, 5)).charges[0].remaining for _ in range(2)
+        named(decide(simulated, Charge(policy, "g", subject, 5)))[0].remaining for _ in range(2)
     ]
     assert decide(simulated, Charge(policy, "g", subject, 3)).allowed
 
@@ -160,7 +160,7 @@ def test_mistake_a_denial_that_has_charged_the_hour(simulated: SimulatedRedis, s
         simulated.now_us = START_US
         decisions = [decide(simulated, *charges) for _ in range(20)]
         assert [True] + [False] * 19 == [decision.allowed for decision in decisions]
-        assert 99 in [charge.remaining for charge in decisions[-1].charges]
+        assert 99 in [charge.remaining for charge in named(decisions[-1])]
 
 
 def test_mistake_client_clocks() -> None:
@@ -190,10 +190,8 @@ def test_mistake_lua_false_arriving_as_none(simulated: SimulatedRedis, subject: 
     decide(simulated, charge)
     refused = decide(simulated, charge)
     assert refused.allowed is False
-    assert refused.charges[0].state is ChargeState.DENIED
-    assert json.dumps(
-        [refused.charges[0].remaining, refused.charges[0].release_us, refused.charges[0].wait_us]
-    )
+    assert named(refused)[0].state is ChargeState.DENIED
+    assert json.dumps([named(refused)[0].remaining, named(refused)[0].release_us, named(refused)[0].wait_us])
 
 
 def test_mistake_a_reset_time_of_the_full_window(simulated: SimulatedRedis, subject: str) -> None:
@@ -202,7 +200,7 @@ def test_mistake_a_reset_time_of_the_full_window(simulated: SimulatedRedis, subj
     simulated.now_us = START_US
     decide(simulated, charge)
     simulated.now_us += 50_000_000
-    second = decide(simulated, charge).charges[0]
+    second = named(decide(simulated, charge))[0]
     assert (0, 10_000_000) == (second.remaining, second.release_us)
 
 

@@ -23,7 +23,7 @@ from server.ratelimit.policies import state_key, subject_prefix
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refund_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
 from tests.support.properties import examples
 from tests.support.waiting import wait_until
 
@@ -79,7 +79,7 @@ def test_point_03_time_is_exact_to_the_microsecond(simulated: SimulatedRedis, su
     assert decide(simulated, charge).allowed
     simulated.now_us += SECOND_US - 1
     refused = decide(simulated, charge)
-    assert (ChargeState.DENIED, 1) == (refused.charges[0].state, refused.charges[0].wait_us)
+    assert (ChargeState.DENIED, 1) == (named(refused)[0].state, named(refused)[0].wait_us)
     simulated.now_us += 1
     assert decide(simulated, charge).allowed
 
@@ -106,7 +106,7 @@ def test_point_04_a_refusal_costs_nothing(simulated: SimulatedRedis, subject: st
     before = simulated.client.get(state_key(charge))
     for second in range(60):
         simulated.now_us = START_US + second * SECOND_US
-        answer = decide(simulated, charge).charges[0]
+        answer = named(decide(simulated, charge))[0]
         assert answer.wait_us == (60 - second) * SECOND_US
     assert before == simulated.client.get(state_key(charge))
     simulated.now_us = START_US + 60 * SECOND_US
@@ -134,7 +134,7 @@ def test_point_04_a_cost_is_one_entry(simulated: SimulatedRedis, subject: str) -
     for charge in (cheap, dear):
         assert decide(simulated, charge).allowed
     assert simulated.client.strlen(state_key(cheap)) == simulated.client.strlen(state_key(dear))
-    too_dear = decide(simulated, Charge(policy, "dear", subject, 30_001)).charges[0]
+    too_dear = named(decide(simulated, Charge(policy, "dear", subject, 30_001)))[0]
     assert (ChargeState.TOO_DEAR, 20_000, -1) == (too_dear.state, too_dear.remaining, too_dear.wait_us)
 
 
@@ -164,15 +164,15 @@ def test_point_06_another_limit_applies_to_what_was_used(simulated: SimulatedRed
     def charge(limit: int, window_ms: int, cost: int = 1) -> Charge:
         return Charge(Policy("reloaded", limit, window_ms), "g", subject, cost)
 
-    assert decide(simulated, charge(10, 60_000, 8)).charges[0].remaining == 2
+    assert named(decide(simulated, charge(10, 60_000, 8)))[0].remaining == 2
     assert not decide(simulated, charge(5, 60_000)).allowed
-    assert decide(simulated, charge(20, 60_000)).charges[0].remaining == 11
-    assert decide(simulated, charge(100_000, 60_000)).charges[0].remaining == 99_990
-    assert decide(simulated, charge(100_000, 60_000, 80_000)).charges[0].remaining == 19_990
+    assert named(decide(simulated, charge(20, 60_000)))[0].remaining == 11
+    assert named(decide(simulated, charge(100_000, 60_000)))[0].remaining == 99_990
+    assert named(decide(simulated, charge(100_000, 60_000, 80_000)))[0].remaining == 19_990
     assert not decide(simulated, charge(100_000, 60_000, 20_000)).allowed
     simulated.now_us += 30 * SECOND_US
-    assert decide(simulated, charge(20, 30_000)).charges[0].remaining == 19
-    assert decide(simulated, charge(20, 3_600_000)).charges[0].remaining == 18
+    assert named(decide(simulated, charge(20, 30_000)))[0].remaining == 19
+    assert named(decide(simulated, charge(20, 3_600_000)))[0].remaining == 18
 
 
 async def test_point_07_a_request_id_is_charged_once_and_refunded_once(
@@ -299,7 +299,7 @@ def test_point_14_a_token_bucket_refills_steadily(
         tokens = min(limit, tokens + (simulated.now_us - last) * limit / span)
         last = simulated.now_us
         answers = decide(simulated, Charge(policy, "g", subject, cost))
-        answer = answers.charges[0]
+        answer = named(answers)[0]
         if answers.allowed:
             assert tokens - cost > -1e-6
             tokens -= cost
@@ -323,7 +323,7 @@ def test_point_14_a_bucket_gives_back_only_what_has_not_drained(
         )
     simulated.now_us += 3 * SECOND_US
     assert result_of(refund_charges(simulated, charges=charges, request_id="a")) == (2,)
-    assert decide(simulated, Charge(charges[0].policy, "g", subject, 6)).charges[0].remaining == 5
+    assert named(decide(simulated, Charge(charges[0].policy, "g", subject, 6)))[0].remaining == 5
     assert decide(simulated, Charge(charges[0].policy, "g", subject, 5)).allowed
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, state_key, subject_prefix
 from server.ratelimit.scripts import (
-    Answer,
     ChargeState,
     charge_unbilled,
     decide_charges,
@@ -24,7 +23,7 @@ from server.ratelimit.scripts import (
     refund_charges,
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, Answer, SimulatedRedis, named, result_of
 from tests.ratelimit.test_histories import NEVER_EXPIRES_MS, histories, lists_of
 
 SECOND_US = 1_000_000
@@ -45,12 +44,14 @@ def decide(
     simulated: SimulatedRedis, charge: Charge, request_id: str | None = None, *, log_entries: int = 1024
 ) -> Answer:
     """A decision at the simulated time, which says what a look just before has said."""
-    looked = result_of(peek_charges(simulated, charges=[charge])).charges[0]
-    answer = result_of(
-        decide_charges(
-            simulated, charges=[charge], log_entries=log_entries, request_id=request_id, keep_ms=60_000
+    looked = named(result_of(peek_charges(simulated, charges=[charge])))[0]
+    answer = named(
+        result_of(
+            decide_charges(
+                simulated, charges=[charge], log_entries=log_entries, request_id=request_id, keep_ms=60_000
+            )
         )
-    ).charges[0]
+    )[0]
     assert (looked.state, looked.wait_us) == (answer.state, answer.wait_us)
     assert looked.remaining == answer.remaining + (charge.cost if answer.state is ChargeState.FITS else 0)
     return answer
@@ -58,7 +59,7 @@ def decide(
 
 def remaining(simulated: SimulatedRedis, charge: Charge) -> int:
     """What a look says is left."""
-    return result_of(peek_charges(simulated, charges=[charge])).charges[0].remaining
+    return named(result_of(peek_charges(simulated, charges=[charge])))[0].remaining
 
 
 @pytest.fixture(params=[2, 16])
@@ -350,7 +351,7 @@ def test_a_block_holds_in_two_versions(simulated: SimulatedRedis, subject: str) 
     assert block_key(subject) == b"r:{" + urlsafe_b64encode(digest) + b"}:b"
     simulated.client.set(block_key(subject), b"1", px=60_000)
     looked = result_of(peek_charges(simulated, charges=[charge_of(subject, WINDOW, 10)]))
-    assert looked.charges[0].state is ChargeState.BLOCKED
+    assert named(looked)[0].state is ChargeState.BLOCKED
 
 
 @pytest.mark.parametrize("charges", [40, 100])

@@ -16,7 +16,7 @@ from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, pee
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, result_of
+from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
 from tests.support.properties import examples
 from tests.support.redis_servers import answers, open_link
 from tests.support.waiting import wait_until
@@ -73,7 +73,7 @@ def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
     simulated.now_us = START_US
     charges = [(charge, 70 * SECOND_US), (charge, 50 * SECOND_US), (charge, 20 * SECOND_US)]
     assert result_of(charge_unbilled(simulated, charges=charges, log_entries=1024)) == 2
-    look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
+    look = named(result_of(peek_charges(simulated, charges=[charge])))[0]
     assert (2, 10 * SECOND_US) == (look.remaining, look.release_us)
 
 
@@ -86,7 +86,7 @@ def test_arrears_of_a_bucket_have_drained_since_their_admission(
     simulated.now_us = START_US
     arrears = [(charge, age_seconds * SECOND_US)]
     assert bool(charged) == result_of(charge_unbilled(simulated, charges=arrears, log_entries=1024))
-    look = result_of(peek_charges(simulated, charges=[charge])).charges[0]
+    look = named(result_of(peek_charges(simulated, charges=[charge])))[0]
     assert 10 - charged == look.remaining
 
 

@@ -16,7 +16,7 @@ from .errors import RedisUnavailable, Reply, fail
 
 # uvloop's timers count whole milliseconds and may be half of one early: near enough.
 _EARLY_SECONDS: Final = 0.0005
-# A timer that fires so much later than it was due says that the loop was busy with something else.
+# If a timer fires so much later than it was due, the loop was busy with something else.
 _LATE_SECONDS: Final = 0.005
 
 

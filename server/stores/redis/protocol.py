@@ -99,7 +99,7 @@ class ReplyStream(asyncio.Protocol):
         deadlines: of what is written.
         node: what errors call the server.
         on_round_trip: called with the seconds from a write to its last reply, once a write.
-        on_fault: called with the reason when an error reply says that Redis can't serve, or at the end.
+        on_fault: called with the reason of an error reply that means Redis can't serve, or of the end.
         on_redirect: handles MOVED and ASK; without it they are errors like others.
     """
 

@@ -1,4 +1,4 @@
-"""The Lua scripts of lua/: read once, together with what they include; Redis knows each by its SHA-1."""
+"""The Lua scripts of lua/: read once, together with what they include, and called by their SHA-1."""
 
 from __future__ import annotations
 
