@@ -91,9 +91,9 @@ def _on_one_line(histories: Sequence[History], *, end: int) -> list[Point]:
             by_step.setdefault(step, []).append(part)
     joined = ((step, _together(parts)) for step, parts in sorted(by_step.items()))
     return [
-        Point(step, _length(step, end), one.counters, one.requests, one.queries, one.gauges)
-        for step, one in joined
-        if one is not None and end - KEPT_SECONDS < step <= end
+        Point(step, _length(step, end), sums.counters, sums.requests, sums.queries, sums.gauges)
+        for step, sums in joined
+        if sums is not None and end - KEPT_SECONDS < step <= end
     ]
 
 

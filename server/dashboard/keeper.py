@@ -113,5 +113,5 @@ def _key(machine: str) -> str:
 
 def _together(own: History, packed: list[bytes]) -> Fleet:
     """For a thread: unpacking takes milliseconds."""
-    others = [history for each in packed if (history := History.unpack(each)) is not None]
+    others = [history for value in packed if (history := History.unpack(value)) is not None]
     return Fleet.of([own, *others])

@@ -57,7 +57,7 @@ def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> Tr
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match["version"] == "00" and match["more"] is not None):
         return None
-    state = ",".join(piece for each in tracestates if (piece := each.strip(" \t,")))
+    state = ",".join(piece for value in tracestates if (piece := value.strip(" \t,")))
     if len(state) > _LONGEST_STATE or not _STATE.fullmatch(state):
         state = ""
     return TraceContext(match["trace_id"], match["parent_id"], int(match["flags"], 16) & _KNOWN_FLAGS, state)

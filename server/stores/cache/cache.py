@@ -190,7 +190,7 @@ class SingleFlight:
         if self._known.get(place) is flight:
             del self._known[place]
         if not flight.task.cancelled():
-            flight.task.exception()  # its callers may have been cancelled: nobody else retrieves the exception
+            flight.task.exception()  # its callers may have been cancelled, and retrieve no exception
 
 
 class _Flight:

@@ -215,7 +215,7 @@ class Metrics:
         )
         self.process_memory_limit_bytes = gauge(
             "process_memory_limit_bytes",
-            "What all processes of this container or machine may use together; 0 where nobody knows.",
+            "What all processes of this container or machine may use together; 0 if unknown.",
             multiprocess_mode="livemax",
         )
         self.process_memory_limit_bytes.set(read_memory_limit())
