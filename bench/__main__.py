@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     crowd.add_argument("--connections", type=int, default=2000, help="of readers, a user each (2000)")
     crowd.add_argument("--seconds", type=float, default=90.0, help="for which they read (90)")
-    crowd.add_argument("--per-second", type=float, default=1000.0, help="how often they ask together (1000)")
+    crowd.add_argument("--per-second", type=float, default=300.0, help="how often they ask together (300)")
     crowd.add_argument("--writers", type=int, default=500, help="connections of the one user (500)")
     crowd.set_defaults(
         run=lambda options: print_connections(
