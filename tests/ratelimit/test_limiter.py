@@ -173,7 +173,7 @@ async def test_point_10_parallel_decisions_of_one_loop_travel_together(
 
 
 async def test_who_gives_up_waiting_as_its_turn_comes_is_passed_over() -> None:
-    """A decision that is abandoned in the crowd at the moment when others leave it ends as abandoned, no otherwise."""
+    """A decision that is abandoned while it waits, at the moment when its turn comes, ends as abandoned."""
     coalescer = Coalescer()
     for _ in range(FIRST_IN_FLIGHT):
         assert coalescer.enter(b"k")
@@ -206,7 +206,7 @@ async def test_point_19_one_key_that_fails_is_its_own_trouble(own_redis: Embedde
         await limiter.close()
 
 
-async def test_a_crowd_that_redis_did_not_answer_does_not_ask_it_one_by_one() -> None:
+async def test_waiting_decisions_do_not_ask_a_redis_that_did_not_answer() -> None:
     """When the decisions in flight fail, those that wait for them end with them."""
     coalescer = Coalescer()
     for _ in range(FIRST_IN_FLIGHT):

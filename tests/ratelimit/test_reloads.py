@@ -397,15 +397,15 @@ def test_share_03_a_key_of_another_type_is_no_use(
 ) -> None:
     """What somebody else has put in a state's place is nothing that was used, and gives way to the first charge."""
     charge = charge_of(subject, algorithm, 10)
-    for arrears in (False, True):
+    for unbilled in (False, True):
         simulated.client.unlink(state_key(charge))
-        decide(simulated, charge, f"request {arrears}")
+        decide(simulated, charge, f"request {unbilled}")
         simulated.client.unlink(state_key(charge))
         simulated.client.hset(state_key(charge), "field", "value")
         simulated.client.pexpire(state_key(charge), 60_000)
-        refund = refund_charges(simulated, charges=[charge], request_id=f"request {arrears}")
+        refund = refund_charges(simulated, charges=[charge], request_id=f"request {unbilled}")
         assert result_of(refund) == (0,)
-        if arrears:
+        if unbilled:
             result_of(charge_unbilled(simulated, charges=[(charge, 0)], log_entries=1024))
         else:
             decide(simulated, charge)

@@ -46,7 +46,7 @@ async def test_point_08_what_was_admitted_meanwhile_is_charged(tmp_path: Path) -
 
 
 async def test_what_redis_may_have_charged_already_is_not_charged_again(tmp_path: Path) -> None:
-    """Arrears whose answer was lost are given up: rather a unit too few than a client charged twice."""
+    """Unbilled charges whose answer was lost are given up: rather a unit too few than a client charged twice."""
     charge = Charge(Policy("ten", 10, 600_000), "g", "user:1")
     async with breakable_redis(tmp_path / "redis") as redis, open_link(redis.url) as link:
         calls = Calls(link, deadline_ms=GENEROUS_DEADLINE_MS, log_entries=1024, keep_ms=60_000)
@@ -64,7 +64,7 @@ async def test_what_redis_may_have_charged_already_is_not_charged_again(tmp_path
         await outage.close()
 
 
-def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
+def test_point_08_unbilled_are_charged_at_the_time_of_their_admission(
     simulated: SimulatedRedis, subject: str
 ) -> None:
     """They leave the window when they would have left it, and what has left it already is not charged."""
@@ -78,19 +78,19 @@ def test_point_08_arrears_are_charged_at_the_time_of_their_admission(
 
 
 @pytest.mark.parametrize(("age_seconds", "charged"), [(0, 4), (12, 2), (24, 0), (60, 0)])
-def test_arrears_of_a_bucket_have_drained_since_their_admission(
+def test_unbilled_of_a_bucket_have_drained_since_their_admission(
     simulated: SimulatedRedis, subject: str, age_seconds: int, charged: int
 ) -> None:
     """A bucket drains from the admission on: after half of the time half of it is charged, in the end nothing."""
     charge = Charge(Policy("ten", 10, 60_000, algorithm="token_bucket"), "g", subject, 4)
     simulated.now_us = START_US
-    arrears = [(charge, age_seconds * SECOND_US)]
-    assert bool(charged) == result_of(charge_unbilled(simulated, charges=arrears, log_entries=1024))
+    unbilled = [(charge, age_seconds * SECOND_US)]
+    assert bool(charged) == result_of(charge_unbilled(simulated, charges=unbilled, log_entries=1024))
     look = named(result_of(peek_charges(simulated, charges=[charge])))[0]
     assert 10 - charged == look.remaining
 
 
-def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_08_unbilled_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
     """However much was admitted, a client is clear again two windows later."""
     for algorithm in ALGORITHMS:
         policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)
@@ -104,14 +104,14 @@ def test_point_08_arrears_never_pass_twice_the_limit(simulated: SimulatedRedis, 
 
 def test_point_08_the_account_is_bounded() -> None:
     """A client's admissions are added up, and a thousand clients are no more entries than there may be."""
-    arrears = UnbilledCharges(max_entries=100)
+    unbilled = UnbilledCharges(max_entries=100)
     for number in range(1000):
         for _ in range(10):
-            arrears.add(Charge(Policy("ten", 10, 60_000), "g", f"user:{number}"), now=1.0)
-    assert len(arrears) == 100
-    taken = arrears.take(2.0)
+            unbilled.add(Charge(Policy("ten", 10, 60_000), "g", f"user:{number}"), now=1.0)
+    assert len(unbilled) == 100
+    taken = unbilled.take(2.0)
     assert [(10, SECOND_US)] == [(charge.cost, age_us) for charge, age_us in taken]
-    assert len(arrears) == 99
+    assert len(unbilled) == 99
 
 
 def test_a_flood_of_one_client_is_one_charge_of_twice_the_limit() -> None:
@@ -195,12 +195,12 @@ def test_point_17_a_flapping_redis_opens_no_second_budget() -> None:
         assert 0 == sum(fallback.decide([charge], now=110.0).allowed for _ in range(20))
 
 
-def test_arrears_of_a_steady_client_keep_their_times() -> None:
+def test_unbilled_of_a_steady_client_keep_their_times() -> None:
     """An outage of two windows leaves only the last window's admissions to be charged, not all at its end."""
-    arrears = UnbilledCharges()
+    unbilled = UnbilledCharges()
     charge = Charge(Policy("sixty", 60, 60_000), "g", "user:1")
     for second in range(120):
-        arrears.add(charge, now=float(second))
-    taken = arrears.take(120.0)
+        unbilled.add(charge, now=float(second))
+    taken = unbilled.take(120.0)
     live = sum(one.cost for one, age_us in taken if age_us < 60 * SECOND_US)
     assert 59 <= live <= 61
