@@ -58,6 +58,8 @@ class ScriptedServer:
             yield
         finally:
             server.close()
+            for task in self._tasks:
+                task.cancel()  # of a client that has not hung up
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
