@@ -113,6 +113,17 @@ def test_deploy_07_removed_files_are_made_anew(tmp_path: Path, files: list[Value
     assert (KEYS, {1.0}) == counted(folder)
 
 
+def test_a_file_that_has_grown_is_gone_on_with(tmp_path: Path, files: list[ValueFile]) -> None:
+    """A process that gets the id of one before it finds a file, of whatever size, and counts on in it."""
+    for total in (1.0, 2.0, 3.0):
+        file = ValueFile(str(tmp_path / "counter_1.db"))
+        files.append(file)
+        fill(file)
+        assert file.fault is None
+        assert (KEYS, {total}) == counted(tmp_path)
+        file.close()
+
+
 def test_files_that_were_removed_are_logged_once(
     tmp_path: Path, files: list[ValueFile], logged: Lines
 ) -> None:

@@ -131,3 +131,14 @@ def test_nothing_is_remembered_of_workers_that_are_gone(tmp_path: Path) -> None:
     assert {} == files.values()
     assert {} == files._layouts
     assert {None} == {pid for _, pid in files._series}
+
+
+def test_one_kind_is_read_alone(tmp_path: Path) -> None:
+    """A look at the counters opens no other files, of which there are more."""
+    for metric in KINDS:
+        write(tmp_path, 1, metric, "a", 1.0)
+    files = WorkerFiles(tmp_path)
+    assert {"requests"} == files.values("counter").keys()
+    assert {"seconds"} == files.values("histogram").keys()
+    assert {"up", "limit", "in_flight", "memory"} == files.values("gauge").keys()
+    assert KINDS.keys() == files.values().keys()
