@@ -45,7 +45,7 @@ FAULT_ROW = "what the limiter did while Redis was broken in one way"
 
 # The same examples in every run, so that a failure is the change's; `make test-long` takes random ones, and more.
 settings.register_profile("test", derandomize=True, database=None, deadline=None)
-settings.register_profile("long", max_examples=1000, database=None, deadline=None, print_blob=True)
+settings.register_profile("long", max_examples=500, database=None, deadline=None, print_blob=True)
 settings.load_profile("test")
 
 
