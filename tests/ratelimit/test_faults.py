@@ -44,7 +44,8 @@ async def test_point_08_a_deadline_a_breaker_a_fallback(
     times = f"{median_ms:>11.2f}{p99_ms:>8.1f}{lag_ms:>11.1f}{recovered_ms:>14.0f}"
     record_property(FAULT_ROW, f"{fault:18}{len(load.latencies_ms):>10}{times}  {sources}")
     # A loop that a busy machine does not let turn is late for its timers, too: by `loop late` in the table.
-    assert p99_ms <= 1.2 * DEADLINE_MS + lag_ms
+    # Twice: a deadline is prolonged by how late the loop was, and what it ends is noticed as late again.
+    assert p99_ms <= 1.2 * DEADLINE_MS + 2 * lag_ms
     assert load.allowed[OPEN.name] == len(load.latencies_ms) / 3
     assert load.allowed[LOCAL.name] <= 2 * LOCAL_LIMIT
     if fault in AWAY:
