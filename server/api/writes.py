@@ -64,7 +64,7 @@ async def write(request: web.Request, work: Work, *, body: bytes | None = None) 
         return await work(unit) if keyed is None else await answer_once(unit, keyed, work)
 
     user_id = caller_of(request).user_id
-    return _response(await services_of(request).writer.run(once, user_id=user_id))
+    return respond(await services_of(request).writer.run(once, user_id=user_id))
 
 
 async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedRequest | None:
@@ -100,7 +100,8 @@ def _content_type(request: web.Request) -> str:
     )
 
 
-def _response(given: Answer) -> web.Response:
+def respond(given: Answer) -> web.Response:
+    """The response of a write's answer."""
     headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
     if given.location is not None:
         headers[hdrs.LOCATION] = given.location

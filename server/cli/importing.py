@@ -22,17 +22,11 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver name
 from tqdm import tqdm
 
 from server.cli.database import connected
-from server.domain.catalog.deck_files import (
-    MOST_PROBLEMS,
-    Batch,
-    DeckFileError,
-    DeckFormat,
-    TooManyRows,
-    pack_deck,
-)
+from server.domain.catalog.deck_files import Batch, DeckFormat, PackedDeck, Reading, pack_deck
+from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, TooManyRows
 from server.domain.editing.staleness import stale_after_import
 from server.domain.values import find_forbidden
-from server.errors import CommandError
+from server.errors import CommandError, InvalidInput
 from server.stores.postgres.queries import load_queries
 
 _NUMBERED = re.compile(r"(?P<number>\d{1,6})[-_. ]+(?P<words>.+)")
@@ -80,7 +74,7 @@ def _spell(word: str, *, first: bool) -> str:
 log = structlog.get_logger(__name__)
 
 CLASS_FILE = "class.toml"
-_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".json": "json"}
+_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".txt": "txt", ".json": "json"}
 _CLASS_FIELDS = ("name", "description", "icon", "color")
 _LONGEST_NAME = 255
 
@@ -108,7 +102,28 @@ class _Deck:
     path: Path
     name: str
     sort_order: int | None
-    batches: list[Batch]
+    packed: PackedDeck
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    r"""How an import differs from the usual one.
+
+    Args:
+        class_name: the class of all decks; by default that of each file's folder.
+        is_draft: whether what is new stays unpublished.
+        is_dry_run: whether nothing is stored.
+        encoding: of the files, by Python's name; those with a byte order mark say it themselves.
+        dialect: what divides the columns, by a name of `deck_tables.SEPARATORS`; None to find it in each file.
+        escapes: whether `\n` written out is a line break in tab-separated text without quotes.
+    """
+
+    class_name: str | None = None
+    is_draft: bool = False
+    is_dry_run: bool = False
+    encoding: str = "utf-8"
+    dialect: str | None = None
+    escapes: bool = True
 
 
 @dataclass(slots=True)
@@ -117,6 +132,9 @@ class _Class:
     sort_order: int | None
     about: dict[str, str]
     decks: list[_Deck] = field(default_factory=list)
+
+
+_USUAL = ImportOptions()
 
 
 def has_classes(url: str) -> bool:
@@ -131,7 +149,9 @@ def has_classes(url: str) -> bool:
         return cursor.fetchone() == (True,)
 
 
-def import_path(url: str, path: Path, *, progress: bool | None = None) -> ImportReport:
+def import_path(
+    url: str, path: Path, options: ImportOptions = _USUAL, *, progress: bool | None = None
+) -> ImportReport:
     """Load a deck file, or every deck file below a folder, into the database: all of it or nothing.
 
     A folder with deck files is a class and each of its files a deck, named and numbered by their names; a single
@@ -141,14 +161,16 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
 
     Args:
         url: the database, migrated.
-        path: a .tsv, .csv or .json file, or a folder. Other files (also `*.quiz.json`) are skipped.
+        path: a .tsv, .csv, .txt or .json file, or a folder. There, other files are skipped, also `*.quiz.json`, and
+            .txt files without a tab in their first line that are no exports of Anki.
+        options: how it differs from the usual.
         progress: whether to show a progress bar; by default, if standard error is a terminal.
 
     Raises:
         ImportFailed: no deck files, a file that is none after all, or no database; nothing is imported then.
     """
-    classes, skipped = _read(Path(path))
-    cards = sum(batch.count for class_ in classes for deck in class_.decks for batch in deck.batches)
+    classes, skipped = _read(Path(path), options)
+    cards = sum(batch.count for class_ in classes for deck in class_.decks for batch in deck.packed.batches)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
     stale: set[str] = set()
@@ -161,10 +183,13 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
         # No other import at the same time: what is known by its name must not come to exist twice.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
         for class_ in classes:
-            for batch, result in _write(cursor, class_, stale):
+            for batch, result in _write(cursor, class_, stale, is_published=not options.is_draft):
                 for name in counts:
                     counts[name] += result[name]
                 bar.update(batch.count)
+        if options.is_dry_run:
+            connection.rollback()
+            stale.clear()
     report = ImportReport(
         classes=len(classes),
         decks=sum(len(class_.decks) for class_ in classes),
@@ -172,13 +197,17 @@ def import_path(url: str, path: Path, *, progress: bool | None = None) -> Import
         skipped=skipped,
         stale=frozenset(stale),
     )
+    if options.is_dry_run:
+        return report
     log.info(
         "import.finished", classes=report.classes, decks=report.decks, **counts, skipped_files=len(skipped)
     )
     return report
 
 
-def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[Batch, Mapping[str, int]]]:
+def _write(
+    cursor: Cursor, class_: _Class, stale: set[str], *, is_published: bool
+) -> Iterator[tuple[Batch, Mapping[str, int]]]:
     queries = load_queries()
 
     def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
@@ -186,18 +215,33 @@ def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[Ba
         return dict(cursor.fetchone() or {})
 
     about = {name: class_.about.get(name) for name in ("description", "icon", "color")}
-    known_class = run("import_class", name=class_.name, sort_order=class_.sort_order, **about)
+    known_class = run(
+        "import_class", name=class_.name, sort_order=class_.sort_order, is_published=is_published, **about
+    )
     class_id = known_class["id"]
     for deck in class_.decks:
         known_deck = run(
-            "import_deck", class_id=class_id, name=deck.name, description=None, sort_order=deck.sort_order
+            "import_deck",
+            class_id=class_id,
+            name=deck.name,
+            description=None,
+            sort_order=deck.sort_order,
+            is_published=is_published,
         )
         deck_id = known_deck["id"]
         run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
         run("expect_many_cards")
         created = updated = 0
-        for batch in deck.batches:
-            counts = run("import_cards", deck_id=deck_id, first=batch.first, cards=batch.cards.decode())
+        questions = run("hash_deck_questions", deck_id=deck_id)["questions"]
+        for batch in deck.packed.batches:
+            counts = run(
+                "import_cards",
+                deck_id=deck_id,
+                first=batch.first,
+                cards=batch.cards.decode(),
+                keeps_order=bytes(questions) == deck.packed.questions,
+                is_published=is_published,
+            )
             created += counts["created"]
             updated += counts["updated"]
             yield batch, counts
@@ -210,28 +254,41 @@ def _write(cursor: Cursor, class_: _Class, stale: set[str]) -> Iterator[tuple[Ba
         )
 
 
-def _read(path: Path) -> tuple[list[_Class], tuple[str, ...]]:
+def _read(path: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, ...]]:
     """Everything that is to be imported, read and checked before the database is asked for anything."""
     path = path.resolve()
     if not path.exists():
         raise ImportFailed(f"{path}: there is no such file or folder")
     root = path if path.is_dir() else path.parent
     files = _list_files(path) if path.is_dir() else [path]
-    deck_files = [file for file in files if _format(file) is not None]
+    deck_files = [file for file in files if _format(file) and (file == path or not _is_prose(file))]
     if not deck_files:
-        raise ImportFailed(f"{path}: there is no deck file (.tsv, .csv or .json)")
+        raise ImportFailed(f"{path}: there is no deck file (.tsv, .csv, .txt or .json)")
     problems: list[str] = []
-    classes: dict[Path, _Class] = {}
+    classes: dict[Path | None, _Class] = {}
+    bad_files: list[tuple[str, DeckFileError]] = []
+    if options.class_name is not None:
+        classes[None] = _Class(options.class_name.strip(), None, {})
     for file in deck_files:
-        class_ = classes.get(file.parent) or _read_class(file.parent, problems)
-        classes[file.parent] = class_
+        folder = None if options.class_name is not None else file.parent
+        if folder is not None and folder not in classes:
+            classes[folder] = _read_class(folder, problems)
         number, name = read_name(file.stem)
-        class_.decks.append(_Deck(file, name, number, _read_cards(file, root, problems)))
+        try:
+            packed = _read_cards(file, options)
+        except (TooManyRows, InvalidInput) as error:
+            packed = PackedDeck([], "", b"")
+            if isinstance(error, DeckFileError):
+                bad_files.append((str(file.relative_to(root)), error))
+            else:
+                problems.append(f"{file.relative_to(root)}: {error.detail}")
+        classes[folder].decks.append(_Deck(file, name, number, packed))
+    problems += _bad_rows(bad_files)
     problems += _name_problems(list(classes.values()), root)
     if problems:
         more = f"\n… and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
         raise ImportFailed("nothing was imported:\n" + "\n".join(problems[:MOST_PROBLEMS]) + more)
-    skipped = [file for file in files if _format(file) is None and file.name != CLASS_FILE]
+    skipped = [file for file in files if file not in set(deck_files) and file.name != CLASS_FILE]
     return list(classes.values()), tuple(str(file.relative_to(root)) for file in skipped)
 
 
@@ -251,15 +308,39 @@ def _format(file: Path) -> DeckFormat | None:
     return _FORMAT_BY_ENDING.get(ending)
 
 
-def _read_cards(file: Path, root: Path, problems: list[str]) -> list[Batch]:
+def _is_prose(file: Path) -> bool:
+    """Whether a .txt file in a folder is none with cards: no export of Anki, and no tab in its first line."""
+    if file.suffix.lower() != ".txt":
+        return False
+    with file.open("rb") as opened:
+        start = opened.read(4096)
+    first = start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe").split(b"\n")[0].split(b"\r")[0]
+    return b"\t" not in first and not first.startswith(b"#")
+
+
+def _read_cards(file: Path, options: ImportOptions) -> PackedDeck:
     format_ = _format(file)
-    try:
-        return pack_deck(file.read_bytes(), format_) if format_ else []
-    except TooManyRows as error:
-        problems.append(f"{file.relative_to(root)}: {error.detail}")
-    except DeckFileError as error:
-        problems += [f"{file.relative_to(root)}: {problem}" for problem in error.problems]
-    return []
+    if format_ is None:
+        raise AssertionError("only deck files are read")
+    reading = Reading(format_, options.encoding, options.dialect, escapes=options.escapes)
+    return pack_deck(file.read_bytes(), reading)
+
+
+def _bad_rows(bad_files: list[tuple[str, DeckFileError]]) -> list[str]:
+    """A line for each file, with its first problem; one bad file by itself has more of them."""
+    lines: list[str] = []
+    for name, error in bad_files:
+        first, *others = error.problems
+        if error.count == 1:
+            lines.append(f"{name}: {first}")
+        elif len(bad_files) == 1:
+            rest = error.count - len(error.problems)
+            more = [f"  … and {rest:,} more"] if rest else []
+            listed = "\n".join([f"  {problem}" for problem in (first, *others)] + more)
+            lines.append(f"{name}: {error.count:,} problems:\n{listed}")
+        else:
+            lines.append(f"{name}: {error.count:,} problems, the first in {first}")
+    return lines
 
 
 def _read_class(folder: Path, problems: list[str]) -> _Class:

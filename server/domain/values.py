@@ -6,7 +6,9 @@ of the IANA database, by their names there.
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from zoneinfo import ZoneInfo, available_timezones
 
 
@@ -20,8 +22,17 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
-    """A text without the white space around it, its Windows line breaks as line feeds."""
-    return text.replace("\r\n", "\n").strip()
+    """A text in NFC without the white space around it, its Windows line breaks as line feeds."""
+    text = text.replace("\r\n", "\n").strip()
+    # Marks are sorted in a time that grows with the square of their number, so a text of nothing else stays as it is.
+    return text if text.isascii() or _many_marks().search(text) else unicodedata.normalize("NFC", text)
+
+
+@functools.cache
+def _many_marks() -> re.Pattern[str]:
+    """More combining marks in a row than any language has: 30 are Unicode's limit for streams (UAX 15)."""
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.combining(chr(code)))
+    return re.compile(f"[{marks}]{{31}}")
 
 
 def find_forbidden(text: str) -> str | None:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from server.cli.importing import ImportFailed, import_path
-from server.domain.catalog.deck_files import MAX_ROWS, DeckFileError, DeckFormat, TooManyRows, pack_deck
+from server.domain.catalog.deck_files import DeckFormat, Reading, pack_deck
+from server.domain.catalog.deck_problems import MAX_ROWS, DeckFileError, TooManyRows
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi, run_statement
 
@@ -64,7 +65,7 @@ async def test_share_07_a_hundred_thousand_rows_are_imported_beside_other_reques
         assert 200 == (await api.get("/livez", by=None)).status
         answered += 1
 
-    assert (200, {"created": MAX_ROWS, "updated": 0, "unchanged": 0}) == await importing
+    assert (200, {"created": MAX_ROWS, "updated": 0, "unchanged": 0, "dialect": "tab"}) == await importing
     assert answered > 100
     # The two cards that were there before stay at their places, 0 and 1.
     assert (MAX_ROWS + 2, MAX_ROWS * (MAX_ROWS + 1) // 2 + 1) == cards_of(api, course)
@@ -98,10 +99,14 @@ async def test_share_07_a_failure_in_the_last_batch_undoes_the_first(api: Api, c
 async def test_share_07_batches_merge_as_one_file(api: Api, course: Course) -> None:
     """A second import of 6000 cards finds all of them, moved ones and changed ones too, in whichever batch."""
     assert 200 == (await load(api, course, rows(6000)))[0]
-    assert (200, {"created": 0, "updated": 0, "unchanged": 6000}) == await load(api, course, rows(6000))
+    assert (200, {"created": 0, "updated": 0, "unchanged": 6000, "dialect": "tab"}) == await load(
+        api, course, rows(6000)
+    )
     lines = rows(6000).splitlines(keepends=True)
     moved = b"".join([lines[5999], *lines[1:5998], b"q5999\tother\n", lines[0]])
-    assert (200, {"created": 0, "updated": 3, "unchanged": 5997}) == await load(api, course, moved)
+    assert (200, {"created": 0, "updated": 3, "unchanged": 5997, "dialect": "tab"}) == await load(
+        api, course, moved
+    )
     assert (6002, 6000 * 6001 // 2 + 1) == cards_of(api, course)
 
 
@@ -116,7 +121,9 @@ async def test_share_07_an_import_may_take_longer_than_a_query(
         "CREATE TRIGGER slow BEFORE INSERT ON flashcards FOR EACH STATEMENT EXECUTE FUNCTION be_slow()",
     )
     api = await start_api(replace(settings, database_query_timeout_ms=1000))
-    assert (200, {"created": 1, "updated": 0, "unchanged": 0}) == await load(api, course, rows(1))
+    assert (200, {"created": 1, "updated": 0, "unchanged": 0, "dialect": "tab"}) == await load(
+        api, course, rows(1)
+    )
     timeout = run_statement(settings.database_url, "SELECT current_setting('statement_timeout')")
     assert [("0",)] == timeout, "no other session has it"
 
@@ -176,7 +183,7 @@ def test_share_07_reading_a_file_takes_little_memory(name: str) -> None:
     tracemalloc.start()
     try:
         with suppress(DeckFileError, TooManyRows):
-            pack_deck(content, format_)
+            pack_deck(content, Reading(format_))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -194,7 +201,7 @@ def steps_of(content: bytes, format_: DeckFormat) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        pack_deck(content, format_)
+        pack_deck(content, Reading(format_))
     finally:
         sys.setprofile(before)
     return steps
@@ -228,10 +235,10 @@ def windows() -> Iterator[tuple[int, bytes]]:
 def test_share_07_an_object_of_json_may_lie_on_the_edge_of_a_piece() -> None:
     """Wherever a piece ends, every card is read, and a mistake is found at its line."""
     for _, content in windows():
-        (batch,) = pack_deck(content, "json")
+        (batch,) = pack_deck(content, Reading("json")).batches
         assert 60 == batch.count
         with pytest.raises(DeckFileError) as caught:
-            pack_deck(content + b"x", "json")
+            pack_deck(content + b"x", Reading("json"))
         (problem,) = caught.value.problems
         assert (61, "not JSON: there is more after the array, column 1 of the line") == (
             problem.row, problem.problem

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from server.cli.importing import ImportFailed, ImportReport, import_path
+from server.cli.importing import ImportFailed, ImportOptions, ImportReport, import_path
 from server.development import free_port
 from tests.stores.postgres.databases import ask
 
@@ -216,3 +216,56 @@ def test_a_course_of_ones_own_twice_is_once(database_url: str, tmp_path: Path) -
     shutil.copytree(os.environ["MASTERY_COURSE"], tmp_path / "course")
     first = import_path(database_url, tmp_path / "course")
     assert (0, 0, first.created) == count(import_path(database_url, tmp_path / "course"))
+
+
+def test_a_bad_file_is_named_once(database_url: str, tmp_path: Path) -> None:
+    """Of several bad files each has one line with the number of its problems; a single one lists twenty of them."""
+    write(tmp_path / "b" / "bad.tsv", "Q\t\n" * 1790)
+    write(tmp_path / "b" / "worse.tsv", "Q\t\n" * 3)
+    with pytest.raises(ImportFailed) as caught:
+        import_path(database_url, tmp_path)
+    _, *problems = str(caught.value).split("\n")
+    assert ["b/bad.tsv: 1,790 problems, the first in row 1, answer", "b/worse.tsv: 3 problems, the first in row 1, answer"] == [
+        problem.partition(": empty")[0] for problem in problems
+    ]  # fmt: skip
+    (tmp_path / "b" / "worse.tsv").unlink()
+    with pytest.raises(ImportFailed) as caught:
+        import_path(database_url, tmp_path)
+    _, head, *listed, last = str(caught.value).split("\n")
+    assert ("b/bad.tsv: 1,790 problems:", 20, "  … and 1,770 more") == (head, len(listed), last)
+
+
+def test_a_dry_run_stores_nothing(database_url: str, tmp_path: Path) -> None:
+    """It counts what an import would do, and leaves no class, deck or card; no reader has to be reported to."""
+    write(tmp_path / "a" / "b.tsv", "Q\tA\nR\tB\n")
+    report = import_path(database_url, tmp_path, ImportOptions(is_dry_run=True))
+    assert ((2, 0, 0), frozenset()) == (count(report), report.stale)
+    assert [(0, 0)] == ask(
+        database_url, "SELECT (SELECT count(*) FROM classes), (SELECT count(*) FROM flashcards)"
+    )
+
+
+def test_a_class_may_be_named_and_stay_a_draft(database_url: str, tmp_path: Path) -> None:
+    """All files go into the class that is named, and nothing new is published; text files are decks by their tabs."""
+    write(tmp_path / "a" / "one.tsv", "Q\tA\n")
+    write(tmp_path / "b" / "two.txt", "#separator:tab\n#html:false\nQ\tA\n")
+    write(tmp_path / "b" / "readme.txt", "About these files\n")
+    report = import_path(database_url, tmp_path, ImportOptions(class_name="Law", is_draft=True))
+    assert (1, 2, ("b/readme.txt",)) == (report.classes, report.decks, report.skipped)
+    rows = ask(
+        database_url,
+        "SELECT c.name, d.name, c.is_published OR d.is_published OR f.is_published FROM classes c "
+        "JOIN decks d ON d.class_id = c.id JOIN flashcards f ON f.deck_id = d.id ORDER BY d.name",
+    )
+    assert [("Law", "One", False), ("Law", "Two", False)] == rows
+
+
+def test_charset_dialect_and_escapes_are_taken(database_url: str, tmp_path: Path) -> None:
+    """What a file does not say itself can be said; without it the file is refused."""
+    (tmp_path / "one.csv").write_bytes("Schlüssel, wozu?;C:\\neu\n".encode("cp1252"))
+    with pytest.raises(ImportFailed, match="is not UTF-8"):
+        import_path(database_url, tmp_path)
+    with pytest.raises(ImportFailed, match="comma and semicolon would both divide"):
+        import_path(database_url, tmp_path, ImportOptions(encoding="cp1252"))
+    import_path(database_url, tmp_path, ImportOptions(encoding="cp1252", dialect="semicolon", escapes=False))
+    assert [("Schlüssel, wozu?", "C:\\neu")] == ask(database_url, "SELECT question, answer FROM flashcards")

@@ -10,6 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
 from server.api.pagination import PageSchema
+from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.study.repetition import SCHEDULERS
 
 LONGEST_NAME = 255
@@ -115,3 +116,27 @@ class FlashcardsQuerySchema(DecksQuerySchema):
     """GET /api/admin/flashcards: as for decks, where `q` looks at question and answer; and `deckId`: only its cards."""
 
     deck_id = Identifier(load_default=None, data_key="deckId")
+
+
+class ImportQuerySchema(Schema):
+    """POST /api/admin/decks/{deckId}/import: how the file is to be read, and whether it is only tried out."""
+
+    dry_run = FlagWord(
+        load_default=False,
+        data_key="dryRun",
+        metadata={"description": "true: answer what would be created and changed, and store nothing."},
+    )
+    dialect = fields.String(
+        load_default=None,
+        validate=validate.OneOf(list(SEPARATORS)),
+        metadata={
+            "description": "What divides the columns of a table, where the file itself leaves two answers."
+        },
+    )
+    escapes = fields.String(
+        load_default=None,
+        validate=validate.OneOf(["none"]),
+        metadata={
+            "description": "none: `\\n` written out is text, also in a TSV without quotes, where it is a line break."
+        },
+    )

@@ -83,6 +83,10 @@ class Imported(Answer):
     created = count()
     updated = count()
     unchanged = count()
+    dialect = fields.String(
+        validate=validate.OneOf(["tab", "comma", "semicolon", "pipe", "colon", "space", "json"]),
+        metadata={"description": "How the file was read: what divides its columns."},
+    )
 
 
 class Account(User):

@@ -23,6 +23,7 @@ from server.api.admin.schemas import (
     DecksQuerySchema,
     FlashcardSchema,
     FlashcardsQuerySchema,
+    ImportQuerySchema,
 )
 from server.api.answers import admin as administration
 from server.api.answers import export
@@ -141,6 +142,10 @@ _METRICS_TOKEN = frozenset({401})
 _DECK_FILE = (
     Content(
         media_type="text/tab-separated-values", schema={**_TEXT, "example": "Question\tAnswer\n1 + 1?\t2\n"}
+    ),
+    Content(
+        media_type="text/plain",
+        schema={**_TEXT, "example": "#separator:tab\n#html:false\n1 + 1?\t2\n"},
     ),
     Content(media_type="text/csv", schema={**_TEXT, "example": "Question,Answer\n1 + 1?,2\n"}),
     Content(
@@ -284,7 +289,9 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(DeckSchema(partial=True)), results=answers(administration.EditableDeck)
         ),
         admin_decks.delete_deck: Operation(results=done()),
-        admin_import.import_deck: Operation(bodies=_DECK_FILE, results=answers(administration.Imported)),
+        admin_import.import_deck: Operation(
+            query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(administration.Imported)
+        ),
         admin_flashcards.list_flashcards: Operation(
             query=FlashcardsQuerySchema(), results=tagged(administration.EditableFlashcardList)
         ),

@@ -1,9 +1,7 @@
-r"""Decks as files: tab-separated, CSV or JSON bytes in, cards out, or every problem with the row it is in.
+"""Decks as files: tables or JSON as bytes in, cards out, or every problem with the row it is in.
 
-The columns are question, answer, category, explanation. A first row that names them says which are there; without
-one, rows have two to four columns in that order. Rows count from 1 as lines of the file; in JSON they are the
-array's objects, counted from 1. In both text formats `\n`, `\t` and `\\` written out mean a line break, a tab and a
-backslash; any other backslash is itself.
+How tables are read is in `deck_tables`. Rows count from 1 as lines of the file; in JSON they are the array's objects,
+counted from 1. All text is stored in Unicode's NFC.
 
 A file is read piece by piece and its cards are packed into batches at once, so that beside the file itself there is
 never more than a piece of it in memory as text, and the time it takes grows with its size alone.
@@ -12,7 +10,7 @@ never more than a piece of it in memory as text, and the time it takes grows wit
 from __future__ import annotations
 
 import codecs
-import csv
+import hashlib
 import io
 import json
 import re
@@ -22,29 +20,36 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
+from server.domain.catalog.deck_problems import MAX_ROWS, Problems, TooManyRows
+from server.domain.catalog.deck_tables import COLUMNS, PIECE, REQUIRED, column_of, read_table
 from server.domain.values import clean_text, find_forbidden
-from server.errors import BodyTooLarge, InvalidInput
+from server.errors import InvalidInput
 
-DeckFormat = Literal["tsv", "csv", "json"]
-MAX_ROWS = 100_000
-MOST_PROBLEMS = 20
+DeckFormat = Literal["tsv", "csv", "txt", "json"]
 LONGEST_TEXT = 5000
 LONGEST_NOTE = 2000
 
 FORMAT_BY_MEDIA_TYPE: dict[str, DeckFormat] = {
     "text/tab-separated-values": "tsv",
     "text/csv": "csv",
+    "text/plain": "txt",
     "application/json": "json",
 }
-_COLUMNS = ("question", "answer", "category", "explanation")
-_REQUIRED = ("question", "answer")
-# What is read of a file at once: in a table at least a line, in JSON at least an object, so neither may be longer.
-_PIECE = 1 << 18
+# By the names that Python knows them under. Others are rare in files, or are no encodings of text at all.
+_ENCODING_NAMES = (
+    "utf-8 ascii utf-16 utf-16-le utf-16-be iso8859-1 iso8859-2 iso8859-15 "
+    "cp1250 cp1251 cp1252 mac-roman koi8-r shift_jis gb18030 big5 euc_kr"
+)
+_ENCODINGS = frozenset(_ENCODING_NAMES.split())
+ENCODINGS_ACCEPTED = (
+    "utf-8, utf-16, iso-8859-1, -2 or -15, windows-1250, -1251 or -1252, macintosh, koi8-r, shift_jis, gb18030, big5 "
+    "or euc-kr"
+)
+Cells = dict[str, str]
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BOMS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BATCH_CARDS = 2500
 _BATCH_BYTES = 1 << 18
-_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
-_ESCAPE = re.compile(r"\\[nt\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +61,6 @@ class DeckCard:
     explanation: str | None
     category: str | None
     row: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeckProblem:
-    """What is wrong in a row, in which column if in one, and what is accepted there."""
-
-    row: int
-    column: str | None
-    problem: str
-    accepted: str
-
-    def __str__(self) -> str:
-        place = f"row {self.row}" if self.column is None else f"row {self.row}, {self.column}"
-        return f"{place}: {self.problem}; accepted: {self.accepted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,78 +78,112 @@ class Batch:
     cards: bytes
 
 
-class TooManyRows(BodyTooLarge):
-    """An import takes at most 100,000 rows: send the file in parts."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    r"""How a file is to be read, where it does not say so itself.
 
-    code = "too_many_rows"
+    Args:
+        format_: how it is written.
+        encoding: of its text, by Python's name; a byte order mark of UTF-16 counts more.
+        dialect: what divides its columns, by a name of `deck_tables.SEPARATORS`; None to find it.
+        escapes: whether `\n` written out is a line break in tab-separated text without quotes.
+    """
 
-
-class DeckFileError(InvalidInput):
-    """The file is not a deck."""
-
-    code = "invalid_deck_file"
-
-    def __init__(self, problems: list[DeckProblem], count: int) -> None:
-        """Args: problems: the first ones, at most MOST_PROBLEMS; count: how many there are in all."""
-        self.problems = problems
-        self.count = count
-        errors = {
-            f"rows.{problem.row}" + (f".{problem.column}" if problem.column else ""): (
-                f"{problem.problem}; accepted: {problem.accepted}"
-            )
-            for problem in problems
-        }
-        super().__init__(
-            f"The file has {count} problem{'s' if count > 1 else ''}.",
-            errors=errors,
-            unlisted=count - len(problems),
-        )
+    format_: DeckFormat
+    encoding: str = "utf-8"
+    dialect: str | None = None
+    escapes: bool = True
 
 
-def pack_deck(content: bytes, format_: DeckFormat, *, encoding: str = "utf-8") -> list[Batch]:
+@dataclass(frozen=True, slots=True)
+class PackedDeck:
+    """The cards of a file.
+
+    Args:
+        batches: the cards in the file's order.
+        dialect: how it was read: what divides its columns, or `json`.
+        questions: the SHA-256 of all questions, each ended by U+001F: whether a deck has these cards in this order.
+    """
+
+    batches: list[Batch]
+    dialect: str
+    questions: bytes
+
+
+def find_encoding(charset: str) -> str | None:
+    """Python's name of a charset; None if it is not one that we read."""
+    try:
+        encoding = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        return None
+    return encoding if encoding in _ENCODINGS else None
+
+
+def pack_deck(content: bytes, reading: Reading) -> PackedDeck:
     """The cards of a file, in its order. Arguments and errors as of `read_cards`."""
     batches: list[Batch] = []
     cards: list[dict[str, str]] = []
     size, first = 0, 1
+    questions = hashlib.sha256()
 
     def finish() -> None:
         nonlocal size, first
         batches.append(Batch(first, len(cards), orjson.dumps(cards)))
+        questions.update("".join(f"{card['question']}\x1f" for card in cards).encode())
         first += len(cards)
         size = 0
         cards.clear()
 
-    for card in read_cards(content, format_, encoding=encoding):
-        texts = {name: text for name in _COLUMNS if (text := getattr(card, name)) is not None}
+    dialect, read = read_cards(content, reading)
+    for card in read:
+        texts = {name: text for name in COLUMNS if (text := getattr(card, name)) is not None}
         cards.append(texts)
         size += sum(map(len, texts.values()))
         if len(cards) == _BATCH_CARDS or size >= _BATCH_BYTES:
             finish()
     if cards:
         finish()
-    return batches
+    return PackedDeck(batches, dialect, questions.digest())
 
 
-def read_cards(content: bytes, format_: DeckFormat, *, encoding: str = "utf-8") -> Iterator[DeckCard]:
-    """The cards of a file one by one, in its order; of a file that is wrong the error comes after the last of them.
+def read_cards(content: bytes, reading: Reading) -> tuple[str, Iterator[DeckCard]]:
+    """The dialect of a file and its cards in order; of a file that is wrong the error comes after the last of them.
 
     Args:
-        content: with or without a byte order mark; lines end in LF or CRLF.
-        format_: how it is written.
-        encoding: of its text, by Python's name.
+        content: with or without byte order marks; lines end in LF, CRLF or CR.
+        reading: how to read it.
 
     Raises:
         TooManyRows: it has more than MAX_ROWS.
         InvalidInput: it is not in another encoding than UTF-8.
         DeckFileError: with up to MOST_PROBLEMS problems.
     """
-    problems = _Problems()
+    problems = Problems()
+    encoding = "utf-16" if content[:2] in _BOMS_UTF16 else reading.encoding
     if encoding != "utf-8":
         content = _as_utf8(content, encoding)
+    while content.startswith(codecs.BOM_UTF8):
+        content = content[len(codecs.BOM_UTF8) :]
+    if reading.format_ != "json" and b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     _refuse_other_bytes(content, problems)
-    # Line ends are left as they are: the readers know what they mean, within quotes and outside.
-    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
-    rows = _json_rows(stream, problems) if format_ == "json" else _table_rows(stream, format_, problems)
+    if reading.format_ == "json":
+        stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+        return "json", _checked(_json_rows(stream, problems), problems)
+    table = read_table(
+        content,
+        is_csv=reading.format_ == "csv",
+        dialect=reading.dialect,
+        escapes=reading.escapes,
+        problems=problems,
+    )
+    if table is None:
+        problems.raise_if_any()
+        raise AssertionError("a table that can't be read has a problem")
+    return table.dialect, _checked(table.rows, problems)
+
+
+def _checked(rows: Iterator[tuple[int, Cells]], problems: Problems) -> Iterator[DeckCard]:
     first_rows: dict[bytes, int] = {}
     for row, cells in rows:
         card = _card(row, cells, problems)
@@ -173,31 +198,14 @@ def read_cards(content: bytes, format_: DeckFormat, *, encoding: str = "utf-8") 
     problems.raise_if_any()
 
 
-class _Problems:
-    """Collects problems: keeps the first ones, counts all."""
-
-    def __init__(self) -> None:
-        self.kept: list[DeckProblem] = []
-        self.count = 0
-
-    def add(self, row: int, column: str | None, problem: str, accepted: str) -> None:
-        self.count += 1
-        if len(self.kept) < MOST_PROBLEMS:
-            self.kept.append(DeckProblem(row, column, problem, accepted))
-
-    def raise_if_any(self) -> None:
-        if self.count:
-            raise DeckFileError(self.kept, self.count)
-
-
 def _as_utf8(content: bytes, encoding: str) -> bytes:
     decoder = codecs.getincrementaldecoder(encoding)()
     recoded = io.BytesIO()
-    for start in range(0, len(content), _PIECE):
+    for start in range(0, len(content), PIECE):
         pending, _ = decoder.getstate()
-        piece = content[start : start + _PIECE]
+        piece = content[start : start + PIECE]
         try:
-            recoded.write(decoder.decode(piece, start + _PIECE >= len(content)).encode())
+            recoded.write(decoder.decode(piece, start + PIECE >= len(content)).encode())
         except UnicodeError as error:
             place = error.start if isinstance(error, UnicodeDecodeError) else 0
             byte = start - len(pending) + place + 1
@@ -205,26 +213,28 @@ def _as_utf8(content: bytes, encoding: str) -> bytes:
     return recoded.getvalue()
 
 
-def _refuse_other_bytes(content: bytes, problems: _Problems) -> None:
+def _refuse_other_bytes(content: bytes, problems: Problems) -> None:
     """Report each line that is not in UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(content) + 1, _PIECE):
-            decoder.decode(content[start : start + _PIECE], start + _PIECE > len(content))
+        for start in range(0, len(content) + 1, PIECE):
+            decoder.decode(content[start : start + PIECE], start + PIECE > len(content))
     except UnicodeDecodeError:
         for row, line in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
-                problems.add(row, None, f"byte {error.start + 1} of the line is not UTF-8", "text in UTF-8")
+                problems.add(
+                    row,
+                    None,
+                    f"byte {error.start + 1} of the line is not UTF-8",
+                    "text in UTF-8, or the charset named, such as windows-1252",
+                )
         problems.raise_if_any()
         raise
 
 
-Cells = dict[str, str]
-
-
-def _json_rows(stream: TextIO, problems: _Problems) -> Iterator[tuple[int, Cells]]:
+def _json_rows(stream: TextIO, problems: Problems) -> Iterator[tuple[int, Cells]]:
     accepted = "an array of objects {question, answer, explanation?, category?} of strings"
     for row, item in enumerate(_json_items(stream, problems, accepted), start=1):
         if row > MAX_ROWS:
@@ -232,20 +242,25 @@ def _json_rows(stream: TextIO, problems: _Problems) -> Iterator[tuple[int, Cells
         if not isinstance(item, dict):
             problems.add(row, None, "not an object", accepted)
             continue
-        known = True
-        for name, value in item.items():
-            if name not in _COLUMNS:
-                problems.add(row, str(name)[:64], "unknown field", ", ".join(_COLUMNS))
-                known = False
-            elif not isinstance(value, str) and not (value is None and name not in _REQUIRED):
+        cells: Cells = {}
+        for key, value in item.items():
+            name = column_of(key)
+            if name is None:
+                problems.add(row, str(key)[:64], "unknown field", ", ".join(COLUMNS))
+            elif name in cells:
+                problems.add(row, name, "twice", "each column once")
+            elif not isinstance(value, str) and not (value is None and name not in REQUIRED):
                 problems.add(row, name, "not a string", "a string")
-                known = False
-        if known:
-            yield row, {name: value for name, value in item.items() if value is not None}
+            else:
+                cells[name] = value or ""
+                continue
+            break
+        else:
+            yield row, cells
 
 
-def _json_items(stream: TextIO, problems: _Problems, accepted: str) -> Iterator[Any]:
-    """The elements of an array, each parsed by itself: no more of the array than _PIECE is ever in memory."""
+def _json_items(stream: TextIO, problems: Problems, accepted: str) -> Iterator[Any]:
+    """The elements of an array, each parsed by itself: no more of the array than PIECE is ever in memory."""
     window = _Window(stream)
     if window.peek() != "[":
         problems.add(1, None, "not an array", accepted)
@@ -311,7 +326,7 @@ class _Window:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except ValueError:
                 # The window may end within the value.
-                if len(self._text) - self._place >= _PIECE or not self._read():
+                if len(self._text) - self._place >= PIECE or not self._read():
                     raise
                 continue
             if end == len(self._text) and self._read():
@@ -330,7 +345,7 @@ class _Window:
         """Forget what lies behind, and read on; False where there is no more."""
         if self._is_last:
             return False
-        more = self._stream.read(_PIECE)
+        more = self._stream.read(PIECE)
         if not more:
             self._is_last = True
             return False
@@ -341,103 +356,13 @@ class _Window:
         return True
 
 
-def _table_rows(stream: TextIO, format_: DeckFormat, problems: _Problems) -> Iterator[tuple[int, Cells]]:
-    """The rows of a table by the names of their columns; rows without any text are left out."""
-    columns: tuple[str, ...] | None = None
-    count = 0
-    for row, raw_cells in (_split_csv if format_ == "csv" else _split_tsv)(stream, problems):
-        if not any(map(str.strip, raw_cells)):
-            continue
-        if columns is None:
-            columns, is_header = _read_header(row, raw_cells, problems)
-            if not columns:
-                return
-            if is_header:
-                continue
-        count += 1
-        if count > MAX_ROWS:
-            raise TooManyRows
-        if len(raw_cells) != len(columns):
-            problems.add(
-                row, None, f"{len(raw_cells)} columns", f"{len(columns)} columns, as in the file's first row"
-            )
-            continue
-        yield (
-            row,
-            {
-                name: _ESCAPE.sub(lambda match: _ESCAPES[match[0]], cell) if "\\" in cell else cell
-                for name, cell in zip(columns, raw_cells, strict=True)
-            },
-        )
-
-
-def _split_tsv(stream: TextIO, problems: _Problems) -> Iterator[tuple[int, list[str]]]:
-    row, pending = 0, ""
-    while True:
-        piece = stream.read(_PIECE)
-        *lines, pending = (pending + piece).split("\n")
-        if not piece:
-            lines.append(pending)
-        for line in lines:
-            row += 1
-            if line:
-                yield row, line.split("\t")
-        if not piece:
-            return
-        if len(pending) >= _PIECE:
-            problems.add(
-                row + 1, None, f"a line of {_PIECE} characters and more", "lines that end in LF or CRLF"
-            )
-            return
-
-
-def _split_csv(stream: TextIO, problems: _Problems) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_lines(stream), strict=True)
-    row = 1
-    try:
-        for cells in reader:
-            yield row, cells
-            row = reader.line_num + 1
-    except csv.Error as error:
-        problems.add(
-            row, None, f"not CSV: {error}", 'commas between columns, "text, with ""quotes""" where needed'
-        )
-
-
-def _lines(stream: TextIO) -> Iterator[str]:
-    while line := stream.readline(_PIECE):
-        if len(line) == _PIECE and line[-1] not in "\r\n":
-            raise csv.Error(f"a line of {_PIECE} characters and more")
-        yield line
-
-
-def _read_header(row: int, cells: list[str], problems: _Problems) -> tuple[tuple[str, ...], bool]:
-    """The columns' names, and whether this row says them; no names where it can't be used."""
-    names = tuple(cell.strip().lower() for cell in cells)
-    recognised = [name for name in names if name in _COLUMNS]
-    if len(recognised) == len(names) or set(_REQUIRED) <= set(recognised):
-        for name in dict.fromkeys(names):
-            if name not in _COLUMNS:
-                problems.add(row, None, f"unknown column {name[:64]!r}", ", ".join(_COLUMNS))
-            elif names.count(name) > 1:
-                problems.add(row, None, f"column {name!r} twice", "each column once")
-        for name in _REQUIRED:
-            if name not in names:
-                problems.add(row, None, f"no column {name!r}", ", ".join(_COLUMNS))
-        return ((), True) if problems.count else (names, True)
-    if not len(_REQUIRED) <= len(names) <= len(_COLUMNS):
-        problems.add(row, None, f"{len(names)} columns", f"2 to 4 columns: {', '.join(_COLUMNS)}")
-        return (), False
-    return _COLUMNS[: len(names)], False
-
-
-def _card(row: int, cells: Cells, problems: _Problems) -> DeckCard | None:
+def _card(row: int, cells: Cells, problems: Problems) -> DeckCard | None:
     before = problems.count
     texts: dict[str, str | None] = {}
-    for name in _COLUMNS:
+    for name in COLUMNS:
         text = clean_text(cells.get(name, ""))
-        longest = LONGEST_TEXT if name in _REQUIRED else LONGEST_NOTE
-        if not text and name in _REQUIRED:
+        longest = LONGEST_TEXT if name in REQUIRED else LONGEST_NOTE
+        if not text and name in REQUIRED:
             problems.add(row, name, "empty", f"1 to {longest} characters")
         elif len(text) > longest:
             problems.add(row, name, f"{len(text)} characters", f"at most {longest} characters")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from server.domain.catalog.deck_files import Batch, DeckFormat, pack_deck
+from server.domain.catalog.deck_files import PackedDeck, Reading, pack_deck
 from server.domain.editing.staleness import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
@@ -29,19 +28,21 @@ class ImportTimedOut(ServiceUnavailable):
     code = "import_timed_out"
 
 
-async def read_deck_file(content: bytes, deck_format: DeckFormat, *, encoding: str) -> list[Batch]:
+async def read_deck_file(content: bytes, reading: Reading) -> PackedDeck:
     """The cards of a file, as `import_cards` takes them. Arguments and errors as of `pack_deck`."""
     # It takes seconds for the largest files: not in the event loop's thread.
-    return await asyncio.to_thread(pack_deck, content, deck_format, encoding=encoding)
+    return await asyncio.to_thread(pack_deck, content, reading)
 
 
-async def import_cards(unit: Unit, deck_id: UUID, batches: Sequence[Batch], *, timeout_ms: float) -> Imported:
+async def import_cards(unit: Unit, deck_id: UUID, deck: PackedDeck, *, timeout_ms: float) -> Imported:
     """Merge cards into a deck, published or not; cards that it has beyond them stay.
+
+    Cards get the file's order, unless the file has all of the deck's cards as they are ordered already.
 
     Args:
         unit: the unit of work.
         deck_id: the deck.
-        batches: the cards.
+        deck: the cards.
         timeout_ms: how long it may take in all, waiting for another import into the deck included.
 
     Raises:
@@ -50,23 +51,30 @@ async def import_cards(unit: Unit, deck_id: UUID, batches: Sequence[Batch], *, t
     """
     try:
         await unit.transaction.extend_deadline(timeout_ms)
-        return await _import_cards(unit, deck_id, batches)
+        return await _import_cards(unit, deck_id, deck)
     except DatabaseUnavailable as error:
         if error.reason == "timeout":
             raise ImportTimedOut from error
         raise
 
 
-async def _import_cards(unit: Unit, deck_id: UUID, batches: Sequence[Batch]) -> Imported:
+async def _import_cards(unit: Unit, deck_id: UUID, packed: PackedDeck) -> Imported:
     # Two imports into one deck, one after the other: the second one knows the cards of the first.
     deck = await unit.transaction.fetch_one("lock_deck", deck_id=deck_id)
     if deck is None:
         raise NotFound("There is no such deck.")
     await unit.transaction.execute("expect_many_cards")
     created = updated = unchanged = 0
-    for batch in batches:
+    known = await unit.transaction.fetch_one("hash_deck_questions", deck_id=deck_id)
+    keeps_order = known is not None and bytes(known["questions"]) == packed.questions
+    for batch in packed.batches:
         counts = await unit.transaction.fetch_one(
-            "import_cards", deck_id=deck_id, first=batch.first, cards=batch.cards.decode()
+            "import_cards",
+            deck_id=deck_id,
+            first=batch.first,
+            cards=batch.cards.decode(),
+            keeps_order=keeps_order,
+            is_published=True,
         )
         if counts is not None:
             created += counts["created"]

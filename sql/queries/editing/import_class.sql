@@ -1,5 +1,6 @@
--- Finds a class by its name, or makes it, published; what is not null replaces what was there.
--- `is_changed` says whether that made a difference. Parameters: name, description, icon, color, sort_order.
+-- Finds a class by its name, or makes it; what is not null replaces what was there.
+-- `is_changed` says whether that made a difference. Parameters: name, description, icon, color, sort_order,
+-- is_published (of a new one).
 WITH known AS (
     SELECT id FROM classes WHERE name = %(name)s ORDER BY created_at, id LIMIT 1
 ), updated AS (
@@ -14,7 +15,7 @@ WITH known AS (
     RETURNING c.id
 ), created AS (
     INSERT INTO classes (name, description, icon, color, sort_order, is_published)
-    SELECT %(name)s, %(description)s, %(icon)s, %(color)s, coalesce(%(sort_order)s, 0), true
+    SELECT %(name)s, %(description)s, %(icon)s, %(color)s, coalesce(%(sort_order)s, 0), %(is_published)s
      WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id
 )

@@ -1,5 +1,6 @@
--- Finds a deck of a class by its name, or makes it, published; what is not null replaces what was there.
--- `is_changed` says whether that made a difference. Parameters: class_id, name, description, sort_order.
+-- Finds a deck of a class by its name, or makes it; what is not null replaces what was there.
+-- `is_changed` says whether that made a difference. Parameters: class_id, name, description, sort_order,
+-- is_published (of a new one).
 WITH known AS (
     SELECT id FROM decks WHERE class_id = %(class_id)s AND name = %(name)s ORDER BY created_at, id LIMIT 1
 ), updated AS (
@@ -13,7 +14,7 @@ WITH known AS (
     RETURNING d.id
 ), created AS (
     INSERT INTO decks (class_id, name, description, sort_order, is_published)
-    SELECT %(class_id)s, %(name)s, %(description)s, coalesce(%(sort_order)s, 0), true
+    SELECT %(class_id)s, %(name)s, %(description)s, coalesce(%(sort_order)s, 0), %(is_published)s
      WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id
 )

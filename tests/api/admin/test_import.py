@@ -41,7 +41,7 @@ class Deck:
         response = await self.send(body, content_type)
         assert 200 == response.status, await response.text()
         counts = await response.json()
-        assert ["created", "updated", "unchanged"] == list(counts)
+        assert ["created", "updated", "unchanged", "dialect"] == list(counts)
         return counts["created"], counts["updated"], counts["unchanged"]
 
     async def cards(self) -> list[dict[str, Any]]:
@@ -149,14 +149,34 @@ async def test_encodings_and_line_ends(deck: Deck, content_type: str, body: byte
     assert "Mühe" == (await deck.card("Was?"))["answer"]
 
 
-@pytest.mark.parametrize("name", ["TSV", "CSV"])
-async def test_quotes_and_backslashes(deck: Deck, name: str) -> None:
-    """TSV knows no quotes: they are text. CSV doubles them. Backslashes are escapes in both."""
-    line = rb'say "hi"' + b"\t" + rb'C:\\new "x"' if name == "TSV" else rb'"say ""hi""","C:\\new ""x"""'
+async def send_with(deck: Deck, query: str, body: bytes, content_type: str = TSV) -> tuple[int, Any]:
+    """Send a file with query parameters: the status and the answer."""
+    path = f"/api/admin/decks/{deck.id}/import?{query}"
+    response = await deck.api.post(path, by="admin", data=body, headers={"Content-Type": content_type})
+    return response.status, await response.json()
 
-    assert (1, 0, 0) == await deck.load(line + b"\n", TSV if name == "TSV" else CSV)
 
-    assert 'C:\\new "x"' == (await deck.card('say "hi"'))["answer"]
+async def test_a_dry_run_stores_nothing(deck: Deck) -> None:
+    """The answer is that of the import, and not a card has changed; the import itself follows as announced."""
+    before = await deck.cards()
+    status, counts = await send_with(deck, "dryRun=true", b"question l2\tother\nnew\tcard\n")
+    assert (200, {"created": 1, "updated": 1, "unchanged": 0, "dialect": "tab"}) == (status, counts)
+    assert before == await deck.cards()
+    assert (1, 1, 0) == await deck.load(b"question l2\tother\nnew\tcard\n")
+
+
+async def test_parameters_say_what_a_file_leaves_open(deck: Deck) -> None:
+    """A dialect decides between two, escapes=none keeps backslashes; other values are refused."""
+    body = b"Was ist a, b?;Das\n"
+    assert 400 == (await deck.send(body, CSV)).status
+    status, counts = await send_with(deck, "dialect=semicolon", body, CSV)
+    assert (200, "semicolon") == (status, counts["dialect"])
+    assert 200 == (await send_with(deck, "escapes=none", b"Where?\tC:\\new\n"))[0]
+    assert ("Das", "C:\\new") == (
+        (await deck.card("Was ist a, b?"))["answer"], (await deck.card("Where?"))["answer"]
+    )  # fmt: skip
+    for query in ("dialect=dot", "escapes=all", "dryRun=1", "header=none"):
+        assert 400 == (await send_with(deck, query, body))[0]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +226,7 @@ async def test_bad_files_are_refused_by_row(
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x", f"{TSV}; charset=none",
+    ["application/x-www-form-urlencoded", "text/html", "multipart/form-data; boundary=x", f"{TSV}; charset=none",
      f"{TSV}; charset=hex", f"{TSV}; charset=idna", f"{TSV}; charset=utf-7", f"{TSV}; charset=\u00e9"],
 )  # fmt: skip
 async def test_other_types_and_charsets_are_refused(deck: Deck, content_type: str) -> None:

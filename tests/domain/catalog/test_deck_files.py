@@ -11,12 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.catalog.deck_files import MOST_PROBLEMS, DeckCard, DeckFileError, DeckFormat, read_cards
+from server.domain.catalog.deck_files import DeckCard, DeckFormat, Reading, read_cards
+from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError
+from server.domain.values import clean_text
+from server.errors import InvalidInput
+
+NAMES = (
+    "question (front, term, prompt), answer (back, definition), explanation (extra, notes), category (tags)"
+)
+HEADER = f"accepted: {NAMES}; above a card that reads so, a header"
+AS_FIRST = "as in the file's first row; a text that holds a line break or the separator in quotes"
+UTF_8 = "accepted: text in UTF-8, or the charset named, such as windows-1252"
 
 
 def parse_deck(content: bytes, format_: DeckFormat) -> list[DeckCard]:
     """All cards of a file."""
-    return list(read_cards(content, format_))
+    return list(read_cards(content, Reading(format_))[1])
 
 
 def problems_of(content: bytes, format_: DeckFormat = "tsv") -> list[str]:
@@ -72,18 +82,114 @@ def test_a_byte_order_mark_and_windows_lines_are_no_text() -> None:
     assert [("Q", "Ä")] == read(content)
 
 
-@pytest.mark.parametrize("format_", ["tsv", "csv"])
-def test_written_out_breaks_are_breaks(format_: DeckFormat) -> None:
-    r"""`\n`, `\t` and `\\` are a line break, a tab and a backslash; any other backslash is itself."""
-    separator = "\t" if format_ == "tsv" else ","
-    content = rf"Q{separator}one\ntwo\tthree\\n C:\dir \x".encode()
-    assert [("Q", "one\ntwo\tthree\\n C:\\dir \\x")] == read(content, format_)
+@pytest.mark.parametrize(
+    ("content", "format_", "answer"),
+    [
+        (rb"Q" + b"\t" + rb"one\ntwo\tthree\\ C:\dir", "tsv", "one\ntwo\\tthree\\\\ C:\\dir"),
+        (b'"Q"\t"one\\ntwo\\t"', "tsv", r"one\ntwo\t"),
+        (rb"Q,C:\new\temp \nu \\server\new", "csv", r"C:\new\temp \nu \\server\new"),
+        (b"#separator:tab\nQ\tC:\\new\\temp", "txt", r"C:\new\temp"),
+    ],
+)
+def test_backslashes_are_text(content: bytes, format_: DeckFormat, answer: str) -> None:
+    r"""Only `\n` in a TSV without quotes is a line break; paths and LaTeX are text everywhere else."""
+    assert [("Q", answer)] == read(content, format_)
 
 
-def test_quotes_are_text_in_tsv_and_quoting_in_csv() -> None:
-    """RFC 4180 quotes hold commas, quotes and line breaks; a tab-separated file knows no quoting."""
-    assert [('"Q"', 'say "hi"')] == read(b'"Q"\tsay "hi"\n')
-    assert [("Q, too", 'say "hi"\nthen go')] == read(b'"Q, too","say ""hi""\r\nthen go"\r\n', "csv")
+def test_without_escapes_everything_is_text() -> None:
+    r"""A caller that says so keeps `\n` in a TSV."""
+    _, cards = read_cards(rb"Q" + b"\tC:\\new", Reading("tsv", escapes=False))
+    assert [r"C:\new"] == [card.answer for card in cards]
+
+
+@pytest.mark.parametrize("format_", ["tsv", "csv", "txt"])
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+def test_quotes_hold_line_breaks_separators_and_quotes(format_: DeckFormat, separator: str) -> None:
+    """RFC 4180's quotes are read with each separator, which a header or the rows themselves tell."""
+    rows = f'"Q{separator} too"{separator}"say ""hi""\r\nthen go"\r\n"R"{separator}"S{separator}"\r\n'
+    expected = [(f"Q{separator} too", 'say "hi"\nthen go'), ("R", f"S{separator}".strip())]
+    assert expected == read(rows.encode(), format_)
+    assert expected == read(f"Front{separator}Back\r\n{rows}".encode(), format_)
+
+
+def test_quotes_within_plain_text_are_text() -> None:
+    """A text that merely begins with a quoted word is not taken for quoting."""
+    content = b'Trap?\t"BYOK" is **wrong**, and\\nso is this\nsay\t"hi\n'
+    assert [("Trap?", '"BYOK" is **wrong**, and\nso is this'), ("say", '"hi')] == read(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "format_"),
+    [
+        (b"#separator:semicolon\n#html:false\n#tags column:3\nQ;A;c\n", "txt"),
+        (b"#separator:Comma\n#notetype column:1\n#deck column:2\n#tags column:5\nBasic,D,Q,A,c\n", "txt"),
+        (b"#separator:tab\n#columns:Tags\tBack\tFront\n c\tA\tQ\n", "txt"),
+        (b"#separator:\t\nFront\tBack\tTags\nQ\tA\tc\n", "txt"),
+        (b"#separator:pipe\n#html:true\n#tags column:3\nQ|<b>A</b>|c\n", "txt"),
+        (b"sep=;\nQ;A;c\n", "csv"),
+        (b"sep=\t\nQ\tA\tc\n", "csv"),
+        (b"Q;A;c\n", "csv"),
+        (b"Q\tA\tc\n", "csv"),
+        (b"Frage;Antwort;Kategorie\r\rQ;A;c\r", "csv"),
+        ("\ufeffTerm,Definition,Tags,,\r\nQ,A,c,,\r\n".encode("utf-16-le"), "csv"),
+        ("\ufeffTerm\tDefinition\tTags\nQ\tA\tc\n".encode("utf-16-be"), "txt"),
+        ("\ufeff\ufefffront,notes,back,category\nQ,,A,c".encode(), "csv"),
+        ("\ufeff\ufeffQ,A,c,,,\n".encode(), "csv"),
+        (b'[{"Front": "Q", "back": "A", "tags": "c"}]', "json"),
+    ],
+)
+def test_programs_write_the_same_card_in_many_ways(content: bytes, format_: DeckFormat) -> None:
+    """Anki's lines, Excel's separators, line ends, encodings and empty columns, and usual names make no difference."""
+    (card,) = parse_deck(content, format_)
+    assert ("Q", "A", "c", None) == (card.question, card.answer, card.category, card.explanation)
+
+
+def test_html_of_anki_becomes_text() -> None:
+    """Breaks are line breaks and entities characters; what a card can't show is refused."""
+    head = b"#separator:tab\n#html:true\n"
+    assert [("1 < 2 & 3", "a\nb")] == read(head + b"1 &lt; 2 &amp; 3\ta<br>b\n", "txt")
+    (told,) = problems_of(head + b"Q\t2<sup>10</sup>\n", "txt")[:1]
+    assert told.startswith("row 3, answer: HTML that a card can't show: '<sup>'")
+
+
+def test_missing_cells_of_a_headed_table_are_empty() -> None:
+    """Excel leaves out empty cells at the end of a row; a row with more text than columns is refused."""
+    assert [("Q", "A"), ("R", "B")] == read(b"Question,Answer,Category\nQ,A,c\nR,B\n", "csv")
+    (told,) = problems_of(b"Question,Answer\nQ,Yes, it is\n", "csv")
+    assert told.startswith("row 2: 3 columns in 'Q,Yes, it is'")
+
+
+@pytest.mark.parametrize(
+    ("content", "format_", "told"),
+    [
+        (b"Was ist a, b?;Das\nUnd, c?;Dies\n", "csv", "row 1: comma and semicolon would both divide"),
+        (b"Question,Response\nQ,A\n", "csv", "row 1: 'Question, Response' looks like a header, but"),
+        (b"Name,Text\nQ,A\n", "csv", "row 1: 'Name, Text' looks like a header, but has no column question and no"),
+        (b'Q\tone\\ntwo\n"R"\tB\n', "tsv", "row 2: some cells are in quotes and some hold"),
+        (b"firewall\tfilters\nby rules\n", "tsv", "row 2: 1 columns in 'by rules'"),
+        (b"#columns:Front\tReverse\nQ\tA\n", "txt", "row 1: 'Front, Reverse' looks like a header"),
+    ],
+)  # fmt: skip
+def test_what_is_ambiguous_is_refused(content: bytes, format_: DeckFormat, told: str) -> None:
+    """What could be read in two ways is refused with what was seen."""
+    assert problems_of(content, format_)[0].startswith(told)
+
+
+def test_a_named_dialect_decides() -> None:
+    """The same file is read as the caller says, and the answer says how."""
+    content = b"Was ist a, b?;Das\nUnd, c?;Dies\n"
+    dialect, cards = read_cards(content, Reading("csv", dialect="semicolon"))
+    assert ("semicolon", ["Was ist a, b?", "Und, c?"]) == (dialect, [card.question for card in cards])
+
+
+def test_text_is_kept_in_nfc() -> None:
+    """A decomposed letter is the same text as the composed one, so the same question; endless marks cost nothing."""
+    assert [("Caf\u00e9?", "\u00fc")] == read("Cafe\u0301?\tu\u0308\n".encode())
+    assert ["row 2, question: the same as in row 1; accepted: each question once"] == problems_of(
+        "Caf\u00e9?\tone\nCafe\u0301?\ttwo\n".encode()
+    )
+    marks = "a" + "\u0301\u0323" * 2000
+    assert [("Q", marks)] == read(f"Q\t{marks}\n".encode())
 
 
 def test_rows_of_csv_are_lines_of_the_file() -> None:
@@ -106,21 +212,21 @@ def test_texts_are_trimmed_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"Q\tA\tC\nR\tB\n", "row 2: 2 columns; accepted: 3 columns, as in the file's first row"),
-        (b"Q\n", "row 1: 1 columns; accepted: 2 to 4 columns: question, answer, category, explanation"),
+        (b"Q\tA\tC\nR\tB\n", f"row 2: 2 columns in 'R\\tB'; accepted: 3 columns, {AS_FIRST}"),
+        (b"Q\n", "row 1: 1 columns in 'Q'; accepted: 2 to 4 columns: question, answer, category, explanation"),
         (
-            b"Question\tAnswer\tNotes\nQ\tA\tN\n",
-            "row 1: unknown column 'notes'; accepted: question, answer, category, explanation",
+            b"Question\tAnswer\tHint\nQ\tA\tN\n",
+            f"row 1: unknown column 'hint'; accepted: {NAMES}",
         ),
         (
             b"Question\tCategory\nQ\tC\n",
-            "row 1: no column 'answer'; accepted: question, answer, category, explanation",
+            f"row 1: 'Question, Category' looks like a header, but has no column answer; {HEADER}",
         ),
         (b"Question\tAnswer\tanswer\n", "row 1: column 'answer' twice; accepted: each column once"),
         (b"Q\tA\nR\tB\nQ\tC\n", "row 3, question: the same as in row 1; accepted: each question once"),
         (b"Q\tA\x00\n", "row 1, answer: control character U+0000; accepted: text with line breaks and tabs"),
         (b"Q\x1b[31m\tA\n", "row 1, question: control character U+001B; accepted: text with line breaks and tabs"),
-        (b"Q\tA\nR\t\xe4\n", "row 2: byte 3 of the line is not UTF-8; accepted: text in UTF-8"),
+        (b"Q\tA\nR\t\xe4\n", f"row 2: byte 3 of the line is not UTF-8; {UTF_8}"),
         (b"", "row 1: there is no card in the file; accepted: at least one row with question and answer"),
         (
             b"Question\tAnswer\n",
@@ -141,7 +247,7 @@ def test_what_a_table_may_not_hold(content: bytes, problem: str) -> None:
         (b"[" * 100_000, "row 1: not JSON: "),
         (b'{"question": "Q"}', "row 1: not an array; "),
         (b'[{"question": "Q", "answer": "A"}, 7]', "row 2: not an object; "),
-        (b'[{"question": "Q", "answer": "A", "tags": "x"}]', "row 1, tags: unknown field; "),
+        (b'[{"question": "Q", "answer": "A", "hint": "x"}]', "row 1, hint: unknown field; "),
         (b'[{"question": "Q", "answer": 7}]', "row 1, answer: not a string; "),
         (b'[{"question": null, "answer": "A"}]', "row 1, question: not a string; "),
         (b'[{"question": "Q"}]', "row 1, answer: empty; "),
@@ -180,7 +286,7 @@ def test_at_most_twenty_problems_are_listed() -> None:
 texts = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1).filter(
     lambda text: text.strip()
 )
-decks = st.lists(st.tuples(texts, texts), min_size=1, unique_by=lambda card: card[0].strip())
+decks = st.lists(st.tuples(texts, texts), min_size=1, unique_by=lambda card: clean_text(card[0]))
 
 
 @given(decks)
@@ -189,13 +295,13 @@ def test_whatever_csv_writes_is_read_back(cards: list[tuple[str, str]]) -> None:
     output = io.StringIO()
     writer = csv.writer(output)
     writer.writerow(["question", "answer"])
-    writer.writerows([[text.replace("\\", "\\\\") for text in card] for card in cards])
-    expected = [(question.strip(), answer.strip()) for question, answer in cards]
+    writer.writerows(cards)
+    expected = [(clean_text(question), clean_text(answer)) for question, answer in cards]
     assert expected == read(output.getvalue().encode(), "csv")
 
 
-@given(st.binary(max_size=200), st.sampled_from(["tsv", "csv", "json"]))
+@given(st.binary(max_size=200), st.sampled_from(["tsv", "csv", "txt", "json"]))
 def test_no_bytes_at_all_are_an_accident(content: bytes, format_: DeckFormat) -> None:
     """Any bytes are either cards or a DeckFileError."""
-    with contextlib.suppress(DeckFileError):
+    with contextlib.suppress(InvalidInput):
         assert parse_deck(content, format_)
