@@ -136,6 +136,7 @@ def _read_preamble(content: bytes) -> _Preamble:
 
 def _sample(body: bytes) -> str:
     """The beginning of a table, of whole lines."""
+    body = body.lstrip(b"\n")
     sample = body[:PIECE]
     if len(body) > PIECE:
         sample = sample[: sample.rfind(b"\n") + 1] or sample
@@ -283,7 +284,8 @@ def _read_header(
     names = [special.get(place) or column_of(cell) for place, cell in enumerate(cells, start=1)]
     said = {name for name, cell in zip(names, cells, strict=True) if name == column_of(cell)} - {None}
     if not said >= set(REQUIRED):
-        if said & set(REQUIRED) or all(column_of(cell) or _name(cell) in _NO_CARD for cell in cells):
+        others = [_name(cell) for cell, name in zip(cells, names, strict=True) if name is None]
+        if all(name in _NO_CARD or (said & set(REQUIRED) and name.isalpha()) for name in others):
             missing = [name for name in REQUIRED if name not in said]
             problems.add(
                 row,
