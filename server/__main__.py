@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from server import __version__
+from server.cli.course_arguments import add_import_arguments
 from server.errors import CommandError
 from server.settings import ROOT, Settings, SettingsError
 
@@ -74,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     migrate.set_defaults(command=_migrate)
 
-    _add_import(commands.add_parser("import", help="load a deck file, or a tree of them (folder = class)"))
+    importing = commands.add_parser("import", help="load a deck file, or a tree of them (folder = class)")
+    add_import_arguments(importing)
+    importing.set_defaults(command=_import)
 
     generate = commands.add_parser("generate", help="make up students and ratings, for load tests")
     generate.add_argument("--users", type=_count, default=1000, help="how many students (1000)")
@@ -123,27 +126,6 @@ def build_parser() -> argparse.ArgumentParser:
     token.add_argument("--role", choices=("user", "admin"), default="user", help="which of them (user)")
     token.set_defaults(command=_token)
     return parser
-
-
-def _add_import(importing: argparse.ArgumentParser) -> None:
-    importing.add_argument(
-        "path", type=Path, metavar="PATH", help="a .tsv, .csv, .txt or .json file, or a folder"
-    )
-    importing.add_argument("--dry-run", action="store_true", help="say what would change, and store nothing")
-    importing.add_argument(
-        "--class", dest="class_name", metavar="NAME", help="the class (name of the folder)"
-    )
-    importing.add_argument("--draft", action="store_true", help="do not publish what is new")
-    importing.add_argument(
-        "--charset", metavar="NAME", default="utf-8", help="of files without a byte order mark (utf-8)"
-    )
-    importing.add_argument(
-        "--dialect", choices=("tab", "comma", "semicolon", "pipe"), help="what divides the columns (found)"
-    )
-    importing.add_argument(
-        "--escapes", choices=("none",), help="none: \\n written out is text, also in a TSV without quotes"
-    )
-    importing.set_defaults(command=_import)
 
 
 def _add_users(users: argparse.ArgumentParser) -> None:
@@ -221,22 +203,11 @@ def _migrate(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from server.cli.importing import ImportFailed, ImportOptions, import_path
+    from server.cli.importing import import_path, options_of
     from server.cli.invalidation import tell_readers
-    from server.domain.catalog.deck_files import ENCODINGS_ACCEPTED, find_encoding
 
-    encoding = find_encoding(options.charset)
-    if encoding is None:
-        raise ImportFailed(f"--charset must be {ENCODINGS_ACCEPTED}")
+    how = options_of(options)
     settings = _settings("DATABASE_URL")
-    how = ImportOptions(
-        class_name=options.class_name,
-        is_draft=options.draft,
-        is_dry_run=options.dry_run,
-        encoding=encoding,
-        dialect=options.dialect,
-        escapes=options.escapes is None,
-    )
     report = import_path(settings.database_url, options.path, how)
     sys.stdout.write("nothing is stored; it would be: " if options.dry_run else "")
     sys.stdout.write(

@@ -6,6 +6,7 @@ and comes first.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import tomllib
@@ -22,7 +23,15 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver name
 from tqdm import tqdm
 
 from server.cli.database import connected
-from server.domain.catalog.deck_files import Batch, DeckFormat, PackedDeck, Reading, pack_deck
+from server.domain.catalog.deck_files import (
+    ENCODINGS_ACCEPTED,
+    Batch,
+    DeckFormat,
+    PackedDeck,
+    Reading,
+    find_encoding,
+    pack_deck,
+)
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, TooManyRows
 from server.domain.editing.staleness import stale_after_import
 from server.domain.values import find_forbidden
@@ -135,6 +144,25 @@ class _Class:
 
 
 _USUAL = ImportOptions()
+
+
+def options_of(arguments: argparse.Namespace) -> ImportOptions:
+    """The options that a command line gives.
+
+    Raises:
+        ImportFailed: the charset is none that we read.
+    """
+    encoding = find_encoding(arguments.charset)
+    if encoding is None:
+        raise ImportFailed(f"--charset must be {ENCODINGS_ACCEPTED}")
+    return ImportOptions(
+        class_name=arguments.class_name,
+        is_draft=arguments.draft,
+        is_dry_run=arguments.dry_run,
+        encoding=encoding,
+        dialect=arguments.dialect,
+        escapes=arguments.escapes is None,
+    )
 
 
 def has_classes(url: str) -> bool:
