@@ -245,7 +245,7 @@ def test_deploy_04_options_of_urls_are_judged_by_name() -> None:
     assert "no_such" in problems["DATABASE_URL"]
     assert "the number of a database" in problems["REDIS_URL"]
     assert "another" in problems["RATE_LIMIT_REDIS_URL"]
-    assert "choose their own address" in problems["TRUSTED_PROXIES"]
+    assert "choose its own address" in problems["TRUSTED_PROXIES"]
     assert "hunter2" not in str(caught.value)
     environment = {"DATABASE_URL": "postgresql://h/d?schema=public", "REDIS_URL": "redis://h?family=0"}
     assert [("DATABASE_URL", "schema"), ("REDIS_URL", "family")] == ignored_options(environment)
