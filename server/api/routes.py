@@ -119,6 +119,7 @@ ROUTES = (
     Route("PATCH", "/api/admin/decks/{deckId}", admin_decks.update_deck, "admin", "admin-writes"),
     Route("DELETE", "/api/admin/decks/{deckId}", admin_decks.delete_deck, "admin", "admin-destructive"),
     Route("POST", "/api/admin/decks/{deckId}/import", admin_import.import_deck, "admin", "admin-destructive"),
+    Route("GET", "/api/admin/decks/{deckId}/export", admin_import.export_deck, "admin", "admin-reads"),
     Route("GET", "/api/admin/flashcards", admin_flashcards.list_flashcards, "admin", "admin-reads"),
     Route("POST", "/api/admin/flashcards", admin_flashcards.create_flashcard, "admin", "admin-writes"),
     Route(

@@ -20,6 +20,7 @@ PASSWORD = "correct horse battery"
 DECK_FILES = {
     "text/tab-separated-values": "Question\tAnswer\nWhat is risk?\tLikelihood times impact\n",
     "text/csv": "Question,Answer\nWhat is risk?,Likelihood times impact\n",
+    "text/plain": "#separator:tab\n#html:false\nWhat is risk?\tLikelihood times impact\n",
     "application/json": '[{"question": "What is risk?", "answer": "Likelihood times impact"}]',
 }
 
@@ -191,6 +192,12 @@ async def _administrate(send: Any, api: Api, course: Course) -> None:
     for media_type, text in DECK_FILES.items():
         path = f"/api/admin/decks/{course.decks['Law']}/import"
         await send("POST", path, "admin", data=text, headers={"Content-Type": media_type})
+    await send(
+        "GET",
+        f"/api/admin/decks/{course.decks['Law']}/export",
+        "admin",
+        headers={"Accept": "application/json"},
+    )
     new: dict[str, dict[str, Any]] = {
         "classes": {"name": "Operations"},
         "decks": {"name": "Incidents", "classId": str(course.classes["Risk"])},

@@ -37,6 +37,7 @@ READS: dict[str, set[str]] = {
     "/api/admin/classes/{class}": {"get_class"},
     "/api/admin/decks": {"list_decks"},
     "/api/admin/decks/{deck}": {"get_deck"},
+    "/api/admin/decks/{deck}/export": {"get_deck", "list_cards_of_deck"},
     "/api/admin/flashcards": {"list_flashcards"},
     "/api/admin/flashcards/{card}": {"get_flashcard"},
     "/api/admin/users": {"list_accounts"},

@@ -1,18 +1,21 @@
-"""POST /api/admin/decks/{deckId}/import: a file's cards into a deck."""
+"""/api/admin/decks/{deckId}/import and …/export: a file's cards into a deck, and a deck's cards as a file."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from functools import partial
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from server.api.admin.schemas import ImportQuerySchema
 from server.api.bodies import read_content
-from server.api.requests import path_id, read_query
+from server.api.requests import path_id, read_query, refuse_query
+from server.api.responses import JSON, LARGE_BYTES, refuse_without_room
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, respond, write
+from server.domain.catalog.deck_export import EXPORT_FORMATS, write_cards
 from server.domain.catalog.deck_files import (
     ENCODINGS_ACCEPTED,
     FORMAT_BY_MEDIA_TYPE,
@@ -65,6 +68,26 @@ async def import_deck(request: web.Request) -> web.Response:
         return await write(request, work, body=body)
     except _TriedOut as tried:
         return respond(tried.answer)
+
+
+async def export_deck(request: web.Request) -> web.Response:
+    """The cards of a deck as a file: TSV, CSV or JSON, whichever `Accept` names first; TSV where it names none.
+
+    What is exported is imported as unchanged. Drafts are among the cards.
+    """
+    deck_id = path_id(request, "deckId")
+    refuse_query(request)
+    accepted = (part.partition(";")[0].strip() for part in request.headers.get(hdrs.ACCEPT, "").split(","))
+    media_type = next((one for one in accepted if one in EXPORT_FORMATS), "text/tab-separated-values")
+    database = services_of(request).database
+    await DECKS.get(database, deck_id)
+    cards = await database.fetch_all("list_cards_of_deck", deck_id=deck_id)
+    body = await asyncio.to_thread(write_cards, cards, EXPORT_FORMATS[media_type])
+    if len(body) > LARGE_BYTES:
+        refuse_without_room(request, len(body))
+    headers = {hdrs.CACHE_CONTROL: "no-store", hdrs.VARY: f"{hdrs.ACCEPT}, {hdrs.AUTHORIZATION}"}
+    charset = None if media_type == JSON else "utf-8"
+    return web.Response(body=body, content_type=media_type, charset=charset, headers=headers)
 
 
 class _TriedOut(Exception):

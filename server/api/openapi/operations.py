@@ -292,6 +292,15 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         admin_import.import_deck: Operation(
             query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(administration.Imported)
         ),
+        admin_import.export_deck: Operation(
+            results={
+                200: Result(
+                    description="The deck's cards as a file.",
+                    contents=tuple(one for one in _DECK_FILE if one.media_type != "text/plain"),
+                    headers=("Vary",),
+                )
+            },
+        ),
         admin_flashcards.list_flashcards: Operation(
             query=FlashcardsQuerySchema(), results=tagged(administration.EditableFlashcardList)
         ),

@@ -326,3 +326,19 @@ async def test_whole_courses(deck: Deck, course_files: tuple[list[bytes], int]) 
         assert (0, 0, cards) == await deck.load(body)
 
     assert expected == total
+
+
+@pytest.mark.parametrize("content_type", [TSV, CSV, JSON])
+async def test_an_export_is_imported_unchanged(deck: Deck, content_type: str) -> None:
+    """The file that `Accept` asks for changes nothing, although the deck's order does not count from 1."""
+    await deck.api.post(
+        "/api/admin/flashcards",
+        by="admin",
+        json={"deckId": deck.id, "question": 'C:\\new "x"', "answer": "a\n\tb", "order": 77},
+    )
+    before = await deck.cards()
+    path = f"/api/admin/decks/{deck.id}/export"
+    exported = await deck.api.get(path, by="admin", headers={"Accept": content_type})
+    assert (200, content_type) == (exported.status, exported.content_type)
+    assert (0, 0, 3) == await deck.load(await exported.read(), content_type)
+    assert before == await deck.cards()

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.domain.catalog.deck_export import write_cards
 from server.domain.catalog.deck_files import DeckCard, DeckFormat, Reading, read_cards
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError
+from server.domain.catalog.deck_tables import COLUMNS
 from server.domain.values import clean_text
 from server.errors import InvalidInput
 
@@ -289,6 +291,13 @@ texts = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1).fi
 decks = st.lists(st.tuples(texts, texts), min_size=1, unique_by=lambda card: clean_text(card[0]))
 
 
+any_text = (
+    st.text(st.characters(blacklist_categories=["Cc", "Cs"]) | st.sampled_from('\n\t"\\n,;=#'), min_size=1)
+    .map(clean_text)
+    .filter(bool)
+)
+
+
 @given(decks)
 def test_whatever_csv_writes_is_read_back(cards: list[tuple[str, str]]) -> None:
     """Any texts survive a CSV writer and our reader, apart from the blanks around them."""
@@ -305,3 +314,28 @@ def test_no_bytes_at_all_are_an_accident(content: bytes, format_: DeckFormat) ->
     """Any bytes are either cards or a DeckFileError."""
     with contextlib.suppress(InvalidInput):
         assert parse_deck(content, format_)
+
+
+maybe_text = st.none() | any_text
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "question": any_text,
+                "answer": any_text,
+                "category": st.none() | any_text,
+                "explanation": st.none() | any_text,
+            }
+        ),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda card: card["question"],
+    ),
+    st.sampled_from(["tsv", "csv", "json"]),
+)
+def test_what_is_exported_is_imported_unchanged(cards: list[dict[str, str]], format_: DeckFormat) -> None:
+    """Line breaks, tabs, quotes and backslashes of a deck survive its export in each format."""
+    read_back = parse_deck(write_cards(cards, format_), format_)
+    assert cards == [{name: getattr(card, name) for name in COLUMNS} for card in read_back]
