@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import hiredis
 
+from tests.support.waiting import WAIT_SECONDS
+
 
 def reply_to(command: list[bytes]) -> bytes:
     """ECHO and PING as Redis has them; FAIL answers an error with its argument, LIST has one in a list."""
@@ -58,10 +60,9 @@ class ScriptedServer:
             yield
         finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()  # of a client that has not hung up
             while self._tasks:
-                await asyncio.wait(self._tasks)
+                ended, _ = await asyncio.wait(self._tasks, timeout=WAIT_SECONDS)
+                assert ended, "a client has not hung up"
 
     @property
     def open(self) -> int:
