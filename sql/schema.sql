@@ -87,7 +87,7 @@ CREATE TABLE schema_migrations (
 -- Accounts.
 CREATE TABLE users (
     id                uuid NOT NULL DEFAULT gen_random_uuid(),
-    -- In its normal form (server/domain/values.py).
+    -- In its normal form (server/email_addresses.py).
     email             text NOT NULL,
     -- Argon2. Null for people who only ever sign in with an external issuer.
     password_hash     text,

@@ -161,7 +161,7 @@ async def test_an_import_is_seen_at_once(api: Api, course: Course, reader: Reade
         headers={"Content-Type": "text/csv"},
     )
 
-    assert {"created": 1, "updated": 1, "unchanged": 0} == await response.json()
+    assert {"created": 1, "updated": 1, "unchanged": 0, "dialect": "comma"} == await response.json()
     assert [("Risk", 2, 6), ("Assets", 1, 1)] == await reader.classes()
     assert [("Analysis", 3), ("Law", 3)] == await reader.decks("Risk")
     page = await reader.read(f"/api/decks/{course.decks['Law']}/flashcards")

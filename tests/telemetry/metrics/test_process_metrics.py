@@ -80,7 +80,14 @@ async def test_deploy_12_labels_that_are_always_the_same_are_gone(aiohttp_client
 def test_deploy_12_workers_are_told_apart_where_it_helps(tmp_path: Path, directory: str) -> None:
     """Open files are by worker, processor time adds up and stays when a worker is replaced."""
     with running(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / directory)) as server:
-        workers = server.workers()
+        # A worker that is busy for a moment may answer none of the requests.
+        workers: set[str] = set()
+
+        def have_answered() -> bool:
+            workers.update(server.workers())
+            return len(workers) == 2
+
+        eventually(have_answered, "an answer of each worker")
         pids = set(re.findall(r'^process_open_fds\{pid="(\d+)"\}', server.get("/metrics")[1], re.MULTILINE))
         assert workers == pids
         assert 1.0 == server.sample(rf'mastery_build_info\{{version="{re.escape(__version__)}"\}}')
