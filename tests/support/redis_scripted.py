@@ -96,7 +96,8 @@ class ScriptedServer:
                         writer.transport.abort()
                         return
                     await asyncio.sleep(next(pauses) / 1000)
-        writer.close()
+        # The client has gone: what it has not read must not keep the connection open.
+        writer.transport.abort()
 
 
 def _split(data: bytes, size: int) -> tuple[bytes, bytes]:
