@@ -82,7 +82,7 @@ def test_the_groups_of_the_routes() -> None:
         if route.path.startswith(("/api/admin/classes", "/api/admin/decks", "/api/admin/flashcards"))
     }
 
-    assert 16 == len(groups)
+    assert 17 == len(groups)
     for (method, path), group in groups.items():
         is_destructive = method == "DELETE" or path.endswith("/import")
         expected = (
