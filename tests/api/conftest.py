@@ -111,19 +111,9 @@ def redis_url(shared_redis: EmbeddedServer) -> str:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """The settings of the service under test; a test may replace some and start its own with `start_api`.
-
-    They are the defaults, but for the limits, and for the times of what a busy machine makes late: these say nothing
-    about the service, and tests of them set their own.
-    """
+    """The settings of the service under test; a test may replace some and start its own with `start_api`."""
     return Settings(
-        database_url=database_url,
-        redis_url=redis_url,
-        secret_key=SECRET_KEY,
-        rate_limits_file=NO_LIMITS,
-        database_acquire_timeout_ms=20_000,
-        redis_connect_timeout_ms=5000,
-        slow_query_ms=60_000,
+        database_url=database_url, redis_url=redis_url, secret_key=SECRET_KEY, rate_limits_file=NO_LIMITS
     )
 
 

@@ -107,7 +107,6 @@ def wired(settings: Settings, wire: Wire) -> Settings:
         settings,
         database_url=through(wire.relay, settings.database_url),
         database_pool_size=2,
-        database_acquire_timeout_ms=1000,
         database_query_timeout_ms=1000,
         cache_deadline_ms=5000,
         rate_limit_deadline_ms=5000,

@@ -60,6 +60,7 @@ def test_deploy_17_a_rotated_log_goes_on_and_a_person_is_erased_from_it(
         log.open("ab") as output,
         running_service(shared_postgres, shared_redis, database_template, output=output) as service,
     ):
+        eventually(lambda: log.read_bytes().count(b'"service.started"') == 2, "the start of both workers")
         for token in (service.user_token, service.admin_token, None):
             ask(service, log, "/api/classes", token)
         before = lines_of(log.read_bytes())
