@@ -118,7 +118,7 @@ def test_share_08_the_one_idle_for_longest_makes_room(small: Watched) -> None:
             assert 200 == client.read_answer().status
 
         def made_room() -> bool:
-            # A probe has a place of its own until the worker looks for idle connections again, a tenth of a second later.
+            # A probe has a place of its own until the worker looks for idle connections again (0.1 s).
             with connected(small.port) as newest:
                 newest.send(get("/livez"))
                 assert 200 == newest.read_answer().status
