@@ -57,9 +57,14 @@ from server.telemetry.logs.setup import configure_logging, handle_loop_exception
 from server.telemetry.metrics.directory import multiprocess_directory
 from server.telemetry.metrics.index import Metrics
 
+if TYPE_CHECKING:
+    from server.telemetry.traces import SpanExport
+
+log = structlog.get_logger(__name__)
+
 # Python's defaults (700, 10, 10) look for cycles every few requests. Requests leave none behind but where something
 # raises, so a look every few hundred of them is soon enough: the memory in question is some megabytes.
-THRESHOLDS = (10_000, 50, 100)
+_THRESHOLDS = (10_000, 50, 100)
 
 
 def settle_garbage_collection() -> None:
@@ -70,13 +75,7 @@ def settle_garbage_collection() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*THRESHOLDS)
-
-
-if TYPE_CHECKING:
-    from server.telemetry.traces import SpanExport
-
-log = structlog.get_logger(__name__)
+    gc.set_threshold(*_THRESHOLDS)
 
 
 def create_app(settings: Settings) -> web.Application:

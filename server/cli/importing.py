@@ -25,6 +25,7 @@ from tqdm import tqdm
 from server.cli.database import connected
 from server.domain.catalog.deck_files import (
     ENCODINGS_ACCEPTED,
+    USUAL,
     Batch,
     DeckFormat,
     PackedDeck,
@@ -38,6 +39,8 @@ from server.domain.values import find_forbidden
 from server.errors import CommandError, InvalidInput
 from server.stores.postgres.queries import load_queries
 
+log = structlog.get_logger(__name__)
+
 _NUMBERED = re.compile(r"(?P<number>\d{1,6})[-_. ]+(?P<words>.+)")
 _SMALL_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "vs", "with")
@@ -50,6 +53,11 @@ _SPELLED = (
     "XML XSS"
 )
 _SPELLING = {word.lower(): word for word in _SPELLED.split()}
+
+CLASS_FILE = "class.toml"
+_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".txt": "txt", ".json": "json"}
+_CLASS_FIELDS = ("name", "description", "icon", "color")
+_LONGEST_NAME = 255
 
 
 def read_name(stem: str) -> tuple[int | None, str]:
@@ -80,14 +88,6 @@ def _spell(word: str, *, first: bool) -> str:
     return word[:1].upper() + word[1:]
 
 
-log = structlog.get_logger(__name__)
-
-CLASS_FILE = "class.toml"
-_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".txt": "txt", ".json": "json"}
-_CLASS_FIELDS = ("name", "description", "icon", "color")
-_LONGEST_NAME = 255
-
-
 class ImportFailed(CommandError):
     """Nothing was imported; the message says why, a line for each problem."""
 
@@ -116,23 +116,19 @@ class _Deck:
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    r"""How an import differs from the usual one.
+    """How an import differs from the usual one.
 
     Args:
         class_name: the class of all decks; by default that of each file's folder.
         is_draft: whether what is new stays unpublished.
         is_dry_run: whether nothing is stored.
-        encoding: of the files, by Python's name; those with a byte order mark say it themselves.
-        dialect: what divides the columns, by a name of `deck_tables.SEPARATORS`; None to find it in each file.
-        escapes: whether `\n` written out is a line break in tab-separated text without quotes.
+        reading: what the files do not say themselves.
     """
 
     class_name: str | None = None
     is_draft: bool = False
     is_dry_run: bool = False
-    encoding: str = "utf-8"
-    dialect: str | None = None
-    escapes: bool = True
+    reading: Reading = USUAL
 
 
 @dataclass(slots=True)
@@ -159,9 +155,7 @@ def options_of(arguments: argparse.Namespace) -> ImportOptions:
         class_name=arguments.class_name,
         is_draft=arguments.draft,
         is_dry_run=arguments.dry_run,
-        encoding=encoding,
-        dialect=arguments.dialect,
-        escapes=arguments.escapes is None,
+        reading=Reading(encoding, arguments.dialect, escapes=arguments.escapes is None),
     )
 
 
@@ -350,8 +344,7 @@ def _read_cards(file: Path, options: ImportOptions) -> PackedDeck:
     format_ = _format(file)
     if format_ is None:
         raise AssertionError("only deck files are read")
-    reading = Reading(format_, options.encoding, options.dialect, escapes=options.escapes)
-    return pack_deck(file.read_bytes(), reading)
+    return pack_deck(file.read_bytes(), format_, options.reading)
 
 
 def _bad_rows(bad_files: list[tuple[str, DeckFileError]]) -> list[str]:

@@ -17,6 +17,9 @@ from pathlib import Path
 from server.cli.signals import pause
 from server.errors import CommandError
 
+_CLAIM_TRIES = 10
+_CLAIM_PAUSE_SECONDS = 0.05
+
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, wholly or not at all.
@@ -40,10 +43,6 @@ def kept_secret(path: Path) -> str:
     if not path.exists():
         write_private(path, secrets.token_hex(32))
     return path.read_text(encoding="ascii").strip()
-
-
-_CLAIM_TRIES = 10
-_CLAIM_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

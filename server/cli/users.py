@@ -37,6 +37,19 @@ _PAGE = 100
 _DEADLINE_MS = 10_000
 _LONGEST_NAME = 255
 
+DEMO_PASSWORD = "mastery-demo-password"  # noqa: S105 - printed by `make run`; production has no such account
+DEMO_IDS: dict[Role, UUID] = {
+    "user": UUID("00000000-0000-4000-8000-000000000001"),
+    "admin": UUID("00000000-0000-4000-8000-000000000002"),
+}
+DEMO_EMAILS: dict[Role, str] = {"user": "student@example.com", "admin": "admin@example.com"}
+DEMO_TOKEN_SECONDS = 7 * 24 * 3600
+_INSERT = """
+INSERT INTO users (id, email, password_hash, name, role)
+VALUES (%(id)s::uuid, %(email)s, %(password_hash)s, %(name)s, %(role)s)
+    ON CONFLICT DO NOTHING
+"""
+
 
 def create_user(settings: Settings, email: str, *, password: str, name: str | None, role: Role) -> str:
     """Make an account that signs in with its password.
@@ -256,21 +269,6 @@ def _line(user: dict[str, Any]) -> str:
 
 def _audit(event: str, user_id: UUID, **more: Any) -> None:
     log.info(event, source="command line", account_id=str(user_id), **more)
-
-
-DEMO_PASSWORD = "mastery-demo-password"  # noqa: S105 - printed by `make run`; production has no such account
-DEMO_IDS: dict[Role, UUID] = {
-    "user": UUID("00000000-0000-4000-8000-000000000001"),
-    "admin": UUID("00000000-0000-4000-8000-000000000002"),
-}
-DEMO_EMAILS: dict[Role, str] = {"user": "student@example.com", "admin": "admin@example.com"}
-DEMO_TOKEN_SECONDS = 7 * 24 * 3600
-
-_INSERT = """
-INSERT INTO users (id, email, password_hash, name, role)
-VALUES (%(id)s::uuid, %(email)s, %(password_hash)s, %(name)s, %(role)s)
-    ON CONFLICT DO NOTHING
-"""
 
 
 def ensure_demo_accounts(url: str, *, with_password: bool = False) -> None:

@@ -43,7 +43,23 @@ from server.connections.unread import LargeBody, limit_system_buffer
 from server.middleware.tracing import request_id_of
 from server.telemetry.context import current_request
 
+log = structlog.get_logger(__name__)
+
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+# What the platforms and orchestrators ask to learn whether the service lives.
+PROBES = frozenset({"/livez", "/readyz", "/api/health"})
+# How long the rest of a body is read and dropped after its answer, so that the client gets to read that.
+_LINGER_SECONDS = 5.0
+# How long a worker that stops waits for one more request on each connection; then it closes those that are idle.
+_DRAIN_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+# Connections that wait to be accepted, while the workers are busy. The system drops those beyond it without a word:
+# a client that believes itself connected waits for minutes.
+_BACKLOG = 2048
+# Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
+KEEPALIVE_SECONDS = 95
+_parse = web.RequestHandler.data_received
 
 
 def meet_expectations(handle: Handle) -> Handle:
@@ -72,24 +88,6 @@ async def _handle_expecting(request: web.BaseRequest, handle: Handle) -> web.Str
         response.force_close()
         request.content.feed_eof()
     return response
-
-
-log = structlog.get_logger(__name__)
-
-# What the platforms and orchestrators ask to learn whether the service lives.
-PROBES = frozenset({"/livez", "/readyz", "/api/health"})
-# How long the rest of a body is read and dropped after its answer, so that the client gets to read that.
-_LINGER_SECONDS = 5.0
-# How long a worker that stops waits for one more request on each connection; then it closes those that are idle.
-_DRAIN_SECONDS = 2.0
-_LOOK_SECONDS = 0.02
-# Connections that wait to be accepted, while the workers are busy. The system drops those beyond it without a word:
-# a client that believes itself connected waits for minutes.
-_BACKLOG = 2048
-# Longer than the platform's router keeps an idle connection (90 s): it must be the one that closes.
-KEEPALIVE_SECONDS = 95
-
-_parse = web.RequestHandler.data_received
 
 
 class Connection(web.RequestHandler):

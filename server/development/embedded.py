@@ -18,6 +18,19 @@ from server.errors import CommandError
 START_SECONDS = 60.0
 PORT_TRIES = 5
 
+# A user namespace in which root is user 1000; what it writes still belongs to root outside.
+_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+# Where the kernel or the container forbids that: user 65534 (nobody), who keeps of root's powers only the one
+# to enter a folder that belongs to root.
+_OTHER_USER = (
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+)
+
 
 class EmbeddedServerError(CommandError):
     """An embedded server can't be had or does not start; the message says which and what to do."""
@@ -53,20 +66,6 @@ def port_was_taken(log: Path) -> bool:
 def log_tail(log: Path) -> str:
     """The end of a server's log, as much as a person wants to read in an error message."""
     return log.read_text(errors="replace")[-2000:].strip() if log.exists() else "(no log)"
-
-
-# A user namespace in which root is user 1000; what it writes still belongs to root outside.
-_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-# Where the kernel or the container forbids that: user 65534 (nobody), who keeps of root's powers only the one
-# to enter a folder that belongs to root.
-_OTHER_USER = (
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--inh-caps=+dac_override",
-    "--ambient-caps=+dac_override",
-)
 
 
 def unprivileged_prefix(folder: Path) -> list[str] | None:

@@ -26,6 +26,18 @@ from server.errors import CommandError
 from server.settings import Settings
 from server.telemetry.logs.setup import configure_logging
 
+log = structlog.get_logger(__name__)
+
+READY_SECONDS = 60.0
+DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers
+_WATCH_SECONDS = 0.1
+_DEFAULTS = {"MASTERY_ENV": "development"}
+_NOT_YET = {
+    "DATABASE_URL": "postgresql://started-below",
+    "REDIS_URL": "redis://started-below",
+    "SECRET_KEY": "made-below" * 4,
+}
+
 
 def banner(address: str, tokens: dict[str, str], *, colours: bool) -> str:
     """The address, the demo accounts' tokens, and commands that work when pasted.
@@ -51,19 +63,6 @@ def banner(address: str, tokens: dict[str, str], *, colours: bool) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-READY_SECONDS = 60.0
-DRAIN_SECONDS = 28.0  # more than gunicorn itself gives its workers
-_WATCH_SECONDS = 0.1
-_DEFAULTS = {"MASTERY_ENV": "development"}
-_NOT_YET = {
-    "DATABASE_URL": "postgresql://started-below",
-    "REDIS_URL": "redis://started-below",
-    "SECRET_KEY": "made-below" * 4,
-}
-
-log = structlog.get_logger(__name__)
 
 
 def run_development(environment: Mapping[str, str], root: Path, version: str) -> None:

@@ -185,8 +185,7 @@ def trace_context_of(request: web.Request) -> TraceContext | None:
 
 def route_template(request: web.Request) -> str:
     """The template of the route that a request matched, such as /api/classes/{classId}; `unmatched` without one."""
-    resource = request.match_info.route.resource
-    return "unmatched" if resource is None else resource.canonical
+    return template_of(request) or "unmatched"
 
 
 def path_of(request: web.Request) -> str:

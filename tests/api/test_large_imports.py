@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from server.cli.importing import ImportFailed, import_path
-from server.domain.catalog.deck_files import DeckFormat, Reading, pack_deck
+from server.domain.catalog.deck_files import DeckFormat, pack_deck
 from server.domain.catalog.deck_problems import MAX_ROWS, DeckFileError, TooManyRows
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi, run_statement
@@ -183,7 +183,7 @@ def test_share_07_reading_a_file_takes_little_memory(name: str) -> None:
     tracemalloc.start()
     try:
         with suppress(DeckFileError, TooManyRows):
-            pack_deck(content, Reading(format_))
+            pack_deck(content, format_)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -201,7 +201,7 @@ def steps_of(content: bytes, format_: DeckFormat) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        pack_deck(content, Reading(format_))
+        pack_deck(content, format_)
     finally:
         sys.setprofile(before)
     return steps
@@ -235,10 +235,10 @@ def windows() -> Iterator[tuple[int, bytes]]:
 def test_share_07_an_object_of_json_may_lie_on_the_edge_of_a_piece() -> None:
     """Wherever a piece ends, every card is read, and a mistake is found at its line."""
     for _, content in windows():
-        (batch,) = pack_deck(content, Reading("json")).batches
+        (batch,) = pack_deck(content, "json").batches
         assert 60 == batch.count
         with pytest.raises(DeckFileError) as caught:
-            pack_deck(content + b"x", Reading("json"))
+            pack_deck(content + b"x", "json")
         (problem,) = caught.value.problems
         assert (61, "not JSON: there is more after the array, column 1 of the line") == (
             problem.row, problem.problem

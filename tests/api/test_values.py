@@ -14,7 +14,7 @@ from marshmallow import ValidationError
 from server.api import fields
 from server.api.fields import PastMoment, Text
 from server.api.requests import parse_json
-from server.domain.catalog.deck_files import Reading, read_cards
+from server.domain.catalog.deck_files import read_cards
 from server.domain.catalog.deck_problems import DeckFileError
 from tests.api.conftest import Api, Course, run_statement
 
@@ -226,7 +226,7 @@ def test_share_15_a_form_takes_the_characters_that_an_import_takes(text: str) ->
         assert taken is None
         return
     try:
-        (card,) = read_cards(content, Reading("json"))[1]
+        (card,) = read_cards(content, "json")[1]
         imported = card.question
     except DeckFileError:
         imported = None

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from server.cli.importing import ImportFailed, ImportOptions, ImportReport, import_path
 from server.development import free_port
+from server.domain.catalog.deck_files import Reading
 from tests.stores.postgres.databases import ask
 
 SAMPLE = Path(__file__).resolve().parents[2] / "config" / "sample-course"
@@ -267,6 +268,6 @@ def test_charset_dialect_and_escapes_are_taken(database_url: str, tmp_path: Path
     with pytest.raises(ImportFailed, match="is not UTF-8"):
         import_path(database_url, tmp_path)
     with pytest.raises(ImportFailed, match="comma and semicolon would both divide"):
-        import_path(database_url, tmp_path, ImportOptions(encoding="cp1252"))
-    import_path(database_url, tmp_path, ImportOptions(encoding="cp1252", dialect="semicolon", escapes=False))
+        import_path(database_url, tmp_path, ImportOptions(reading=Reading("cp1252")))
+    import_path(database_url, tmp_path, ImportOptions(reading=Reading("cp1252", "semicolon", escapes=False)))
     assert [("Schlüssel, wozu?", "C:\\neu")] == ask(database_url, "SELECT question, answer FROM flashcards")

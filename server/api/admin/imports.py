@@ -45,13 +45,11 @@ async def import_deck(request: web.Request) -> web.Response:
     deck_format = FORMAT_BY_MEDIA_TYPE.get(request.content_type)
     if deck_format is None:
         raise UnsupportedMediaType(f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}.")
-    reading = Reading(
-        deck_format, _encoding(request.charset), query["dialect"], escapes=query["escapes"] is None
-    )
+    reading = Reading(_encoding(request.charset), query["dialect"], escapes=query["escapes"] is None)
     # An unknown deck is refused before megabytes are read.
     await DECKS.get(services_of(request).database, deck_id)
     body = await read_content(request, MAX_FILE_BYTES)
-    deck = await read_deck_file(body, reading)
+    deck = await read_deck_file(body, deck_format, reading)
     timeout_ms = services_of(request).settings.import_timeout_ms
 
     async def work(unit: Unit) -> Answer:

@@ -83,16 +83,17 @@ class Reading:
     r"""How a file is to be read, where it does not say so itself.
 
     Args:
-        format_: how it is written.
         encoding: of its text, by Python's name; a byte order mark of UTF-16 counts more.
         dialect: what divides its columns, by a name of `deck_tables.SEPARATORS`; None to find it.
         escapes: whether `\n` written out is a line break in tab-separated text without quotes.
     """
 
-    format_: DeckFormat
     encoding: str = "utf-8"
     dialect: str | None = None
     escapes: bool = True
+
+
+USUAL = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def find_encoding(charset: str) -> str | None:
     return encoding if encoding in _ENCODINGS else None
 
 
-def pack_deck(content: bytes, reading: Reading) -> PackedDeck:
+def pack_deck(content: bytes, format_: DeckFormat, reading: Reading = USUAL) -> PackedDeck:
     """The cards of a file, in its order. Arguments and errors as of `read_cards`."""
     batches: list[Batch] = []
     cards: list[dict[str, str]] = []
@@ -134,7 +135,7 @@ def pack_deck(content: bytes, reading: Reading) -> PackedDeck:
         size = 0
         cards.clear()
 
-    dialect, read = read_cards(content, reading)
+    dialect, read = read_cards(content, format_, reading)
     for card in read:
         texts = {name: text for name in COLUMNS if (text := getattr(card, name)) is not None}
         cards.append(texts)
@@ -146,12 +147,15 @@ def pack_deck(content: bytes, reading: Reading) -> PackedDeck:
     return PackedDeck(batches, dialect, questions.digest())
 
 
-def read_cards(content: bytes, reading: Reading) -> tuple[str, Iterator[DeckCard]]:
+def read_cards(
+    content: bytes, format_: DeckFormat, reading: Reading = USUAL
+) -> tuple[str, Iterator[DeckCard]]:
     """The dialect of a file and its cards in order; of a file that is wrong the error comes after the last of them.
 
     Args:
         content: with or without byte order marks; lines end in LF, CRLF or CR.
-        reading: how to read it.
+        format_: how it is written.
+        reading: what the file does not say itself.
 
     Raises:
         TooManyRows: it has more than MAX_ROWS.
@@ -164,15 +168,15 @@ def read_cards(content: bytes, reading: Reading) -> tuple[str, Iterator[DeckCard
         content = _as_utf8(content, encoding)
     while content.startswith(codecs.BOM_UTF8):
         content = content[len(codecs.BOM_UTF8) :]
-    if reading.format_ != "json" and b"\r" in content:
+    if format_ != "json" and b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     _refuse_other_bytes(content, problems)
-    if reading.format_ == "json":
+    if format_ == "json":
         stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
         return "json", _checked(_json_rows(stream, problems), problems)
     table = read_table(
         content,
-        is_csv=reading.format_ == "csv",
+        is_csv=format_ == "csv",
         dialect=reading.dialect,
         escapes=reading.escapes,
         problems=problems,

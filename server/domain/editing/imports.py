@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
-from server.domain.catalog.deck_files import PackedDeck, Reading, pack_deck
+from server.domain.catalog.deck_files import DeckFormat, PackedDeck, Reading, pack_deck
 from server.domain.editing.staleness import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
@@ -28,10 +28,10 @@ class ImportTimedOut(ServiceUnavailable):
     code = "import_timed_out"
 
 
-async def read_deck_file(content: bytes, reading: Reading) -> PackedDeck:
+async def read_deck_file(content: bytes, format_: DeckFormat, reading: Reading) -> PackedDeck:
     """The cards of a file, as `import_cards` takes them. Arguments and errors as of `pack_deck`."""
     # It takes seconds for the largest files: not in the event loop's thread.
-    return await asyncio.to_thread(pack_deck, content, reading)
+    return await asyncio.to_thread(pack_deck, content, format_, reading)
 
 
 async def import_cards(unit: Unit, deck_id: UUID, deck: PackedDeck, *, timeout_ms: float) -> Imported:

@@ -43,6 +43,14 @@ _MOST_BYTES = 1 << 20
 _MOST_KEYS = 100  # each may be tried for a token that names none
 _BOM = b"\xef\xbb\xbf"
 
+# OpenID Connect Core, section 2; the index of the column could not hold a much longer one either.
+_LONGEST_SUBJECT = 255
+_LONGEST_NAME = 255
+_LONGEST_EMAIL = 254
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+# What PostgreSQL can't hold (U+0000, lone surrogates), and what no name or address has.
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
 
 class KeysUnavailable(Exception):
     """The issuer's keys can't be fetched, and none are known."""
@@ -204,15 +212,6 @@ def _read_key(entry: Any) -> PyJWK:
 
 def _members(key: PyJWK) -> tuple[str | None, Any]:
     return key.key_id, key.key.public_numbers()
-
-
-# OpenID Connect Core, section 2; the index of the column could not hold a much longer one either.
-_LONGEST_SUBJECT = 255
-_LONGEST_NAME = 255
-_LONGEST_EMAIL = 254
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-# What PostgreSQL can't hold (U+0000, lone surrogates), and what no name or address has.
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ CLOCK_SKEW_SECONDS = 30
 _ALGORITHM = "HS256"
 _LATEST_EXPIRY = 253_402_300_799  # the last second of the year 9999; a time in milliseconds lies beyond it
 
+_FAMILY_BYTES: Final = 16
+_SECRET_BYTES: Final = 32
+# 48 bytes are 64 characters of base64, without padding. Tokens of earlier releases are 43: the secret alone.
+_LENGTH: Final = (_FAMILY_BYTES + _SECRET_BYTES) * 4 // 3
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -179,12 +184,6 @@ def read_claims(
             raise TokenRefused("The access token has no usable expiry time.")
         return claims
     raise SignatureRefused
-
-
-_FAMILY_BYTES: Final = 16
-_SECRET_BYTES: Final = 32
-# 48 bytes are 64 characters of base64, without padding. Tokens of earlier releases are 43: the secret alone.
-_LENGTH: Final = (_FAMILY_BYTES + _SECRET_BYTES) * 4 // 3
 
 
 def new_refresh_token(family_id: UUID) -> str:

@@ -28,7 +28,7 @@ UTF_8 = "accepted: text in UTF-8, or the charset named, such as windows-1252"
 
 def parse_deck(content: bytes, format_: DeckFormat) -> list[DeckCard]:
     """All cards of a file."""
-    return list(read_cards(content, Reading(format_))[1])
+    return list(read_cards(content, format_)[1])
 
 
 def problems_of(content: bytes, format_: DeckFormat = "tsv") -> list[str]:
@@ -100,7 +100,7 @@ def test_backslashes_are_text(content: bytes, format_: DeckFormat, answer: str) 
 
 def test_without_escapes_everything_is_text() -> None:
     r"""A caller that says so keeps `\n` in a TSV."""
-    _, cards = read_cards(rb"Q" + b"\tC:\\new", Reading("tsv", escapes=False))
+    _, cards = read_cards(rb"Q" + b"\tC:\\new", "tsv", Reading(escapes=False))
     assert [r"C:\new"] == [card.answer for card in cards]
 
 
@@ -180,7 +180,7 @@ def test_what_is_ambiguous_is_refused(content: bytes, format_: DeckFormat, told:
 def test_a_named_dialect_decides() -> None:
     """The same file is read as the caller says, and the answer says how."""
     content = b"Was ist a, b?;Das\nUnd, c?;Dies\n"
-    dialect, cards = read_cards(content, Reading("csv", dialect="semicolon"))
+    dialect, cards = read_cards(content, "csv", Reading(dialect="semicolon"))
     assert ("semicolon", ["Was ist a, b?", "Und, c?"]) == (dialect, [card.question for card in cards])
 
 

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.development import EmbeddedServer
-from tests.stores.cache.caches import Process, Source, open_process
+from tests.stores.cache.caches import Process, Source
 from tests.support.properties import examples
-
-
-@pytest.fixture
-async def processes(shared_redis: EmbeddedServer) -> AsyncIterator[list[Process]]:
-    """Two processes over the session's Redis, emptied."""
-    with closing(redis.Redis.from_url(shared_redis.url)) as client:
-        client.flushall()
-    async with open_process(shared_redis.url) as one, open_process(shared_redis.url) as other:
-        yield [one, other]
 
 
 @pytest.mark.parametrize("writer", [0, 1])

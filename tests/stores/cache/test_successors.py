@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.development import EmbeddedServer
 from server.stores.cache.cache import Cache, Kept
 from server.stores.cache.values import fresh_until_ms
-from tests.stores.cache.caches import TTL_SECONDS, Process, Source, open_process
+from tests.stores.cache.caches import TTL_SECONDS, Process, Source
 from tests.stores.cache.conftest import Clock
 from tests.support.properties import examples
-
-
-@pytest.fixture
-async def processes(shared_redis: EmbeddedServer) -> AsyncIterator[list[Process]]:
-    """Two processes over the session's Redis, emptied."""
-    with closing(redis.Redis.from_url(shared_redis.url)) as client:
-        client.flushall()
-    async with open_process(shared_redis.url) as one, open_process(shared_redis.url) as other:
-        yield [one, other]
 
 
 async def look(cache: Cache, key: str = "k") -> Kept:
