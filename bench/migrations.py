@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -75,6 +75,7 @@ class _Client:
     longest: float = 0.0
     refused: int = 0
     failure: str = ""
+    begun: Event = field(default_factory=Event)
 
     def run(self, url: str, stop: Event) -> None:
         random = Random(1)
@@ -89,9 +90,12 @@ class _Client:
                     except (psycopg2.errors.QueryCanceled, psycopg2.errors.DeadlockDetected):
                         self.refused += 1
                     self.longest = max(self.longest, time.monotonic() - since)
+                    self.begun.set()
                     stop.wait(_BETWEEN_SECONDS)
         except psycopg2.Error as error:
             self.failure = str(error).strip()
+        finally:
+            self.begun.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +224,8 @@ def _clients(url: str) -> Iterator[tuple[_Client, _Client, _Client]]:
     for thread in threads:
         thread.start()
     try:
+        for client in clients:  # on a busy machine a thread may take longer to connect than a file to apply
+            client.begun.wait()
         yield clients
     finally:
         stop.set()
