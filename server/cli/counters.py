@@ -180,6 +180,7 @@ def check_counters(url: str, *, repair: bool = False, progress: bool | None = No
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     report = CountersReport()
     failed = "the counters were not checked to the end"
+    count_mastery = load_queries()["count_mastery"].sql
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(connected(url, failed=failed))
         writer = stack.enter_context(connected(url, failed=failed)) if repair else None
@@ -194,7 +195,7 @@ def check_counters(url: str, *, repair: bool = False, progress: bool | None = No
             wrong = _note(report, cursor.fetchall())
             if writer is not None:
                 for user_id in wrong:
-                    _repair(writer, user_id)
+                    _repair(writer, user_id, count_mastery)
             bar.update(min(_USERS_A_STEP, report.users - bar.n))
     log.info(
         "counters.checked",
@@ -244,7 +245,7 @@ def _difference(kept: Sequence[int | str | None], counted: Sequence[int | str | 
     )
 
 
-def _repair(writer: Connection, user_id: str) -> None:
+def _repair(writer: Connection, user_id: str, count_mastery: str) -> None:
     before = UUID(int=max(0, UUID(user_id).int - 1))
     parameters: dict[str, Any] = {
         "user_id": user_id,
@@ -257,7 +258,7 @@ def _repair(writer: Connection, user_id: str) -> None:
         cursor.execute(_ADD_MISSING, parameters)
         cursor.execute(_LOCK, parameters)
         # Nobody changes this user's rows now: what the statements see, they all see.
-        cursor.execute(load_queries()["count_mastery"].sql, parameters)
+        cursor.execute(count_mastery, parameters)
         parameters |= dict(cursor.fetchall())
         for statement in _REPAIR:
             cursor.execute(statement, parameters)

@@ -37,7 +37,7 @@ from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, To
 from server.domain.editing.staleness import stale_after_import
 from server.domain.values import find_forbidden
 from server.errors import CommandError, InvalidInput
-from server.stores.postgres.queries import load_queries
+from server.stores.postgres.queries import Query, load_queries
 
 log = structlog.get_logger(__name__)
 
@@ -196,6 +196,7 @@ def import_path(
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
     stale: set[str] = set()
+    queries = load_queries()
     with (
         connected(url, failed="nothing was imported", error=ImportFailed) as connection,
         connection,
@@ -205,7 +206,7 @@ def import_path(
         # No other import at the same time: what is known by its name must not come to exist twice.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
         for class_ in classes:
-            for batch, result in _write(cursor, class_, stale, is_published=not options.is_draft):
+            for batch, result in _write(cursor, queries, class_, stale, is_published=not options.is_draft):
                 for name in counts:
                     counts[name] += result[name]
                 bar.update(batch.count)
@@ -228,10 +229,8 @@ def import_path(
 
 
 def _write(
-    cursor: Cursor, class_: _Class, stale: set[str], *, is_published: bool
+    cursor: Cursor, queries: Mapping[str, Query], class_: _Class, stale: set[str], *, is_published: bool
 ) -> Iterator[tuple[Batch, Mapping[str, int]]]:
-    queries = load_queries()
-
     def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
         cursor.execute(queries[query].sql, parameters)
         return dict(cursor.fetchone() or {})

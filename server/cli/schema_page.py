@@ -47,13 +47,19 @@ def read_schema(url: str) -> str:
 
 
 def _page(cursor: RealDictCursor) -> Iterator[str]:
+    queries = load_queries()
+
+    def run(query: str) -> Sequence[_Row]:
+        cursor.execute(queries[query].sql)
+        return cursor.fetchall()
+
     yield _HEAD
     yield f"\n{_RULE}\n-- Tables and their indexes\n{_RULE}\n"
     columns, constraints, indexes = (
-        _grouped(_run(cursor, query), by="table_name")
+        _grouped(run(query), by="table_name")
         for query in ("describe_columns", "describe_constraints", "describe_indexes")
     )
-    tables = {row["name"]: row for row in _run(cursor, "describe_tables")}
+    tables = {row["name"]: row for row in run("describe_tables")}
     for name in _in_order(tables, constraints):
         yield f"\n{_comment(tables[name])}{_table(tables[name], columns[name], constraints[name])}"
         for index in indexes[name]:
@@ -61,20 +67,15 @@ def _page(cursor: RealDictCursor) -> Iterator[str]:
     yield f"\n{_RULE}\n-- Functions, and the triggers that run them\n{_RULE}\n"
     # In this order a function may call a later one.
     yield "\nSET check_function_bodies = off;\n"
-    triggers = _grouped(_run(cursor, "describe_triggers"), by="function_name")
-    for function in _run(cursor, "describe_functions"):
+    triggers = _grouped(run("describe_triggers"), by="function_name")
+    for function in run("describe_functions"):
         yield f"\n{_comment(function)}{function['definition'].rstrip()};\n"
         for trigger in triggers[function["name"]]:
             definition = trigger["definition"].replace(" FOR EACH ", "\n    FOR EACH ", 1)
             yield f"{_comment(trigger)}{definition};\n"
-    others = [f"-- Not shown: {row['kind']} {row['name']}\n" for row in _run(cursor, "list_other_objects")]
+    others = [f"-- Not shown: {row['kind']} {row['name']}\n" for row in run("list_other_objects")]
     if others:
         yield "\n" + "".join(others)
-
-
-def _run(cursor: RealDictCursor, query: str) -> Sequence[_Row]:
-    cursor.execute(load_queries()[query].sql)
-    return cursor.fetchall()
 
 
 def _grouped(rows: Iterable[_Row], *, by: str) -> Mapping[str, list[_Row]]:
