@@ -37,9 +37,7 @@ worker_class = "aiohttp.GunicornUVLoopWebWorker"
 worker_tmp_dir = memory_directory()  # the heartbeat's file: a slow disk must not look like a dead worker
 preload_app = False
 
-# A platform's router keeps idle connections for 90 s and must be the one that closes; from SIGTERM it is 30 s
-# to SIGKILL.
-keepalive = 95
+# From SIGTERM it is 30 s to a platform's SIGKILL.
 graceful_timeout = 20
 
 control_socket_disable = True

@@ -12,7 +12,8 @@ def test_slow_readers_are_measured_before_while_and_after() -> None:
     assert (0, 0) == (before.unread_mb, later.unread_mb)
     assert after.unread_mb <= 1.5  # no more than what the other client is being sent
     assert 0 == before.cuts.total()
-    assert 3 == later.cuts["timeout"]
+    # On a busy machine the client that reads may stand still for as long, and gets no answer.
+    assert 3 <= later.cuts["timeout"] <= 3 + reader.statuses[0]
     assert all(moment.highest_mb >= moment.memory_mb > 0 for moment in moments)
     assert 0 < reader.statuses[200]
     assert during.unread_mb <= 4.5
