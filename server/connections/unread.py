@@ -31,6 +31,8 @@ _PIECE_BYTES = LARGE_BYTES
 # How much the system takes beyond what is on its way to the client. It would take some megabytes, which count as ours
 # where memory is limited (control groups), and are seen nowhere.
 _SYSTEM_BYTES = 2 * _PIECE_BYTES
+# What the two systems' buffers may take of a response while its client reads nothing, so it does not count as read.
+_BUFFERED_BYTES = 2 * _SYSTEM_BYTES
 # How often progress is looked for: a response may stand still for so much longer than its deadline.
 _LOOK_SECONDS = 1.0
 # So much is freed before it is worth giving back; that takes some milliseconds, in which nothing else runs.
@@ -130,7 +132,7 @@ class _Unread:
 
     def worth(self, now: float) -> tuple[float, float]:
         """What it has over others: the bytes a second that its client has read; among equals, when it moved last."""
-        read = self.first_unsent_bytes - self.unsent_bytes
+        read = max(0, self.first_unsent_bytes - self.unsent_bytes - _BUFFERED_BYTES)
         return read / max(now - self.began, _YOUNG_SECONDS), self.since
 
 
