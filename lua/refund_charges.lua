@@ -1,25 +1,28 @@
 --[[
-  Takes back what a decision with a request id has charged; at most once.
+  Takes back what a decision with a request id has charged, or settles it at another cost; at most once.
+
+  A cost that has become higher takes what is left of the limit at the most: nothing is ever in use beyond it.
 
   KEYS:
     1..n           the state of each charge
     n+1..2n        the pages of each charge
     2n+1           the record of the request id
   ARGV:
-    two for each charge, as in decide_charges: limit, window (milliseconds)
+    1              entries of a log before it becomes a ring
+    then three for each charge: limit and window (milliseconds) as in decide_charges, and the units that stay charged
   Returns:
     the units given back for each charge: 0 where nothing was charged, it has left the window, the state is another one
     since (a change of the algorithm among it), or, in a ring, the charge was merged into a later one that is now the
-    oldest; an empty list if the request id is unknown or has been refunded
+    oldest; below 0 where more was charged; an empty list if the request id is unknown or has been refunded or settled
 ]]
 -- @include server_clock
 -- @include sliding_window_page
 -- @include sliding_window_rewriting
 -- @include token_bucket
 
--- Exactly the units that were charged at `time` after `base` leave the window's log; none if they have left already, or
--- if the log is another one since (a reset, a clock that went back).
-local function refund_window(value, key, pages_key, span, cost, tag, base, time)
+-- Exactly these units, of those charged at `time` after `base`, leave the window's log; none if they have left already,
+-- or if the log is another one since (a reset, a clock that went back).
+local function refund_window(value, key, pages_key, span, units, tag, base, time)
   local refunded = 0
   local _, now_base, _, _, _, last = struct.unpack(tag % 4 == 1 and '>BI7I4BI2I6' or '>BI7I4BI2I5', value)
   -- Nor if the clock has gone back since and the log was not moved back yet: base + last would be in the future.
@@ -35,13 +38,13 @@ local function refund_window(value, key, pages_key, span, cost, tag, base, time)
         if index == 1 and times[1] > time then
           return count
         end
-        refunded = cost
+        refunded = units
         local kept = index - 1
         for later = index, count do
-          local units = totals[later] - cost
-          if later > index or units > before then
+          local total = totals[later] - units
+          if later > index or total > before then
             kept = kept + 1
-            times[kept], totals[kept] = times[later], units
+            times[kept], totals[kept] = times[later], total
           end
         end
         return kept
@@ -53,13 +56,13 @@ local function refund_window(value, key, pages_key, span, cost, tag, base, time)
   return refunded
 end
 
--- What has not drained since it was charged leaves the bucket.
-local function refund_bucket(value, key, limit, span, cost, born, at)
+-- These units of the cost leave the bucket, but for what has drained of them: what stays charged drains first.
+local function refund_bucket(value, key, limit, span, units, cost, born, at)
   local level, _, _, state, _, _, now_born = weigh_bucket(value, now, limit, span, 0)
   if level == 0 or now_born ~= born then
     return 0
   end
-  local credit = math.min(level, cost - (now - at) * limit / span)
+  local credit = math.min(level, units, cost - (now - at) * limit / span)
   if credit <= 0 then
     return 0
   end
@@ -68,7 +71,7 @@ local function refund_bucket(value, key, limit, span, cost, born, at)
   return math.floor(credit)
 end
 
-local count = (#KEYS - 1) / 2
+local count, entries = (#KEYS - 1) / 2, tonumber(ARGV[1])
 local packed = redis.call('GET', KEYS[#KEYS])
 local record = packed and cmsgpack.unpack(packed)
 if not record or record[3] then
@@ -78,16 +81,19 @@ end
 local refunded = {}
 for index = 1, count do
   local key, pages_key = KEYS[index], KEYS[count + index]
-  local limit, span = tonumber(ARGV[index * 2 - 1]), ARGV[index * 2] * 1000
+  local limit, span, cost = tonumber(ARGV[index * 3 - 1]), ARGV[index * 3] * 1000, tonumber(ARGV[index * 3 + 1])
   local charged, tag, base, time = unpack(record[2][index])
   local value = charged > 0 and redis.call('MGET', key)[1]
   refunded[index] = 0
-  if not value or string.byte(value) ~= tag then
-    -- Nothing was charged, or the state is another one since.
+  if charged > 0 and cost > charged then
+    -- @include charging_more
+    refunded[index] = -charge_more(value, key, pages_key, limit, span, cost - charged, tag)
+  elseif not value or string.byte(value) ~= tag or cost == charged then
+    -- Nothing was charged, the state is another one since, or the cost is the same.
   elseif tag % 4 == 2 then
-    refunded[index] = refund_bucket(value, key, limit, span, charged, base, time)
+    refunded[index] = refund_bucket(value, key, limit, span, charged - cost, charged, base, time)
   else
-    refunded[index] = refund_window(value, key, pages_key, span, charged, tag, base, time)
+    refunded[index] = refund_window(value, key, pages_key, span, charged - cost, tag, base, time)
   end
 end
 redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ record[1], record[2], true }), 'KEEPTTL')

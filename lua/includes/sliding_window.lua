@@ -1,7 +1,7 @@
 --[[
   The sliding window: an exact log of admissions, packed; a ring of slots when it is long.
 
-  Part of: charge_unbilled, decide_charges, peek_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: weigh_window(value, key, pages_key, now, limit, span, cost, entries, forced_at)
 
   The state is a string: a head of 22 or 25 bytes with the newest admission in it, then the others, oldest first.

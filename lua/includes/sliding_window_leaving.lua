@@ -1,7 +1,7 @@
 --[[
   When units leave a sliding window that is full: by search, as a charge of several units waits for several entries.
 
-  Part of: charge_unbilled, decide_charges, peek_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: window_leaving(units) -> microseconds from now until so many of the units in use have left
 
   Put into weigh_window: it starts where the oldest live entry is, and goes through the parts as is done there.

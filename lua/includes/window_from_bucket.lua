@@ -1,7 +1,7 @@
 --[[
   A bucket's state as a sliding window's: for a policy whose algorithm has been changed by a reload.
 
-  Part of: charge_unbilled, decide_charges, peek_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: window_from_bucket(value, key, now, limit, span, wide, writes) -> the window's state, nil if nothing is in use
 
   A bucket keeps no times. What has not drained by now counts as one charge, made when the bucket was charged last: what

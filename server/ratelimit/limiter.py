@@ -15,6 +15,7 @@ import structlog
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from .fallback import Fallback
 from .policies import (
+    MAX_COST,
     SOURCES,
     Charge,
     Decision,
@@ -244,8 +245,31 @@ class Limiter:
         Raises:
             RedisUnavailable: Redis does not answer; the refund may have been made.
         """
-        units = await self._calls.refund(charges, request_id)
-        if units:
+        return sum(await self.settle(charges, request_id=request_id, costs=[0] * len(charges)))
+
+    async def settle(
+        self, charges: Sequence[Charge], *, request_id: str, costs: Sequence[int]
+    ) -> tuple[int, ...]:
+        """Charge a decision's request what it has cost in the end; at most once, and not after a refund.
+
+        A limit is never exceeded: what is charged in addition is at most what is left of it.
+
+        Args:
+            charges: those of the decision.
+            request_id: the one it was made with.
+            costs: units for each charge, 0 or more.
+
+        Returns:
+            the units given back for each charge; below 0 where more was charged.
+
+        Raises:
+            RedisUnavailable: Redis does not answer; it may have been settled.
+            ValueError: a cost is no such integer, or there is not one for each charge.
+        """
+        if len(costs) != len(charges) or not all(type(cost) is int and 0 <= cost <= MAX_COST for cost in costs):
+            raise ValueError(f"the costs are {costs!r}, not an integer from 0 to {MAX_COST} for each charge")
+        units = await self._calls.refund(charges, request_id, costs)
+        if any(back > 0 for back in units):
             await self._epoch.advance()
         return units
 

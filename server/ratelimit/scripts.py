@@ -156,21 +156,29 @@ async def refund_charges(
     *,
     charges: Sequence[Charge],
     request_id: str,
+    costs: Sequence[int] | None = None,
+    log_entries: int = 1024,
     deadline_ms: float | None = None,
 ) -> tuple[int, ...]:
-    """Take back what a decision with this request id has charged, once.
+    """Take back what a decision with this request id has charged, or settle it at other costs; once.
 
     Args:
         runner: the link to Redis.
         charges: those of the decision, in its order.
         request_id: of the decision.
+        costs: the units that stay charged, for each charge; None: none. A cost above what was charged takes what is
+            left of the limit at the most.
+        log_entries: as for `decide_charges`.
         deadline_ms: of the call.
 
     Returns:
-        the units given back for each charge; empty if the request id is unknown or was refunded before.
+        the units given back for each charge, below 0 where more was charged; empty if the request id is unknown, or was
+        refunded or settled before.
     """
     keys = [*map(state_key, charges), *map(pages_key, charges), record_key(charges, request_id)]
-    args = [value for charge in charges for value in (charge.policy.limit, charge.policy.window_ms)]
+    args = [log_entries]
+    for charge, cost in zip(charges, costs or [0] * len(charges), strict=True):
+        args += [charge.policy.limit, charge.policy.window_ms, cost]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
     )
@@ -279,12 +287,29 @@ class Calls:
         calls = [peek_charges(self._link, charges=part, deadline_ms=self._deadline_ms) for part in parts]
         return _joined(charges, parts, await asyncio.gather(*calls))
 
-    async def refund(self, charges: Sequence[Charge], request_id: str) -> int:
-        """Take back what `decide` has charged for a request id, once; returns the units given back."""
+    async def refund(
+        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """Take back what `decide` has charged for a request id, or settle it at other costs, once.
+
+        Returns:
+            the units given back for each charge, below 0 where more was charged; 0 everywhere if the id is unknown, or
+            this was done before.
+        """
+        costs = costs or [0] * len(charges)
         parts = self._parts(charges)
         if len(parts) == 1:
-            return sum(await self._refund(charges, request_id))
-        return sum(map(sum, await asyncio.gather(*(self._refund(part, request_id) for part in parts))))
+            return await self._refund(charges, request_id, costs)
+        stays = dict(zip(charges, costs, strict=True))
+        given = await asyncio.gather(
+            *(self._refund(part, request_id, [stays[charge] for charge in part]) for part in parts)
+        )
+        units = {
+            charge: back
+            for part, part_units in zip(parts, given, strict=True)
+            for charge, back in zip(part, part_units, strict=True)
+        }
+        return tuple(units[charge] for charge in charges)
 
     async def charge_unbilled(self, charges: Sequence[tuple[Charge, int]]) -> None:
         """Charge what was admitted while Redis was down, of one subject, with ages in microseconds."""
@@ -297,10 +322,18 @@ class Calls:
         if self._refunds:
             await asyncio.wait(self._refunds)
 
-    async def _refund(self, charges: Sequence[Charge], request_id: str) -> tuple[int, ...]:
-        return await refund_charges(
-            self._link, charges=charges, request_id=request_id, deadline_ms=self._deadline_ms
+    async def _refund(
+        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int]
+    ) -> tuple[int, ...]:
+        units = await refund_charges(
+            self._link,
+            charges=charges,
+            request_id=request_id,
+            costs=costs,
+            log_entries=self._log_entries,
+            deadline_ms=self._deadline_ms,
         )
+        return units or (0,) * len(charges)
 
     def _parts(self, charges: Sequence[Charge]) -> list[Sequence[Charge]]:
         """Return the charges of each call."""
@@ -316,7 +349,7 @@ class Calls:
 
     async def _refund_quietly(self, charges: Sequence[Charge], request_id: str) -> None:
         try:
-            await self._refund(charges, request_id)
+            await self._refund(charges, request_id, [0] * len(charges))
         except (RedisUnavailable, RedisReplyError) as error:
             log.warning("rate_limit.refund_lost", error=str(error))
 
