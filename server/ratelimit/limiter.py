@@ -266,7 +266,9 @@ class Limiter:
             RedisUnavailable: Redis does not answer; it may have been settled.
             ValueError: a cost is no such integer, or there is not one for each charge.
         """
-        if len(costs) != len(charges) or not all(type(cost) is int and 0 <= cost <= MAX_COST for cost in costs):
+        if len(costs) != len(charges) or not all(
+            type(cost) is int and 0 <= cost <= MAX_COST for cost in costs
+        ):
             raise ValueError(f"the costs are {costs!r}, not an integer from 0 to {MAX_COST} for each charge")
         units = await self._calls.refund(charges, request_id, costs)
         if any(back > 0 for back in units):

@@ -81,7 +81,7 @@ class Scene:
         self.admitted.append((charge, request_id, admission))
 
     def settle(self, which: int, cost: int) -> None:
-        """Both settle an earlier request: once, downwards what is still in the window, upwards what there is room for."""
+        """Both settle an earlier request, once: down what is still in the window, up what there is room for."""
         if which >= len(self.admitted):
             return
         charge, request_id, admission = self.admitted[-1 - which]
