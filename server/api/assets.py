@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gzip
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
+from server.api.compression import compress, takes_gzip
 from server.api.responses import JSON, LARGE_BYTES, is_known, refuse_without_room
 from server.errors import NotFound
 
@@ -38,9 +38,7 @@ class Asset:
     @classmethod
     def of(cls, body: bytes, media_type: str, cache_control: str = _REVALIDATED) -> Asset:
         """The asset with these bytes."""
-        # Without a time in its header: the same bytes on every worker, and after every start.
-        compressed = gzip.compress(body, mtime=0)
-        return cls(body, compressed, media_type, cache_control, f'W/"{_hash_of(body)}"')
+        return cls(body, compress(body, level=9), media_type, cache_control, f'W/"{_hash_of(body)}"')
 
     def answer(self, request: web.Request) -> web.Response:
         """The response: 304 where the reader has it already, compressed where that is understood."""
@@ -52,7 +50,7 @@ class Asset:
         if is_known(request, self.tag):
             return web.Response(status=304, headers=headers)
         body = self.body
-        if _takes_gzip(request):
+        if takes_gzip(request):
             body = self.compressed
             headers[hdrs.CONTENT_ENCODING] = "gzip"
         if len(body) > LARGE_BYTES:
@@ -103,12 +101,6 @@ def read_site(page: str, files: tuple[str, ...], *, address: str, content_securi
         assets[hashed] = Asset.of(body, _MEDIA_TYPES[path.suffix], _FOR_GOOD)
         text = text.replace(f"{{{{{path.name}}}}}", f"{address}/{hashed}")
     return Site(Asset.of(text.encode(), "text/html"), MappingProxyType(assets), content_security_policy)
-
-
-def _takes_gzip(request: web.Request) -> bool:
-    """RFC 9110, section 12.5.3; a client that weighs its encodings against each other gets the plain one."""
-    codings = ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, ())).lower().split(",")
-    return "gzip" in {coding.strip() for coding in codings}
 
 
 def _hash_of(body: bytes) -> str:

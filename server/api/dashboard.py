@@ -68,7 +68,7 @@ async def show_dashboard(request: web.Request) -> web.Response:
         asyncio.to_thread(lambda: read_workers(services.metrics.render_json())),
     )
     health = report.as_json()
-    response = json_response(
+    return json_response(
         {
             "timestamp": iso_timestamp(datetime.now(UTC)),
             "version": __version__,
@@ -85,8 +85,6 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "workers": workers,
         }
     )
-    response.enable_compression()
-    return response
 
 
 async def show_page(request: web.Request) -> web.Response:

@@ -122,7 +122,7 @@ class Identifier(fields.Field[UUID]):
 
 
 class IdentifierList(fields.Field[list[UUID]]):
-    """UUIDs separated by commas, in a query parameter."""
+    """UUIDs separated by commas, in a query parameter; where it is repeated, `read_query` joins its values."""
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any

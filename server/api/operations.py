@@ -67,11 +67,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     await metrics.settle()
     # In a thread: reading all workers' files takes tens of milliseconds, and no other request should wait for it.
     body, content_type = await asyncio.to_thread(metrics.render_text, accept)
-    response = web.Response(
-        body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"}
-    )
-    response.enable_compression()
-    return response
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"})
 
 
 async def show_metrics_json(request: web.Request) -> web.Response:

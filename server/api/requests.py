@@ -20,7 +20,7 @@ from aiohttp import web
 from marshmallow import Schema, ValidationError, fields
 
 from server.api.bodies import read_content
-from server.api.fields import CANONICAL_UUID
+from server.api.fields import CANONICAL_UUID, IdentifierList
 from server.api.responses import MAX_ERRORS
 from server.errors import BodyTooLarge, InvalidInput, MalformedBody, MasteryError, UnsupportedMediaType
 
@@ -60,7 +60,9 @@ def _uuid_of(text: str) -> UUID | None:
 
 
 def read_query(request: web.Request, schema: Schema) -> dict[str, Any]:
-    """The query parameters, each at most once and none that the schema does not know.
+    """The query parameters: none that the schema does not know, and each once, but for lists.
+
+    The values of a list come in one parameter, separated by commas, or in several: clients write both.
 
     Raises:
         InvalidInput: with a message for each parameter that is wrong.
@@ -70,9 +72,13 @@ def read_query(request: web.Request, schema: Schema) -> dict[str, Any]:
     query = request.query
     values = dict(query)
     if len(values) < len(query):
-        raise InvalidInput(
-            errors={name: "Give this parameter once." for name in values if len(query.getall(name)) > 1}
-        )
+        repeated = {name: given for name in values if len(given := query.getall(name)) > 1}
+        lists = _lists_of(schema)
+        if not lists >= repeated.keys():
+            raise InvalidInput(
+                errors={name: "Give this parameter once." for name in repeated if name not in lists}
+            )
+        values.update({name: ",".join(given) for name, given in repeated.items()})
     return validate(schema, values)
 
 
@@ -175,6 +181,16 @@ async def read_once(
     if isinstance(found, MasteryError):
         raise found
     return found
+
+
+@functools.cache
+def _lists_of(schema: Schema) -> frozenset[str]:
+    """The names of the parameters that take several values."""
+    return frozenset(
+        field.data_key or name
+        for name, field in schema.load_fields.items()
+        if isinstance(field, IdentifierList)
+    )
 
 
 def _is_json(content_type: str) -> bool:

@@ -16,7 +16,13 @@ from server.domain.catalog.pages import Page
 from server.errors import TooManyUnread
 
 JSON = "application/json"
-_TAGGED_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: hdrs.AUTHORIZATION})
+# A 304 names what the 200 depends on (RFC 9110, section 15.4.5).
+_TAGGED_HEADERS = CIMultiDict(
+    {
+        hdrs.CACHE_CONTROL: "private, no-cache",
+        hdrs.VARY: f"{hdrs.AUTHORIZATION}, {hdrs.ACCEPT_ENCODING}",
+    }
+)
 PROBLEM_JSON = "application/problem+json"
 # No answer to an error is larger, whatever was sent: what a client gets wrong must not cost more than what it sent.
 MAX_PROBLEM_BYTES = 16_000

@@ -1,6 +1,6 @@
 """The outermost middleware: a request's id, its client's address, its stopwatch, its log line.
 
-Its response gets the headers that every response has.
+Its response gets the headers that every response has, and is compressed here, whoever has made it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
+from server.api.compression import COMPRESSED_FROM_BYTES, CompressedBodies, encode
 from server.api.state import STATE, RequestState
 from server.bounded_dict import BoundedDict
 from server.middleware.standard_headers import StandardHeaders, new_request_id
@@ -58,6 +59,7 @@ def tracing(
     access_log = AccessLog()
     where = path_of if access_log.shows_paths else route_template
     clients = Clients(trusted, addresses)
+    bodies = CompressedBodies()
 
     def write_line(
         request: web.Request, state: RequestState, client: Client, elapsed: Elapsed, status: int, size: int
@@ -95,6 +97,10 @@ def tracing(
             )
         try:
             response = await handler(request)
+            body = response.body if isinstance(response, web.Response) else None
+            size = len(body) if isinstance(body, bytes) else 0
+            if size >= COMPRESSED_FROM_BYTES and isinstance(response, web.Response):
+                size = await encode(request, response, bodies)
         except BaseException:
             line = write_line(request, state, client, timings.read(), 499, 0)
             if spans is not None and span is not None:
@@ -107,8 +113,6 @@ def tracing(
         if timings.cache_outcome is not None:
             added.append((_CACHE, timings.cache_outcome))
         response.headers.extend(added)
-        body = response.body if isinstance(response, web.Response) else None
-        size = len(body) if isinstance(body, bytes) else 0
         line = write_line(request, state, client, elapsed, response.status, size)
         if spans is not None and span is not None:
             spans.end(span, line)

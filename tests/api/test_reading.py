@@ -90,6 +90,7 @@ async def test_some_decks_of_a_class_are_studied(api: Api, course: Course) -> No
     law, analysis = course.decks["Law"], course.decks["Analysis"]
     page = await body_of(api, f"{path}{law},{analysis},{law}")
     assert ["r1", "r2", "r3", "l1", "l2"] == [card["question"].split()[1] for card in page["flashcards"]]
+    assert page == await body_of(api, f"{path}{law}&decks={analysis},{law}"), "repeated as well"
     assert 2 == (await body_of(api, f"{path}{law}"))["totalCards"]
     for foreign in (course.decks["Data"], course.decks["draft deck"], uuid4()):
         refused = await api.get(f"{path}{law},{foreign}")

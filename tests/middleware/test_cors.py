@@ -60,7 +60,7 @@ async def test_a_request_without_origin_is_told_that_the_answer_varies(shared: A
     """A shared cache must not hand this answer to a browser that asks from elsewhere."""
     headers = (await shared.get("/api/classes")).headers
     assert "Access-Control-Allow-Origin" not in headers
-    assert "Authorization, Origin" == headers["Vary"]
+    assert "Authorization, Accept-Encoding, Origin" == headers["Vary"]
 
 
 @pytest.mark.parametrize("origin", [ORIGIN, "https://evil.example.com"])
@@ -94,4 +94,4 @@ async def test_without_origins_nothing_is_shared(api: Api) -> None:
     """With no origin in the settings there is no trace of CORS."""
     headers = (await api.get("/api/classes", headers={"Origin": ORIGIN})).headers
     assert [] == [name for name in headers if name.startswith(("Access-Control", "Timing-Allow"))]
-    assert "Authorization" == headers["Vary"]
+    assert "Authorization, Accept-Encoding" == headers["Vary"]

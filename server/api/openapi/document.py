@@ -98,7 +98,7 @@ def _in_a_query(
     schema = ret["schema"]
     if isinstance(schema.get("type"), list):
         (schema["type"],) = (kind for kind in schema["type"] if kind != "null")
-    return {"style": "form", "explode": False} if isinstance(field, IdentifierList) else {}
+    return {"style": "form", "explode": True} if isinstance(field, IdentifierList) else {}
 
 
 BEARER = "bearer"
