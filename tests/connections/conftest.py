@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import NO_LIMITS
+from tests.connections.raw import connected, get
 from tests.support.service import Service, running_service
 from tests.support.waiting import eventually
 
@@ -51,6 +52,15 @@ class Watched:
         _, text = self.service.request("GET", "/api/metrics")
         values = [line.rpartition(" ")[2] for line in text.splitlines() if line.rpartition(" ")[0] == series]
         return float(values[0]) if values else 0.0
+
+    def wait_until_alone(self) -> None:
+        """Wait until no connection of earlier requests is left, not even the one that counts them."""
+        eventually(lambda: self.metric("http_connections") <= 1, "other connections are closed")
+        # The service may not have noticed yet that its client closed the last one. It looks at connections in turn:
+        # at the end of another that it closes itself, it has.
+        with connected(self.port) as client:
+            client.send(get("/livez", "Connection: close"))
+            assert 200 == client.last_answer().status
 
 
 Serve = Callable[..., Any]

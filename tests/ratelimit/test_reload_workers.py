@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 
 GENEROUS = re.compile(r"(?<=\[policies\.generous\]\nlimit = )[\d_]+")
 KEPT = b"rate_limits.kept_last_good"
+STARTED = b'"service.started"'
 
 
 def write(file: Path, limit: int) -> None:
@@ -69,6 +70,8 @@ def test_point_15_the_last_good_limits_are_kept_over_sighup_and_a_worker_s_death
             shared_postgres, shared_redis, database_template, output=output, RATE_LIMITS_FILE=str(file)
         ) as service,
     ):
+        # One of the two answers as soon as it has started: the other would find the mistake at its own start.
+        eventually(lambda: log.read_bytes().count(STARTED) == 2, "both serve")
         assert limit_of(service) == 77_000
         write(file, 0)
         before = workers(service)
