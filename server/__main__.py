@@ -435,11 +435,11 @@ def check_rate_limits(settings: Settings) -> None:
     Raises:
         SettingsError: they will not; a problem a line of the file.
     """
-    from server.api.routes import limit_groups
+    from server.api.routes import limit_groups, limited_routes
     from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
 
     try:
-        load_rate_limits(settings.rate_limits_file, required_groups=limit_groups())
+        load_rate_limits(settings.rate_limits_file, required_groups=limit_groups(), routes=limited_routes())
     except RateLimitsError as error:
         raise SettingsError([f"RATE_LIMITS_FILE: {problem}" for problem in error.problems]) from None
 

@@ -19,7 +19,7 @@ from server.api.assets import OPENAPI, openapi_asset
 from server.api.openapi.document import openapi_document
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
-from server.api.routes import add_routes, limit_groups
+from server.api.routes import add_routes, limit_groups, limited_routes
 from server.api.rules import RULES, Rule
 from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
 from server.connections.protocol import ServiceRunner
@@ -89,6 +89,7 @@ def create_app(settings: Settings) -> web.Application:
     decisions = metrics.labelled(metrics.rate_limit_decisions)
     near_limits = metrics.labelled(metrics.rate_limit_near_limit)
     failures = metrics.labelled(metrics.rate_limit_failures)
+    cost_units = metrics.labelled(metrics.rate_limit_cost_units)
     database = Database(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -126,6 +127,9 @@ def create_app(settings: Settings) -> web.Application:
         workers=lambda: settings.web_concurrency,
         on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
         on_near_limit=lambda policy: near_limits(policy).inc(),
+        on_cost=lambda policy, units: cost_units(policy, "added" if units > 0 else "returned").inc(
+            abs(units)
+        ),
         on_failure=lambda reason: failures(reason).inc(),
         on_fallback=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
     )
@@ -134,6 +138,7 @@ def create_app(settings: Settings) -> web.Application:
         settings.rate_limits_file,
         last_good=run_directory and run_directory / LAST_GOOD,
         required_groups=limit_groups(),
+        routes=limited_routes(),
         on_change=lambda _: limiter.forget_denials(),
     )
 

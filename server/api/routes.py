@@ -31,7 +31,7 @@ class Route:
     """One line of the table below; `limits` is a group of config/ratelimits.toml, None for never limited.
 
     `look_up` sends what the handler needs from the cache together with the limiter's question: one round trip. `named`
-    is a kind of subject that the body names, and what reads it.
+    is a kind of subject that the body names, and what reads it. `settles`: the handler reports what a request has cost.
     """
 
     method: str
@@ -41,6 +41,12 @@ class Route:
     limits: str | None
     look_up: LookUp | None = None
     named: tuple[SubjectKind, NameReader] | None = None
+    settles: bool = False
+
+    @property
+    def name(self) -> str:
+        """Method and path, as in `POST /api/sessions`."""
+        return f"{self.method} {self.path}"
 
 
 ROUTES = (
@@ -118,7 +124,14 @@ ROUTES = (
     Route("GET", "/api/admin/decks/{deckId}", admin_decks.get_deck, "admin", "admin-reads"),
     Route("PATCH", "/api/admin/decks/{deckId}", admin_decks.update_deck, "admin", "admin-writes"),
     Route("DELETE", "/api/admin/decks/{deckId}", admin_decks.delete_deck, "admin", "admin-destructive"),
-    Route("POST", "/api/admin/decks/{deckId}/import", admin_import.import_deck, "admin", "admin-destructive"),
+    Route(
+        "POST",
+        "/api/admin/decks/{deckId}/import",
+        admin_import.import_deck,
+        "admin",
+        "admin-destructive",
+        settles=True,
+    ),
     Route("GET", "/api/admin/decks/{deckId}/export", admin_import.export_deck, "admin", "admin-reads"),
     Route("GET", "/api/admin/flashcards", admin_flashcards.list_flashcards, "admin", "admin-reads"),
     Route("POST", "/api/admin/flashcards", admin_flashcards.create_flashcard, "admin", "admin-writes"),
@@ -168,6 +181,11 @@ def limit_groups() -> dict[str, frozenset[SubjectKind]]:
     return groups
 
 
+def limited_routes() -> dict[str, str]:
+    """The group of each limited route, by its name."""
+    return {route.name: route.limits for route in ROUTES if route.limits is not None}
+
+
 def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
     """Put every route on an application, and answer with their rules; each GET answers HEAD as well."""
     rules = {}
@@ -178,6 +196,8 @@ def add_routes(app: web.Application) -> dict[web.AbstractRoute, Rule]:
             accepts_unchecked=route.audience == "reader",
             look_up=route.look_up,
             name=None if route.named is None else route.named[1],
+            route=route.name,
+            settles=route.settles,
         )
         methods = (hdrs.METH_GET, hdrs.METH_HEAD) if route.method == hdrs.METH_GET else (route.method,)
         for method in methods:

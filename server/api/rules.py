@@ -28,6 +28,8 @@ class Rule:
         accepts_unchecked: whether the role that the caller had when the database last answered is enough.
         look_up: asks the cache for what the handler will need, so that it travels with the limiter's question.
         name: reads the subject that the body names, for policies that count by it; None where it names none.
+        route: method and path, as the rate limits file names a route with a cost of its own.
+        settles: whether the handler reports what the request has cost (`settle_cost`).
     """
 
     role: Role | None
@@ -35,6 +37,8 @@ class Rule:
     accepts_unchecked: bool = False
     look_up: LookUp | None = None
     name: NameReader | None = None
+    route: str = ""
+    settles: bool = False
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)

@@ -43,6 +43,26 @@ class RequestState:
 STATE = web.RequestKey("state", RequestState)
 
 
+# Set by handlers whose requests have a cost that is known only afterwards.
+SETTLED_COST = web.RequestKey("settled_cost", int)
+
+
+def settle_cost(request: web.Request, units: int) -> None:
+    """Charge a request so many units in the end, for routes that settle; once, and before its answer.
+
+    Its decision has charged what the rate limits file says. More is charged as far as the limits have room.
+
+    Raises:
+        ValueError: it is below 0.
+        RuntimeError: the request's cost is settled already.
+    """
+    if units < 0:
+        raise ValueError(f"a request costs 0 units or more, not {units}")
+    if SETTLED_COST in request:
+        raise RuntimeError("the cost of this request is settled already")
+    request[SETTLED_COST] = units
+
+
 def state_of(request: web.Request) -> RequestState:
     """The state of a request."""
     return request[STATE]

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from server.api.routes import limited_routes
 from server.domain.identity.subjects import parse_subject
 from server.errors import CommandError
 from server.ratelimit import Limiter
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
-from server.ratelimit.policies import Verdict
+from server.ratelimit.policies import Charge, Verdict
 from server.settings import Settings
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 
@@ -48,7 +49,7 @@ class _Tools:
 @asynccontextmanager
 async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
     try:
-        limits = load_rate_limits(settings.rate_limits_file)
+        limits = load_rate_limits(settings.rate_limits_file, routes=limited_routes())
     except RateLimitsError as error:
         raise CommandError(str(error)) from error
     link = RedisLink(
@@ -74,22 +75,33 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
 
 async def _show(settings: Settings, subject: str) -> str:
     async with _tools(settings) as tools:
-        decision = await tools.limiter.peek(tools.limits.policies_for_subject(subject))
+        charges = tools.limits.policies_for_subject(subject)
+        decision = await tools.limiter.peek(charges)
     rows: list[tuple[str, ...]] = [
-        ("POLICY", "GROUP", "CHARGE", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")
+        ("POLICY", "GROUP", "CHARGE", "COST", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")
     ]
-    rows += [_row(verdict, tools.limits.charging_of(verdict.group)) for verdict in decision.verdicts]
+    rows += [
+        _row(verdict, tools.limits.charging_of(verdict.group), _costs(charge, tools.limits))
+        for charge, verdict in zip(charges, decision.verdicts, strict=True)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def _row(verdict: Verdict, charge: str) -> tuple[str, ...]:
+def _costs(charge: Charge, limits: RateLimits) -> str:
+    """The cost of a request, and those of routes that have their own: `1, 2-20`."""
+    own = limits.route_costs(charge.group).values()
+    apart = f"{min(own)}-{max(own)}" if own else ""
+    return ", ".join(filter(None, (str(charge.cost), apart)))
+
+
+def _row(verdict: Verdict, charge: str, cost: str) -> tuple[str, ...]:
     release = f"in {verdict.next_release_ms / 1000:.1f} s" if verdict.next_release_ms else "-"
     used = verdict.limit - verdict.remaining
     return (
-        verdict.policy.name, verdict.group, charge, str(used), str(verdict.limit), str(verdict.remaining), release
+        verdict.policy.name, verdict.group, charge, cost, str(used), str(verdict.limit), str(verdict.remaining), release
     )  # fmt: skip
 
 

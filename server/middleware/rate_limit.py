@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter, time
@@ -15,13 +16,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import problem_response
 from server.api.rules import LookUp, Rules, rule_of
-from server.api.state import RequestState, state_of
+from server.api.state import SETTLED_COST, RequestState, state_of
 from server.errors import MasteryError
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
 from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
-from server.ratelimit.limits import stays_charged
-from server.ratelimit.policies import PreparedCharges
+from server.ratelimit.limits import Charging, stays_charged
+from server.ratelimit.policies import Decision, PreparedCharges
 from server.ratelimit.reloading import RateLimitsFile
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
@@ -40,8 +41,8 @@ def rate_limit(
     """The middleware that charges a request, or refuses it.
 
     In a group that charges failures (or successes) alone, a request is charged before its handler runs, so that many
-    at once can't exceed the limit together; the charge is refunded once the status is known. Every response gets the
-    limiter's headers.
+    at once can't exceed the limit together; the charge is refunded once the status is known. So is a cost settled that
+    the handler has reported (`settle_cost`). Every response gets the limiter's headers.
 
     Args:
         limiter: decides.
@@ -59,8 +60,10 @@ def rate_limit(
         limits = rate_limits.current
         state = state_of(request)
         caller = state.caller
+        # A route whose cost is its own is counted in its group, and has charges of its own.
+        place = rule.route if rule.route in limits.routes else group
         charges = limits.charges_for(
-            group,
+            place,
             user_key=None if caller is None else caller.user_key,
             plan=None if caller is None else caller.plan,
             client_ip=state.client_ip,
@@ -69,8 +72,8 @@ def rate_limit(
             if rule.name is not None and limits.counts_by_name(group)
             else None,
         )
-        charging = limits.charged_by_answer.get(group)
-        charge_id = None if charging is None else secrets.token_hex(16)
+        charging = limits.charged_by_answer.get(place)
+        charge_id = None if charging is None and not rule.settles else secrets.token_hex(16)
         prefetch = None
         if rule.look_up is not None and caller is not None:
             prefetch = partial(_look_up, rule.look_up, request, state)
@@ -86,16 +89,15 @@ def rate_limit(
         if decision.allowed:
             state.limit_outcome = "allowed"
             # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
-            if charging is None or charge_id is None or decision.source != "redis":
+            if charge_id is None or decision.source != "redis":
                 return await handler(request)
+            charged = _Charged(limiter, charges, charge_id, decision, charging or "all")
             try:
                 response = await handler(request)
             except Exception as error:  # a cancelled request stays charged: it may have had its effect
-                if not stays_charged(charging, _status_of(error)):
-                    await _refund(limiter, charges, charge_id)
+                await charged.settle(request, _status_of(error))
                 raise
-            if not stays_charged(charging, response.status):
-                await _refund(limiter, charges, charge_id)
+            await charged.settle(request, response.status)
             return response
         state.limit_outcome = "denied"
         if on_refusal is not None:
@@ -129,12 +131,42 @@ def _status_of(error: Exception) -> int:
     return error.status if isinstance(error, MasteryError | web.HTTPException) else _OUR_FAULT
 
 
-async def _refund(limiter: Limiter, charges: PreparedCharges, charge_id: str) -> None:
-    """Refund a request's charges before its response is sent, so that the client's next request has them.
+@dataclass(frozen=True, slots=True)
+class _Charged:
+    """A request whose charges may change with its answer."""
 
-    If Redis does not answer, they stay until the window has passed: the client has less left than it should.
-    """
-    try:
-        await limiter.refund(charges, request_id=charge_id)
-    except (RedisUnavailable, RedisReplyError) as error:
-        log.warning("rate_limit.refund_lost", error=str(error))
+    limiter: Limiter
+    charges: PreparedCharges
+    charge_id: str
+    decision: Decision
+    charging: Charging
+
+    async def settle(self, request: web.Request, status: int) -> None:
+        """Charge what the request has cost, before its response is sent, so that the client's next one finds it so.
+
+        If Redis does not answer, the first charges stay until the window has passed: the client has less left than it
+        should.
+        """
+        try:
+            if not stays_charged(self.charging, status):
+                await self.limiter.refund(self.charges, request_id=self.charge_id)
+            elif (cost := request.get(SETTLED_COST, self.charges[0].cost)) != self.charges[0].cost:
+                costs = [cost] * len(self.charges)
+                units = await self.limiter.settle(self.charges, request_id=self.charge_id, costs=costs)
+                state_of(request).limit_headers = rate_limit_headers(
+                    _settled(self.decision, units), now=time()
+                )
+        except (RedisUnavailable, RedisReplyError) as error:
+            log.warning("rate_limit.refund_lost", error=str(error))
+
+
+def _settled(decision: Decision, units: tuple[int, ...]) -> Decision:
+    """A decision with what is left once units have been given back or, below 0, charged in addition."""
+    return Decision(
+        decision.allowed,
+        tuple(
+            verdict._replace(remaining=min(verdict.limit, max(0, verdict.remaining + back)))
+            for verdict, back in zip(decision.verdicts, units, strict=True)
+        ),
+        decision.source,
+    )

@@ -137,6 +137,8 @@ class Limiter:
             verdict.
         on_near_limit: called with policy name for each charge that Redis made with more than four fifths of the limit
             in use.
+        on_cost: called with policy name and units where a request costs another number of units than one: those
+            beyond one; below 0 for what was given back after the response.
         on_failure: called with a short word for each decision that Redis could not make: the reason of the link's
             error, or `script`.
         on_fallback: called with True when Redis, or a server of a Cluster, is not asked any more, and with False when
@@ -153,6 +155,7 @@ class Limiter:
         workers: Callable[[], int] = lambda: 1,
         on_decision: OnDecision = lambda _policy, _outcome, _source: None,
         on_near_limit: Callable[[str], None] = lambda _policy: None,
+        on_cost: Callable[[str, int], None] = lambda _policy, _units: None,
         on_failure: Callable[[str], None] = lambda _reason: None,
         on_fallback: Callable[[bool], None] = lambda _is_on: None,
     ) -> None:
@@ -161,6 +164,7 @@ class Limiter:
         self._calls = Calls(link, deadline_ms=deadline_ms, log_entries=log_entries, keep_ms=keep_ms)
         self._on_decision = on_decision
         self._on_near_limit = on_near_limit
+        self._on_cost = on_cost
         self._on_failure = on_failure
         self._fallback = Fallback(link, self._calls, workers=workers, on_change=on_fallback)
         self._denials = DenyCache()
@@ -220,6 +224,10 @@ class Limiter:
                 prefetch()
             decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
         self._report(decision, now)
+        if charges.cost_more and decision.allowed and decision.source == "redis":
+            for charge, verdict in zip(charges, decision.verdicts, strict=True):
+                if verdict.allowed and charge.cost > 1:
+                    self._on_cost(charge.policy.name, charge.cost - 1)
         return decision
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
@@ -271,6 +279,9 @@ class Limiter:
         ):
             raise ValueError(f"the costs are {costs!r}, not an integer from 0 to {MAX_COST} for each charge")
         units = await self._calls.refund(charges, request_id, costs)
+        for charge, back in zip(charges, units, strict=True):
+            if back:
+                self._on_cost(charge.policy.name, -back)
         if any(back > 0 for back in units):
             await self._epoch.advance()
         return units

@@ -50,12 +50,29 @@ class Group:
         signed_in: for signed-in requests, in addition.
         anonymous: for requests that are not signed in, in addition.
         charge: which requests stay charged (`stays_charged`).
+        cost: the units of a request.
     """
 
     policies: tuple[str, ...] = ()
     signed_in: tuple[str, ...] = ()
     anonymous: tuple[str, ...] = ()
     charge: Charging = "all"
+    cost: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCost:
+    """What a route's requests cost where that differs from its group; they are counted with the group's others.
+
+    Args:
+        group: the name of the route's group.
+        cost: the units of a request; None: the group's.
+        charge: which requests stay charged; None: as in the group.
+    """
+
+    group: str
+    cost: int | None = None
+    charge: Charging | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class _Rule:
     policy: Policy
     group: str
     subject: SubjectKind  # "client" has become "user" or "address" here.
+    cost: int
 
 
 def stays_charged(charge: Charging, status: int) -> bool:
@@ -85,6 +103,7 @@ class RateLimits:
         presets: by policy name.
         groups: by group name; they name only policies there are.
         plans: by plan name, the limits that differ for its users, by policy name.
+        routes: by route, as in `POST /api/sessions`, the costs that differ from those of its group.
     """
 
     def __init__(
@@ -92,9 +111,11 @@ class RateLimits:
         presets: Mapping[str, Preset],
         groups: Mapping[str, Group],
         plans: Mapping[str, Mapping[str, int]] | None = None,
+        routes: Mapping[str, RouteCost] | None = None,
     ) -> None:
         self.presets: Final = dict(presets)
         self.groups: Final = dict(groups)
+        self.routes: Final = dict(routes or {})
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
         self._prepared: Final[BoundedDict[tuple[str, str | None, str | None, str], PreparedCharges]] = (
             BoundedDict(_MOST_PREPARED)
@@ -105,21 +126,30 @@ class RateLimits:
             for policy in (*group.policies, *group.anonymous, *group.signed_in)
             if self.presets[policy].subject in NAMED_KINDS
         )
-        # Empty for nearly every group: asked once for each request.
+        # What a request's charges are made from, by group, and by route where its costs are its own.
+        places = {name: (name, group.cost, group.charge) for name, group in self.groups.items()}
+        for route, own in self.routes.items():
+            _, cost, charge = places[own.group]
+            places[route] = (own.group, own.cost or cost, own.charge or charge)
+        # Empty for nearly every place: asked once for each request.
         self.charged_by_answer: Final[dict[str, Charging]] = {
-            name: group.charge for name, group in self.groups.items() if group.charge != "all"
+            place: charge for place, (_, _, charge) in places.items() if charge != "all"
         }
-        self._anonymous: Final = {name: tuple(self._rules(name, None)) for name in self.groups}
+        self._anonymous: Final = {
+            place: tuple(self._rules(group, cost, None)) for place, (group, cost, _) in places.items()
+        }
         self._signed_in: Final = {
-            name: {
-                plan: tuple(self._rules(name, limits)) for plan, limits in (*self.plans.items(), (None, {}))
+            place: {
+                plan: tuple(self._rules(group, cost, limits))
+                for plan, limits in (*self.plans.items(), (None, {}))
             }
-            for name in self.groups
+            for place, (group, cost, _) in places.items()
         }
 
     def same_as(self, other: RateLimits) -> bool:
         """Whether both limit everything in the same way."""
-        return (self.presets, self.groups, self.plans) == (other.presets, other.groups, other.plans)
+        mine, others = [(one.presets, one.groups, one.plans, one.routes) for one in (self, other)]
+        return mine == others
 
     def counts_by_name(self, group: str) -> bool:
         """Whether a group counts by what a request's body names (`NAMED_KINDS`), so that the body is read first."""
@@ -128,6 +158,14 @@ class RateLimits:
     def charging_of(self, group: str) -> Charging:
         """Return which requests of a group stay charged, also of a budget that several groups share."""
         return self.charged_by_answer.get(group, "all")
+
+    def route_costs(self, group: str) -> dict[str, int]:
+        """Return the units of a request to each route of a group that costs something else than the others."""
+        return {
+            route: own.cost
+            for route, own in self.routes.items()
+            if own.group == group and own.cost is not None
+        }
 
     def charges_for(
         self,
@@ -139,10 +177,10 @@ class RateLimits:
         address: Address,
         named: str | None = None,
     ) -> PreparedCharges:
-        """Return the charges of a request of cost 1, and remember them for the client's next request.
+        """Return the charges of a request, and remember them for the client's next request.
 
         Args:
-            group: the route's group; KeyError if there is none of this name.
+            group: the route's group, or the route if it is one of `routes`; KeyError if there is none of this name.
             user_key: the signed-in user's id; None for an anonymous request.
             plan: the user's plan.
             client_ip: the client's address as text.
@@ -167,17 +205,17 @@ class RateLimits:
         address: Address,
         named: str | None = None,
         plan: str | None = None,
-        cost: int = 1,
+        cost: int | None = None,
     ) -> PreparedCharges:
         """Return the charges of a request.
 
         Args:
-            group: the route's group; KeyError if there is none of this name.
+            group: the route's group, or the route if it is one of `routes`; KeyError if there is none of this name.
             user_id: the signed-in user; None for an anonymous request.
             address: the client's address.
             named: the subject that the request's body names, if it names one: an e-mail address, a token family.
             plan: the user's plan; one without limits of its own changes nothing.
-            cost: units, 1 or more, the same under every policy.
+            cost: units, 1 or more, the same under every policy; None: what the route's requests cost.
         """
         if user_id is None:
             rules = self._anonymous[group]
@@ -188,11 +226,13 @@ class RateLimits:
         for rule in rules:
             subject = subject_of_request(rule.subject, user_id=user_id, address=address, named=named)
             if subject is not None:
-                charges.append(Charge(rule.policy, rule.group, subject, cost))
+                charges.append(Charge(rule.policy, rule.group, subject, cost or rule.cost))
         return PreparedCharges(charges)
 
     def policies_for_subject(self, subject: str, *, plan: str | None = None) -> tuple[Charge, ...]:
         """Return a charge for every policy and group that may count a subject: for a peek or a reset.
+
+        Each is at the group's cost. A budget that all groups share has none: there it is 1.
 
         Args:
             subject: in its normal form (`kind_of`).
@@ -200,7 +240,9 @@ class RateLimits:
         """
         kind = kind_of(subject)
         found = {
-            (rule.policy.name, rule.group): Charge(rule.policy, rule.group, subject)
+            (rule.policy.name, rule.group): Charge(
+                rule.policy, rule.group, subject, 1 if rule.group == SHARED_GROUP else rule.cost
+            )
             for group in self.groups
             for rules in (
                 self._anonymous[group],
@@ -211,7 +253,7 @@ class RateLimits:
         }
         return tuple(found.values())
 
-    def _rules(self, group: str, limits: Mapping[str, int] | None) -> Iterator[_Rule]:
+    def _rules(self, group: str, cost: int, limits: Mapping[str, int] | None) -> Iterator[_Rule]:
         """Yield the rules of a group: for signed-in users with a plan's limits, for anonymous clients with None."""
         names, is_anonymous = self.groups[group], limits is None
         for name in dict.fromkeys((*names.policies, *(names.anonymous if is_anonymous else names.signed_in))):
@@ -223,4 +265,4 @@ class RateLimits:
                 kind = "address" if is_anonymous else "user"
             if limits is not None and name in limits:
                 policy = replace(policy, limit=limits[name])
-            yield _Rule(policy, SHARED_GROUP if preset.share else group, kind)
+            yield _Rule(policy, SHARED_GROUP if preset.share else group, kind, cost)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from .limits import CHARGINGS, Group, Preset, RateLimits
+from .limits import CHARGINGS, Group, Preset, RateLimits, RouteCost
 from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_LIMIT, MAX_WINDOW_MS, Policy
 from .subjects import NAMED_KINDS, SUBJECT_KINDS, SubjectKind
 
@@ -51,8 +51,10 @@ class Check:
         guess = f'did you mean "{close[0]}"? ' if close else ""
         return f"{guess}there {'are' if words else 'is nothing'} {', '.join(words)}".rstrip()
 
-    def tables(self, document: Mapping[str, Any], section: str) -> dict[str, dict[str, Any]]:
-        """Return the tables of a section by name, without what is not a table."""
+    def tables(
+        self, document: Mapping[str, Any], section: str, *, free_names: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """Return the tables of a section by name, without what is not a table; free names are anything."""
         found = document.get(section, {})
         if not isinstance(found, dict):
             self.problem((section,), f"it is not a table; write [{section}.NAME]")
@@ -60,7 +62,7 @@ class Check:
         for name, table in found.items():
             if not isinstance(table, dict):
                 self.problem((section, name), f"it is not a table; write [{section}.{name}]")
-            elif not _NAME.fullmatch(name):
+            elif not (free_names or _NAME.fullmatch(name)):
                 self.problem((section, name), f"the name is not valid; it accepts {_NAME_FORM}")
         return {name: table for name, table in found.items() if isinstance(table, dict)}
 
@@ -166,9 +168,10 @@ _SYNTAX_ERROR: Final = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL
 )
 
-_SECTIONS: Final = ("policies", "groups", "plans")
+_SECTIONS: Final = ("policies", "groups", "plans", "routes")
 _POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
-_GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge")
+_GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge", "cost")
+_ROUTE_KEYS: Final = ("cost", "charge")
 
 
 class RateLimitsError(Exception):
@@ -183,13 +186,16 @@ class RateLimitsError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> RateLimits:
+def load_rate_limits(
+    path: Path, *, required_groups: Iterable[str] = (), routes: Mapping[str, str] | None = None
+) -> RateLimits:
     """Read a rate limits file.
 
     Args:
         path: the TOML file; config/ratelimits.toml explains its contents.
         required_groups: the groups that the routes name; each must be there. As a mapping, with the kinds of subjects
             that a body of the group's requests names.
+        routes: the group of each route, by method and path; None: what the file says of routes is not used.
 
     Raises:
         RateLimitsError: the file can't be read or is not valid; its text lists every problem.
@@ -198,10 +204,16 @@ def load_rate_limits(path: Path, *, required_groups: Iterable[str] = ()) -> Rate
         contents = path.read_bytes()
     except OSError as error:
         raise RateLimitsError([f"{path}: it can't be read: {error.strerror}"]) from error
-    return parse_rate_limits(contents, file=str(path), required_groups=required_groups)
+    return parse_rate_limits(contents, file=str(path), required_groups=required_groups, routes=routes)
 
 
-def parse_rate_limits(contents: bytes | str, *, file: str, required_groups: Iterable[str] = ()) -> RateLimits:
+def parse_rate_limits(
+    contents: bytes | str,
+    *,
+    file: str,
+    required_groups: Iterable[str] = (),
+    routes: Mapping[str, str] | None = None,
+) -> RateLimits:
     """Return the rate limits in a file's contents; `file` is its name in the problems. See `load_rate_limits`."""
     try:
         text = contents if isinstance(contents, str) else contents.decode()
@@ -213,7 +225,7 @@ def parse_rate_limits(contents: bytes | str, *, file: str, required_groups: Iter
     except tomllib.TOMLDecodeError as error:
         raise RateLimitsError([_syntax_problem(str(error), file, text)]) from error
     check = Check(file, lines)
-    limits = _rate_limits(check, document, required_groups)
+    limits = _rate_limits(check, document, required_groups, routes)
     if limits is None:
         raise RateLimitsError(check.in_order())
     return limits
@@ -228,7 +240,10 @@ def _syntax_problem(error: str, file: str, text: str) -> str:
 
 
 def _rate_limits(
-    check: Check, document: Mapping[str, Any], required_groups: Iterable[str]
+    check: Check,
+    document: Mapping[str, Any],
+    required_groups: Iterable[str],
+    routes: Mapping[str, str] | None,
 ) -> RateLimits | None:
     check.keys((), document, _SECTIONS)
     policies = check.tables(document, "policies")
@@ -244,7 +259,54 @@ def _rate_limits(
     plans = {
         name: _plan(check, name, table, presets) for name, table in check.tables(document, "plans").items()
     }
-    return None if check.problems else RateLimits(presets, groups, plans)
+    for name, group in groups.items():
+        _check_cost(check, ("groups", name, "cost"), group.cost, group, presets, plans)
+    costs: dict[str, RouteCost] = {}
+    for route, table in check.tables(document, "routes", free_names=True).items():
+        found = _route_cost(check, route, table, routes)
+        if found is not None and found.group in groups:
+            costs[route] = found
+            _check_cost(
+                check, ("routes", route, "cost"), found.cost or 1, groups[found.group], presets, plans
+            )
+    return None if check.problems else RateLimits(presets, groups, plans, costs)
+
+
+def _route_cost(
+    check: Check, route: str, table: Mapping[str, Any], routes: Mapping[str, str] | None
+) -> RouteCost | None:
+    path = ("routes", route)
+    check.keys(path, table, _ROUTE_KEYS)
+    cost = _units(check, (*path, "cost"), table["cost"]) if "cost" in table else None
+    charge = check.word((*path, "charge"), table["charge"], CHARGINGS, "all") if "charge" in table else None
+    if routes is None:
+        return None
+    if route not in routes:
+        close = get_close_matches(route, routes, n=1)
+        guess = (
+            f'did you mean "{close[0]}"?' if close else 'it reads METHOD /path, as in "POST /api/sessions"'
+        )
+        check.problem(path, f"there is no such limited route; {guess}")
+        return None
+    return RouteCost(routes[route], cost, charge)
+
+
+def _check_cost(
+    check: Check,
+    path: KeyPath,
+    cost: int,
+    group: Group,
+    presets: Mapping[str, Preset],
+    plans: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Note a policy under which no request of this cost would ever be admitted."""
+    for name in dict.fromkeys((*group.policies, *group.signed_in, *group.anonymous)):
+        if name in presets and not presets[name].policy.shadow:
+            limits = [presets[name].policy.limit, *(plan[name] for plan in plans.values() if name in plan)]
+            if cost > min(limits):
+                check.problem(
+                    path, f'it is {cost}, above the limit of "{name}", {min(limits)}: nothing would ever pass'
+                )
 
 
 def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
@@ -253,7 +315,7 @@ def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
     policy = Policy(
         # Whatever is wrong is noted, and stands as something valid, so that one mistake is one problem.
         name=name if _NAME.fullmatch(name) else "invalid",
-        limit=_limit(check, (*path, "limit"), table.get("limit")),
+        limit=_units(check, (*path, "limit"), table.get("limit")),
         window_ms=_window_ms(check, (*path, "window"), table.get("window")),
         algorithm=check.word((*path, "algorithm"), table.get("algorithm"), ALGORITHMS, "sliding_window"),
         on_failure=check.word((*path, "on_failure"), table.get("on_failure"), FAILURE_MODES, "open"),
@@ -266,7 +328,7 @@ def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
     )
 
 
-def _limit(check: Check, path: KeyPath, value: object) -> int:
+def _units(check: Check, path: KeyPath, value: object) -> int:
     # True is an int, too.
     if type(value) is int and 1 <= value <= MAX_LIMIT:
         return value
@@ -302,7 +364,8 @@ def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[s
         if policy in presets and presets[policy].subject == "user":
             check.problem((*path, "anonymous"), f'"{policy}" counts users, and these requests have none')
     charge = check.word((*path, "charge"), table.get("charge"), CHARGINGS, "all")
-    return Group(policies, signed_in, anonymous, charge)
+    cost = _units(check, (*path, "cost"), table.get("cost", 1))
+    return Group(policies, signed_in, anonymous, charge, cost)
 
 
 def _check_names(
@@ -342,5 +405,5 @@ def _plan(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[st
             check.problem(path, f"there is no such policy; {check.choice(policy, presets)}")
         elif presets[policy].subject not in {"client", "user"}:
             check.problem(path, f"this policy counts by {presets[policy].subject}, and a plan is a user's")
-        limits[policy] = _limit(check, path, value)
+        limits[policy] = _units(check, path, value)
     return limits

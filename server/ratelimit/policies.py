@@ -260,6 +260,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     Attributes:
         keys: of each charge's state.
         one_subject: whether all are of one subject.
+        cost_more: whether one of them costs more than one unit.
         seeds: the indexes of the charges under `local` policies, whose use is kept for the time without Redis.
         call: the script call that decides them without a request id, with the length of logs it was made for; None
             until it is needed.
@@ -270,6 +271,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
 
     keys: tuple[bytes, ...]
     one_subject: bool
+    cost_more: bool
     seeds: tuple[int, ...]
     call: tuple[int, ScriptCall] | None
 
@@ -282,6 +284,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         if len(set(self.keys)) < len(self.keys):
             raise ValueError("two charges have the same policy, group and subject: make them one")
         self.one_subject = len({charge.subject for charge in self}) <= 1
+        self.cost_more = any(charge.cost > 1 for charge in self)
         self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
         self.call = None
         return self

@@ -34,6 +34,7 @@ class RateLimitsFile:
     Args:
         path: the file; it must be valid now, unless there is a last good one.
         required_groups: the groups that the routes name.
+        routes: the group of each route (`load_rate_limits`).
         poll_interval_seconds: how often the file is looked at.
         last_good: where the workers of one run keep the last valid contents; None: nowhere.
         on_change: called with the new limits once a reload has changed them, so that memories of verdicts
@@ -48,6 +49,7 @@ class RateLimitsFile:
         path: Path,
         *,
         required_groups: Iterable[str] = (),
+        routes: Mapping[str, str] | None = None,
         poll_interval_seconds: float = 1.0,
         last_good: Path | None = None,
         on_change: Callable[[RateLimits], None] | None = None,
@@ -56,6 +58,7 @@ class RateLimitsFile:
         self._required_groups: Final = (
             required_groups if isinstance(required_groups, Mapping) else tuple(required_groups)
         )
+        self._routes: Final = routes
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._last_good: Final = last_good
@@ -117,8 +120,10 @@ class RateLimitsFile:
         """Return the limits in the contents that were read last, and keep these in `last_good` if they are valid."""
         contents = self._applied
         if contents is None:
-            return load_rate_limits(self._path, required_groups=self._required_groups)
-        limits = parse_rate_limits(contents, file=str(self._path), required_groups=self._required_groups)
+            return load_rate_limits(self._path, required_groups=self._required_groups, routes=self._routes)
+        limits = parse_rate_limits(
+            contents, file=str(self._path), required_groups=self._required_groups, routes=self._routes
+        )
         if self._last_good is not None:
             # Workers write the same thing at the same time; a reader must never see half of it.
             unfinished = self._last_good.with_suffix(f".{os.getpid()}.toml")
@@ -133,7 +138,7 @@ class RateLimitsFile:
         """Return the limits that were valid last; raise the error if there are none."""
         if self._last_good is None or not self._last_good.exists():
             raise error
-        limits = load_rate_limits(self._last_good, required_groups=self._required_groups)
+        limits = load_rate_limits(self._last_good, required_groups=self._required_groups, routes=self._routes)
         log.warning("rate_limits.kept_last_good", file=str(self._path), problems=list(error.problems))
         return limits
 

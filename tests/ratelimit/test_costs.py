@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Literal
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
+from server.ratelimit.limits import RateLimits
+from server.ratelimit.limits_file import RateLimitsError, parse_rate_limits
 from server.ratelimit.policies import MAX_COST
 from server.ratelimit.scripts import Answers, decide_charges, peek_charges, refund_charges
 from tests.ratelimit.oracle import Admission, OracleWindow
@@ -210,3 +213,74 @@ async def test_point_21_a_cost_that_can_not_be_meant_is_refused(
     """A settlement is validated as charges are, before Redis is asked."""
     with pytest.raises(ValueError, match="not an integer from 0 to 2147483647 for each charge"):
         await limiter.settle([Charge(MINUTE, "g", subject)], request_id="one", costs=costs)
+
+
+ROUTES = {"POST /things": "writes", "POST /large-things": "writes"}
+FILE = """
+[policies.standard]
+limit = 60
+window = "1m"
+[policies.api]
+limit = 1000
+window = "1h"
+subject = "user"
+share = true
+[groups.writes]
+policies = ["standard"]
+signed_in = ["api"]
+cost = 2
+[routes."POST /large-things"]
+cost = 20
+charge = "successes"
+[plans.small]
+api = 15
+"""
+
+
+def charged(limits: RateLimits, place: str) -> list[tuple[str, str, int]]:
+    """What a signed-in client's request to a group or route is charged."""
+    charges = limits.charges_for(
+        place, user_key="1", plan=None, client_ip="192.0.2.1", address=ip_address("192.0.2.1")
+    )
+    return [(charge.policy.name, charge.group, charge.cost) for charge in charges]
+
+
+def test_point_21_a_group_and_a_route_have_costs_in_the_file() -> None:
+    """A route's own cost is charged under its group's policies, in the same budgets."""
+    limits = parse_rate_limits(FILE.partition("[plans")[0], file="limits.toml", routes=ROUTES)
+    assert [("standard", "writes", 2), ("api", "*", 2)] == charged(limits, "writes")
+    assert [("standard", "writes", 20), ("api", "*", 20)] == charged(limits, "POST /large-things")
+    assert ["POST /large-things"] == list(limits.routes)
+    assert {"POST /large-things": "successes"} == limits.charged_by_answer
+    assert {"POST /large-things": 20} == limits.route_costs("writes")
+    shown = [(one.policy.name, one.cost) for one in limits.policies_for_subject("user:1")]
+    assert [("standard", 2), ("api", 1)] == shown
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        (
+            "cost = 2\n",
+            "cost = 0\n",
+            "groups.writes.cost: 0 is not valid; it accepts a whole number from 1 to",
+        ),
+        ("cost = 2\n", 'cost = "2"\n', 'groups.writes.cost: "2" is not valid; it accepts a whole number'),
+        ("cost = 20", "cost = 61", 'large-things.cost: it is 61, above the limit of "standard", 60: nothing'),
+        (
+            "cost = 20",
+            "cost = 16",
+            'large-things.cost: it is 16, above the limit of "api", 15: nothing would',
+        ),
+        ("cost = 20", "costs = 5", 'there is no such key; did you mean "cost"?'),
+        ("POST /large-t", "POST /lrge-t", 'no such limited route; did you mean "POST /large-things"?'),
+        ("POST /large-things", "x", 'it reads METHOD /path, as in "POST /api/sessions"'),
+    ],
+)
+def test_point_21_a_cost_that_can_not_work_is_refused_with_its_line(
+    before: str, after: str, complaint: str
+) -> None:
+    """Under a limit below its cost no request would ever pass, and a route that is misspelled would cost nothing."""
+    with pytest.raises(RateLimitsError) as caught:
+        parse_rate_limits(FILE.replace(before, after), file="limits.toml", routes=ROUTES)
+    assert any(complaint in problem for problem in caught.value.problems), caught.value.problems

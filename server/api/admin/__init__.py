@@ -21,7 +21,7 @@ from server.domain.study import analytics
 from server.domain.writing import Answer, Unit
 from server.errors import InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.limits import RateLimits
-from server.ratelimit.policies import Decision
+from server.ratelimit.policies import Charge, Verdict
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
@@ -59,10 +59,12 @@ async def show_rate_limits(request: web.Request) -> web.Response:
     services = services_of(request)
     limits = services.rate_limits.current
     with _problems_of_redis(subject):
-        decision = await services.limiter.peek(limits.policies_for_subject(subject))
-    return json_response(
-        {"subject": subject, "source": decision.source, "policies": _policies(decision, limits)}
-    )
+        charges = limits.policies_for_subject(subject)
+        decision = await services.limiter.peek(charges)
+    policies = [
+        _policy(charge, verdict, limits) for charge, verdict in zip(charges, decision.verdicts, strict=True)
+    ]
+    return json_response({"subject": subject, "source": decision.source, "policies": policies})
 
 
 async def reset_rate_limits(request: web.Request) -> web.Response:
@@ -102,18 +104,17 @@ def _subject(request: web.Request) -> str:
         raise InvalidInput(errors={"subject": str(error)}) from error
 
 
-def _policies(decision: Decision, limits: RateLimits) -> list[dict[str, Any]]:
-    """A decision's verdicts in the form of the API; times in milliseconds."""
-    return [
-        {
-            "policy": verdict.policy.name,
-            "group": verdict.group,
-            "limit": verdict.limit,
-            "windowMs": verdict.policy.window_ms,
-            "charge": limits.charging_of(verdict.group),
-            "remaining": verdict.remaining,
-            "nextReleaseMs": verdict.next_release_ms,
-            "allowed": verdict.allowed,
-        }
-        for verdict in decision.verdicts
-    ]
+def _policy(charge: Charge, verdict: Verdict, limits: RateLimits) -> dict[str, Any]:
+    """A verdict in the form of the API; times in milliseconds."""
+    return {
+        "policy": verdict.policy.name,
+        "group": verdict.group,
+        "limit": verdict.limit,
+        "windowMs": verdict.policy.window_ms,
+        "charge": limits.charging_of(verdict.group),
+        "cost": charge.cost,
+        "routeCosts": limits.route_costs(verdict.group),
+        "remaining": verdict.remaining,
+        "nextReleaseMs": verdict.next_release_ms,
+        "allowed": verdict.allowed,
+    }

@@ -14,6 +14,7 @@ from server.api.bodies import read_content
 from server.api.requests import path_id, read_query, refuse_query
 from server.api.responses import JSON, LARGE_BYTES, refuse_without_room
 from server.api.services import caller_of, services_of
+from server.api.state import settle_cost
 from server.api.writes import answer, respond, write
 from server.domain.catalog.deck_export import EXPORT_FORMATS, write_cards
 from server.domain.catalog.deck_files import (
@@ -30,6 +31,7 @@ from server.errors import UnsupportedMediaType
 log = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES = 10 << 20
+COST_UNIT_BYTES = 1 << 20  # an import costs the rate limits a unit for each that it has begun
 _QUERY = ImportQuerySchema()
 
 
@@ -38,7 +40,7 @@ async def import_deck(request: web.Request) -> web.Response:
 
     All or nothing: at most 10 MiB and 100,000 rows (413, `too_many_rows`), within a deadline of its own (503,
     `import_timed_out`). What is wrong is reported by its row, 20 of them at most. The answer's `dialect` is what
-    divides the columns. With `dryRun` nothing is stored.
+    divides the columns. With `dryRun` nothing is stored. The rate limits are charged a unit for each MiB begun.
     """
     deck_id = path_id(request, "deckId")
     query = read_query(request, _QUERY)
@@ -49,6 +51,7 @@ async def import_deck(request: web.Request) -> web.Response:
     # An unknown deck is refused before megabytes are read.
     await DECKS.get(services_of(request).database, deck_id)
     body = await read_content(request, MAX_FILE_BYTES)
+    settle_cost(request, max(1, -(-len(body) // COST_UNIT_BYTES)))
     deck = await read_deck_file(body, deck_format, reading)
     timeout_ms = services_of(request).settings.import_timeout_ms
 

@@ -158,6 +158,10 @@ class PolicyState(Answer):
     limit = count()
     window_ms = count()
     charge = fields.String(validate=validate.OneOf(CHARGINGS))
+    cost = count(unit="units of a request")
+    route_costs = fields.Dict(
+        keys=fields.String(), values=count(), metadata={"description": "of routes whose cost is their own"}
+    )
     remaining = count()
     next_release_ms = count()
     allowed = fields.Boolean()

@@ -97,7 +97,11 @@ class Metrics:
             "Charges made with more than 80 percent of the limit in use, by policy.",
             ["policy"],
         )
-
+        self.rate_limit_cost_units = counter(
+            "rate_limit_cost_units_total",
+            "Units charged beyond one a request (added), and given back after the response (returned), by policy.",
+            ["policy", "change"],
+        )
         self.rate_limit_failures = counter(
             "rate_limit_failures_total",
             "Rate limit decisions that Redis could not make, by a short reason.",

@@ -21,6 +21,7 @@ NAMES = {
     "process_memory_external_bytes", "http_requests_total", "http_request_duration_seconds",
     "http_responses_total", "http_requests_in_flight", "rate_limit_decisions_total",
     "rate_limit_near_limit_total",
+    "rate_limit_cost_units_total",
     "rate_limit_failures_total",
     "rate_limit_worker_decisions",
     "rate_limit_worker_alone",
