@@ -8,8 +8,16 @@ from collections.abc import Callable
 
 from bench.connections import print_connections
 from bench.harness.load import LoadFailed
+from bench.harness.machine import is_optimised, node_build, python_build
 from bench.harness.report import PAGE, chart, fill_page
-from bench.harness.results import CHART, RESULTS, check_goals, read_document, write_document
+from bench.harness.results import (
+    CHART,
+    INSTRUCTIONS,
+    RESULTS,
+    check_goals,
+    read_document,
+    write_document,
+)
 from bench.harness.table import as_text
 from bench.instructions import measure
 from bench.log_volume import print_log_volume
@@ -59,10 +67,14 @@ def build_parser() -> argparse.ArgumentParser:
     comparison.add_argument("--only", type=_rows, default=ROWS, help="some of " + ",".join(ROWS))
     comparison.set_defaults(run=lambda options: compare(_plan(options)))
     counting = parts.add_parser(
-        "instructions", help="instructions of a request, by valgrind; nothing is written"
+        "instructions", help="instructions of a request, by valgrind; nothing is written without --write"
     )
     counting.add_argument("--requests", type=int, default=1280, help="of each kind (1280)")
-    counting.set_defaults(run=lambda options: measure(options.requests))
+    counting.add_argument(
+        "--only", default="", help="a kind, such as 429: the begin of its line in the table"
+    )
+    counting.add_argument("--write", action="store_true", help="publish the table in docs/performance.md")
+    counting.set_defaults(run=_count)
     migrating = parts.add_parser("migrations", help="how long clients wait while each migration runs")
     migrating.add_argument("--rows", type=int, default=1_000_000, help="cards that are rated (1000000)")
     migrating.add_argument(
@@ -98,7 +110,32 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(options: argparse.Namespace) -> None:
+    if options.write:
+        _require_optimised()
+    document = measure(options.requests, only=options.only)
+    if options.write:
+        write_document(document, INSTRUCTIONS)
+        _report()
+
+
+def _require_optimised() -> None:
+    """Refuse to publish what an interpreter takes that nobody should deploy.
+
+    Raises:
+        CommandError: this interpreter was built without optimisation.
+    """
+    say(f"Python {python_build()}; Node {node_build() or 'is not there'}")
+    if not is_optimised():
+        raise CommandError(
+            "this Python was built without profile-guided optimisation, so its figures are not published; "
+            "take another: make clean, then make bench PYTHON=/usr/bin/python3 (Debian's, for example), "
+            "or measure without publishing: .venv/bin/python -m bench service"
+        )
+
+
 def _everything(options: argparse.Namespace) -> None:
+    _require_optimised()
     plan = _plan(options)
     document = measure_everything(plan)
     write_document(document, RESULTS)
@@ -115,6 +152,8 @@ def _report() -> None:
     if not RESULTS.exists():
         raise CommandError(f"{RESULTS.name} is not there: nothing was measured yet")
     document = read_document()
+    if INSTRUCTIONS.exists():
+        document["instructions"] = read_document(INSTRUCTIONS)
     CHART.write_text(chart(document), encoding="utf-8")
     PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
 

@@ -1,8 +1,9 @@
 """Instructions of a request, counted by valgrind's callgrind: the same on a busy machine and on a quiet one.
 
 A time depends on what else the machine does; the number of instructions that a process executes does not, within a few
-percent. It says nothing of the kernel's share, nor of what waits for memory. What the process does by itself meanwhile
-is counted apart, without a load, and taken off.
+percent. It says nothing of the kernel's share, nor of what waits for memory. Background work (health checks, history,
+handing over metrics) stands still while the counter runs: under valgrind everything takes fifty times as long, so it
+would run fifty times as often for each request.
 """
 
 from __future__ import annotations
@@ -17,17 +18,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import redis
+
 from bench.harness.features import small_limits
-from bench.harness.machine import Cores
-from bench.harness.subjects import Launch, Subject, bare, running, service
+from bench.harness.load import request_bytes
+from bench.harness.machine import Cores, describe_machine
+from bench.harness.results import Document
+from bench.harness.subjects import Launch, Subject, bare, bearer, running, service
 from bench.harness.table import as_text
-from bench.harness.world import World, world
+from bench.harness.world import World, cards_of, world
 from server.errors import CommandError
 
 _CONNECTIONS = 32
-_IDLE_SECONDS = 5.0
+_CARDS = 4
+_WARM_UP = 320
+# Of what asks the database, fewer requests are enough: they take long.
+_DEAR = 4
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 # Everything takes fifty times as long as usual.
@@ -42,16 +51,28 @@ _PATIENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A subject, what it is asked, and with which status it answers."""
+    """A subject, what it is asked, and with which status it answers.
+
+    Attributes:
+        dearness: its requests are so many times fewer.
+        empties_cache: before each request. It is sent alone, or those that ask for the same at once would share one
+            look into the database.
+    """
 
     name: str
     launch: Callable[[World], Launch]
     requests: Callable[[Subject], list[bytes]]
     status: int = 200
+    dearness: int = 1
+    empties_cache: bool = False
 
 
-def measure(requests: int) -> list[tuple[str, int]]:
+def measure(requests: int, *, only: str = "") -> Document:
     """Print, and return, the instructions of each kind of request.
+
+    Args:
+        requests: of each kind.
+        only: count the kinds whose names begin with this, and the yardstick.
 
     Raises:
         CommandError: valgrind, its headers or a C compiler is missing.
@@ -64,7 +85,7 @@ def measure(requests: int) -> list[tuple[str, int]]:
         switch = _compile_switch(surroundings.folder)
         with running(service(surroundings), surroundings) as plain:
             reference = plain.ask()
-        for counted in (
+        kinds = (
             Counted("bare aiohttp, the same bytes", lambda w: bare(w, reference), lambda s: s.requests()),
             Counted(
                 "request id, timing, metrics, log line",
@@ -75,13 +96,34 @@ def measure(requests: int) -> list[tuple[str, int]]:
             Counted("200: all of it", service, lambda s: s.requests()),
             Counted("304", service, lambda s: s.requests({"If-None-Match": s.ask().headers["etag"]}), 304),
             Counted("429", _refusing, lambda s: s.requests(), 429),
-        ):
-            found.append((counted.name, _count(surroundings, switch, counted, requests)))
-            sys.stderr.write(f"{counted.name}: {found[-1][1]:,}\n")
+            Counted("a rating", service, _ratings, dearness=_DEAR),
+            Counted("200 after a miss", service, lambda s: s.requests(), dearness=_DEAR, empties_cache=True),
+        )
+        for counted in kinds:
+            if counted is kinds[0] or counted.name.startswith(only):
+                found.append((counted.name, _count(surroundings, switch, counted, requests)))
+                sys.stderr.write(f"{counted.name}: {found[-1][1]:,}\n")
     yardstick = found[0][1]
     rows = [(name, f"{number:,}", f"{number / yardstick:.2f}") for name, number in found]
     sys.stdout.write(as_text(("", "instructions/request", "of bare"), rows) + "\n")
-    return found
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "requests": requests,
+        "rows": dict(found),
+    }
+
+
+def _ratings(subject: Subject) -> list[bytes]:
+    """Ratings of every reader, of some cards in turn."""
+    body = b'{"confidenceLevel": 4, "responseTime": 2300}'
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return [
+        request_bytes(subject.port, f"/api/progress/cards/{card}", {**bearer(token), **headers}, method="PUT")
+        + body
+        for card in cards_of(subject.world)[:_CARDS]
+        for token in subject.world.tokens
+    ]
 
 
 def _refusing(surroundings: World) -> Launch:
@@ -121,12 +163,16 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
     )  # fmt: skip
     with running(launch, surroundings) as subject, _connections(subject.port) as connections:
         load = counted.requests(subject)
-        _exchange(connections, load, len(load) * 10, None)  # caches are filled, refusals known
-        seconds, busy = _counting(
-            subject, counts, 1, lambda: _exchange(connections, load, requests, counted.status)
-        )
-        idle_seconds, idle = _counting(subject, counts, 2, lambda: time.sleep(_IDLE_SECONDS))
-    return round((busy - idle * seconds / idle_seconds) / requests)
+        _exchange(connections, load, _WARM_UP, None)  # caches are filled, refusals known
+        requests = requests // counted.dearness
+        if counted.empties_cache:
+            with contextlib.closing(redis.Redis.from_url(surroundings.redis.url)) as client:
+                total = _counting(
+                    subject, counts, lambda: _miss(client, connections[0], load, requests, counted.status)
+                )
+        else:
+            total = _counting(subject, counts, lambda: _exchange(connections, load, requests, counted.status))
+    return round(total / requests)
 
 
 def _metrics_folder(surroundings: World) -> Path:
@@ -136,17 +182,24 @@ def _metrics_folder(surroundings: World) -> Path:
     return folder
 
 
-def _counting(subject: Subject, counts: Path, number: int, action: Callable[[], None]) -> tuple[float, int]:
-    """The seconds that an action takes, and the instructions of the subject meanwhile."""
-    result = counts.with_name(f"{counts.name}.{number}")
+def _counting(subject: Subject, counts: Path, action: Callable[[], None]) -> int:
+    """The instructions of the subject during an action."""
+    result = counts.with_name(f"{counts.name}.1")
     subject.process.send_signal(signal.SIGUSR1)
-    began = time.monotonic()
     action()
-    seconds = time.monotonic() - began
     subject.process.send_signal(signal.SIGUSR2)
     while not (total := _total(result)):
         time.sleep(0.1)
-    return seconds, total
+    return total
+
+
+def _miss(
+    client: redis.Redis, connection: socket.socket, load: Sequence[bytes], requests: int, expected: int
+) -> None:
+    """Send so many requests, each to an empty cache."""
+    for number in range(requests):
+        client.flushdb()
+        _exchange([connection], [load[number % len(load)]], 1, expected)
 
 
 def _total(result: Path) -> int:

@@ -1,5 +1,7 @@
 """The program that runs under valgrind: one worker's application, counted between SIGUSR1 and SIGUSR2.
 
+From SIGUSR1 on, no timer fires: what this process does by itself now and then is not part of a request.
+
 Environment: COUNTED, `bare` or `service`; SWITCH, the compiled switch.c; PORT; and what the application needs.
 """
 
@@ -9,9 +11,28 @@ import asyncio
 import ctypes
 import os
 import signal
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
 
 import uvloop
 from aiohttp import web
+
+
+class HeldTimers(uvloop.Loop):
+    """An event loop whose timers can be held: those that are due from then on do nothing."""
+
+    are_held = False
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call it after so many seconds, unless timers are held by then; `call_at` comes by here too."""
+        return super().call_later(delay, self._call, callback, args, context=context)
+
+    def _call(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if not self.are_held:
+            callback(*args)
 
 
 async def main() -> None:
@@ -22,7 +43,13 @@ async def main() -> None:
         from server.app import application  # noqa: PLC0415 - see above
     switch = ctypes.CDLL(os.environ["SWITCH"])
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGUSR1, switch.start_counting)
+
+    def start_counting() -> None:
+        if isinstance(loop, HeldTimers):
+            loop.are_held = True
+        switch.start_counting()
+
+    loop.add_signal_handler(signal.SIGUSR1, start_counting)
     loop.add_signal_handler(signal.SIGUSR2, switch.stop_counting)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     runner = await application()
@@ -32,4 +59,6 @@ async def main() -> None:
     await runner.cleanup()
 
 
-uvloop.run(main())
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=HeldTimers) as runner:
+        runner.run(main())

@@ -63,9 +63,13 @@ class LoadFigures:
         return self.requests / self.seconds
 
 
-def request_bytes(port: int, path: str, headers: Mapping[str, str]) -> bytes:
-    """A GET request as it goes over the wire."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{k}: {v}" for k, v in headers.items())]
+def request_bytes(port: int, path: str, headers: Mapping[str, str], *, method: str = "GET") -> bytes:
+    """A request without a body, as it goes over the wire."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

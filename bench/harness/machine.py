@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +79,44 @@ def worker_memory_mb(pid: int) -> float:
     return max(sizes) / 1e6
 
 
-def describe_machine() -> dict[str, str | int]:
-    """What a reader must know to compare: processor, cores, memory, system, Python."""
+def is_optimised() -> bool:
+    """Whether this interpreter was built with profile-guided optimisation.
+
+    An interpreter without it executes a tenth more instructions for the same request. Debian's and Ubuntu's packages
+    are built with it, but their record of the build does not say so.
+    """
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return "--enable-optimizations" in options or "deb_system" in sysconfig.get_scheme_names()
+
+
+def python_build() -> str:
+    """The version of this interpreter, and how it was built."""
+    build = "optimised" if is_optimised() else "not optimised"
+    return f"{platform.python_version()} ({build}, {platform.python_compiler()})"
+
+
+def node_build() -> str | None:
+    """The version of the Node on the PATH, and how it was built; None without one."""
+    node = shutil.which("node")
+    if node is None:
+        return None
+    script = (
+        "`${process.versions.node} (${process.config.target_defaults.default_configuration.toLowerCase()}, "
+        "V8 ${process.versions.v8})`"
+    )
+    done = subprocess.run([node, "--print", script], capture_output=True, check=False, text=True)
+    return done.stdout.strip() or None
+
+
+def describe_machine() -> dict[str, str | int | None]:
+    """What a reader must know to compare: processor, cores, memory, system, builds of Python and Node."""
     return {
         "processor": _processor_name(),
         "cores": len(usable_cores()) or os.cpu_count() or 1,
         "memoryGb": round(psutil.virtual_memory().total / 1e9),
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "python": python_build(),
+        "node": node_build(),
     }
 
 

@@ -123,6 +123,15 @@ def _redis(document: Document) -> str:
     return as_markdown(headings, lines)
 
 
+def _instructions(document: Document) -> str:
+    found = document["instructions"]
+    rows = found["rows"]
+    yardstick = next(iter(rows.values()))
+    lines = [[name, f"{count:,}", f"{count / yardstick:.2f}"] for name, count in rows.items()]
+    table = as_markdown(("", "instructions/request", "of bare"), lines)
+    return f"{found['date']}, Python {found['machine']['python']}\n\n{table}"
+
+
 def _sweep(what: str) -> Callable[[Document], str]:
     def section(document: Document) -> str:
         lines = [
@@ -188,6 +197,7 @@ SECTIONS: Mapping[str, Callable[[Document], str]] = {
     "comparison": _comparison,
     "goals": _goals,
     "chain": _or_nothing(_chain),
+    "instructions": _or_nothing(_instructions),
     "redis": _or_nothing(_redis),
     "connections": _or_nothing(_sweep("connections")),
     "policies": _or_nothing(_sweep("policies")),

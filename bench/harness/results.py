@@ -13,6 +13,7 @@ from server.settings import ROOT
 
 RESULTS = ROOT / "bench" / "results" / "service.json"
 CHART = RESULTS.with_suffix(".svg")
+INSTRUCTIONS = RESULTS.with_name("instructions.json")
 
 Document = dict[str, Any]
 

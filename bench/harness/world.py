@@ -110,3 +110,13 @@ def _first_class(database_url: str) -> str:
         found = cursor.fetchone()
         assert found is not None, "the sample course has no classes"
         return str(found[0])
+
+
+def cards_of(world: World) -> list[str]:
+    """The ids of the cards of the class that everybody reads, in order."""
+    with closing(psycopg2.connect(world.database_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT f.id FROM flashcards f JOIN decks d ON d.id = f.deck_id WHERE d.class_id = %s ORDER BY f.id",
+            (world.class_id,),
+        )
+        return [str(card_id) for (card_id,) in cursor.fetchall()]
