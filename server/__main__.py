@@ -17,7 +17,8 @@ from pathlib import Path
 from server import __version__
 from server.cli.course_arguments import add_import_arguments
 from server.errors import CommandError
-from server.settings import ROOT, Settings, SettingsError
+from server.files import HOME, ROOT
+from server.settings import Settings, SettingsError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_BLOCK_SECONDS = 365 * 24 * 3600
@@ -170,7 +171,7 @@ def _dev(options: argparse.Namespace) -> None:
 
             if options.with_parent:
                 end_with_parent(os.getppid())
-            run_development(with_env_file(os.environ, ROOT / ".env"), ROOT, __version__)
+            run_development(with_env_file(os.environ, HOME / ".env"), ROOT, __version__)
         except StopRequested:
             return
 
@@ -376,7 +377,7 @@ def _token(options: argparse.Namespace) -> None:
     from server.cli.users import demo_token
 
     settings = _settings("SECRET_KEY")
-    if not is_development(_environment(), StateFolder(ROOT / ".state")):
+    if not is_development(_environment(), StateFolder(HOME / ".state")):
         raise CommandError(
             "token is for development: the demo accounts exist only where `make run` has made them (MASTERY_ENV="
             "development says that this is such a place). `users create EMAIL --role admin` makes an account, and "
@@ -391,7 +392,7 @@ def _environment() -> dict[str, str]:
     from server.cli.settings import beside_development, with_env_file
     from server.cli.state import StateFolder
 
-    return beside_development(with_env_file(os.environ, ROOT / ".env"), StateFolder(ROOT / ".state"))
+    return beside_development(with_env_file(os.environ, HOME / ".env"), StateFolder(HOME / ".state"))
 
 
 def _settings(*needed: str, log_level: str | None = None) -> Settings:
@@ -447,7 +448,7 @@ def check_rate_limits(settings: Settings) -> None:
 def _show_settings(_options: argparse.Namespace) -> None:
     from server.cli.settings import shown_settings
 
-    text, problems = shown_settings(os.environ, ROOT)
+    text, problems = shown_settings(os.environ, HOME)
     sys.stdout.write(text)
     if problems:
         raise SettingsError(problems)

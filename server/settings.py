@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from server.files import ROOT as ROOT  # noqa: PLC0414 - it was always found here
 from server.net.client_address import ACCEPTED as PROXIES_ACCEPTED
 from server.net.client_address import TrustedProxies
 from server.net.shown_addresses import AddressForm, ShownAddresses, shown_addresses
 
-ROOT = Path(__file__).resolve().parents[1]
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash
 POSTGRES_SCHEMES = ("postgres", "postgresql")
 REDIS_SCHEMES = (

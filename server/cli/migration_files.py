@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from server.errors import CommandError
+from server.files import ROOT
 
-MIGRATIONS_FOLDER = Path(__file__).resolve().parents[2] / "sql" / "migrations"
+MIGRATIONS_FOLDER = ROOT / "sql" / "migrations"
 REPLACED_FOLDER = "before_0_2"
 
 _NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")

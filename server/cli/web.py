@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from server.errors import CommandError
+from server.files import HOME
 
 
 def gunicorn_command(root: Path) -> list[str]:
@@ -19,7 +20,7 @@ def gunicorn_command(root: Path) -> list[str]:
     configuration = root / "config" / "gunicorn.py"
     return [
         sys.executable, "-m", "gunicorn",
-        "--chdir", str(root), "--config", str(configuration), "server.app:application",
+        "--chdir", str(HOME), "--config", str(configuration), "server.app:application",
     ]  # fmt: skip
 
 

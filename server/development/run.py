@@ -23,6 +23,7 @@ from server.cli.web import check_port, gunicorn_command, is_ready, local_address
 from server.development import postgres_server, redis_server
 from server.development.processes import Process, child_process, wait_until_ready
 from server.errors import CommandError
+from server.files import HOME
 from server.settings import Settings
 from server.telemetry.logs.setup import configure_logging
 
@@ -70,7 +71,7 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
 
     Args:
         environment: the settings; what names no DATABASE_URL or REDIS_URL gets a server of our own.
-        root: the checkout, whose `.state` folder keeps the data.
+        root: the folder of the configuration and the SQL.
         version: of the service, for its log lines.
 
     Raises:
@@ -80,7 +81,7 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
     """
     checked = Settings.from_env(completed(environment, _DEFAULTS | _NOT_YET))
     configure_logging(**checked.logging, version=version)
-    state = StateFolder(root / ".state")
+    state = StateFolder(HOME / ".state")
     with state.claimed():
         check_port(checked.host, checked.port)
         with _servers(environment, state) as (complete, embedded):

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 
-import structlog
-
+from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from .bounded import BoundedDict
 from .policies import (
@@ -32,7 +31,7 @@ from .policies import (
 from .refusals import ceil_ms
 from .scripts import Calls
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CLOSED_WAIT_MS = 1000
 

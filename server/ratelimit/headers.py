@@ -13,8 +13,6 @@ from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
-from multidict import istr
-
 from .policies import Decision, Verdict, policy_item
 
 DraftVersion = Literal[11, 12]
@@ -28,7 +26,11 @@ _PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 COST_ABOVE_LIMIT: Final = "urn:problem-type:mastery:cost-above-limit"
 
-# Prepared for the case-insensitive dictionaries of aiohttp.
+try:
+    from multidict import istr  # prepared for the case-insensitive dictionaries of aiohttp
+except ImportError:  # without aiohttp, names are plain text
+    istr = str  # type: ignore[misc, assignment]
+
 _LIMIT, _REMAINING, _RESET = map(istr, ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"))
 _POLICY_FIELD, _LIMIT_FIELD, _RETRY_AFTER = map(istr, ("RateLimit-Policy", "RateLimit", "Retry-After"))
 

@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-import structlog
-
+from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from .fallback import Fallback
 from .policies import (
@@ -31,7 +30,7 @@ from .policies import (
 from .refusals import DenialLog, DenyCache, RefusalEpoch
 from .scripts import Answers, Calls, ChargeState
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 OnDecision = Callable[[str, str, str], None]
 

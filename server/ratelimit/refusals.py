@@ -10,13 +10,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
+from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from .bounded import BoundedDict
 from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new_verdict, state_key
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 QUIET_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 1.0

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from ..stores.redis.events import get_logger
 from .limits import RateLimits
 from .limits_file import RateLimitsError, load_rate_limits, parse_rate_limits
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Its name in the directory that the workers of one run share, which is emptied before the first of them starts.
 LAST_GOOD: Final = "last-good-ratelimits.toml"

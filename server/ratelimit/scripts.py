@@ -13,8 +13,7 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-import structlog
-
+from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from ..stores.redis.protocol import ScriptCall
 from ..stores.redis.scripts import Script, load_script
@@ -29,7 +28,7 @@ from .policies import (
     state_key,
 )
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
 

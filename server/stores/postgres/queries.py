@@ -23,13 +23,14 @@ import structlog
 from psycopg2.extensions import AsIs
 from psycopg2.extras import Json
 
+from server.files import ROOT
 from server.stores.postgres.errors import translate_query_error
 from server.telemetry.context import current_request
 from server.telemetry.timings import operation
 
 log = structlog.get_logger(__name__)
 
-QUERIES_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "queries"
+QUERIES_FOLDER = ROOT / "sql" / "queries"
 
 _COMMENT_LINE = re.compile(r"^\s*--.*(?:\n|\Z)", re.MULTILINE)
 _PRIVATE_LINE = re.compile(r"^-- Private: (?P<names>[a-z0-9_]+(?:, [a-z0-9_]+)*)\.$", re.MULTILINE)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import structlog
 
+from server.files import ROOT
 from server.stores.postgres.database import Database, DatabaseUnavailable
 from server.tasks import Periodic
 
 log = structlog.get_logger(__name__)
 
-MIGRATIONS_FOLDER = Path(__file__).resolve().parents[3] / "sql" / "migrations"
+MIGRATIONS_FOLDER = ROOT / "sql" / "migrations"
 _COMMAND = "python -m server migrate"
 
 

@@ -11,7 +11,6 @@ import contextlib
 import functools
 from collections.abc import Coroutine
 
-import structlog
 from redis.asyncio.cluster import ClusterNode, NodesManager
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 
 from .address import Node, RedisAddress
 from .errors import Argument, RedisReplyError, RedisUnavailable, Reply, fail
+from .events import get_logger
 from .node import Dialler, LinkContext, RedisNode, backoff_seconds, reason_of
 from .protocol import Command
 
@@ -90,7 +90,7 @@ class Topology:
                     await self._manager.aclose(kept)
 
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MOST_REDIRECTIONS = 5
 

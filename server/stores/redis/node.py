@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Any
 
 import redis.asyncio as aioredis
-import structlog
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
@@ -27,9 +26,10 @@ from redis.maint_notifications import MaintNotificationsConfig
 from .address import Node, RedisAddress
 from .deadlines import Deadlines
 from .errors import RedisReplyError, RedisUnavailable, Reply, fail
+from .events import get_logger
 from .protocol import Command, Redirect, ReplyStream
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_LONGEST_SECONDS = 2.0

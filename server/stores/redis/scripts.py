@@ -8,7 +8,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SCRIPTS_FOLDER = Path(__file__).resolve().parents[3] / "lua"
+# Inside the package when it is installed, beside it in a checkout.
+_PACKAGE = Path(__file__).resolve().parents[2]
+SCRIPTS_FOLDER = next(
+    (folder for folder in (_PACKAGE / "lua", _PACKAGE.parent / "lua") if folder.is_dir()),
+    _PACKAGE / "lua",
+)
 _INCLUDE = re.compile(rb"^(?P<indent> *)-- @include (?P<name>[a-z_]+)$", re.MULTILINE)
 
 

@@ -1,0 +1,147 @@
+"""The wheels: what `pip install .` and `pip install ./packaging/ratelimit` bring works outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from server.development import EmbeddedServer
+from tests.support.checkout import ROOT
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """What a command prints, run somewhere without anything of the checkout in its environment."""
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(source: Path, folder: Path) -> Path:
+    """The wheel of a source tree."""
+    run(*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source, cwd=folder)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+def bare_environment(folder: Path, wheel: Path, *packages: str) -> Path:
+    """An environment with a wheel and nothing but some of our packages, copied; the path of its Python."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    site = Path(
+        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
+    )
+    ours = Path(sysconfig.get_path("platlib"))
+    for package in packages:
+        for part in {file.parts[0] for file in metadata.files(package) or () if file.parts[0] != ".."}:
+            if (ours / part).is_dir():
+                shutil.copytree(ours / part, site / part, ignore=shutil.ignore_patterns("__pycache__"))
+    run(*PIP, "--python", python, "install", *OFFLINE, wheel, cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="module")
+def limiter_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the limiter's wheel, redis and hiredis, and nothing else."""
+    folder = tmp_path_factory.mktemp("limiter")
+    return bare_environment(
+        folder / "env", build(ROOT / "packaging" / "ratelimit", folder), "redis", "hiredis"
+    )
+
+
+PROGRAM = """
+import asyncio, sys
+from mastery_ratelimit import Charge, Limiter, Policy
+from mastery_ratelimit.stores.redis.link import RedisLink
+
+async def main():
+    link = RedisLink(sys.argv[1], deadline_ms=5000)
+    await link.start()
+    limiter = Limiter(link, deadline_ms=5000)
+    charges = [Charge(Policy("wheel", 1, 60_000), "group", "user:wheel")]
+    print([(await limiter.decide(charges)).source for _ in range(3)])
+    await limiter.close()
+    await link.close()
+
+asyncio.run(main())
+assert not [name for name in sys.modules if name.partition(".")[0] in ("server", "structlog", "aiohttp")]
+"""
+
+
+def test_the_limiter_needs_redis_and_hiredis_only(
+    limiter_python: Path, shared_redis: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Installed alone it is complete, typed, and decides on a real Redis."""
+    run(*PIP, "--python", limiter_python, "check", cwd=tmp_path)
+    assert "['redis', 'redis', 'local-deny']\n" == run(
+        limiter_python, "-c", PROGRAM, shared_redis.url, cwd=tmp_path
+    )
+    located = "import mastery_ratelimit as m, os; print(os.path.dirname(m.__file__))"
+    package = Path(run(limiter_python, "-c", located, cwd=tmp_path).strip())
+    assert (package / "py.typed").is_file()
+    assert (ROOT / "LICENSE").read_text() == (package / "LICENSE").read_text()
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(tmp_path: Path) -> None:
+    """What is built from the checkout and what is built from a source distribution of it have the same files."""
+    folders = [tmp_path / name for name in ("direct", "sdist", "unpacked", "wheel")]
+    for folder in folders:
+        folder.mkdir()
+    direct, sdist, unpacked, from_sdist = folders
+    source = ROOT / "packaging" / "ratelimit"
+    backend = f"from hatchling.build import build_sdist; print(build_sdist({str(sdist)!r}))"
+    name = run(sys.executable, "-c", backend, cwd=source).splitlines()[-1]
+    shutil.unpack_archive(sdist / name, unpacked, filter="data")
+    [tree] = unpacked.iterdir()
+    files = []
+    for wheel in (build(source, direct), build(tree, from_sdist)):
+        shutil.unpack_archive(wheel, wheel.parent / "content", format="zip")
+        content = wheel.parent / "content"
+        files.append({p.relative_to(content): p.read_bytes() for p in content.rglob("*.*") if p.is_file()})
+    assert files[0] == files[1]
+    assert ROOT.joinpath("lua/decide_charges.lua").read_bytes() in files[0].values()
+
+
+INSTALLED = """
+import server.files
+from server.cli.migration_files import read_migrations
+from server.ratelimit.limits_file import load_rate_limits
+from server.settings import Settings
+from server.stores.postgres.queries import load_queries
+from server.stores.redis.scripts import load_script
+
+assert not server.files.IS_CHECKOUT
+load_rate_limits(server.files.ROOT / "config" / "ratelimits.toml")
+load_script("decide_charges")
+print(len(load_queries()), len(read_migrations()))
+"""
+
+
+def test_the_service_can_be_installed(tmp_path: Path) -> None:
+    """Its wheel has the queries, migrations, scripts and configuration, and its command runs anywhere."""
+    wheel = build(ROOT, tmp_path)
+    site = tmp_path / "site"
+    run(*PIP, "install", *OFFLINE, "--target", site, wheel, cwd=tmp_path)
+    program = f"import sys; sys.path.insert(0, {str(site)!r})\n{INSTALLED}"
+    queries, migrations = map(int, run(sys.executable, "-c", program, cwd=tmp_path).split())
+    assert len([*(ROOT / "sql" / "queries").rglob("*.sql")]) == queries
+    assert migrations > 0
+    usage = run(sys.executable, "-m", "server", "--help", cwd=tmp_path, PYTHONPATH=str(site))
+    assert "serve" in usage
