@@ -10,8 +10,9 @@ from server.api.responses import page_response, tagged_response
 from server.api.schemas import StudyQuerySchema
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.state import state_of
-from server.domain.catalog.catalog import class_position
+from server.domain.catalog.catalog import position
 from server.domain.study.reading import ClassPageLookup
+from server.domain.study.study_order import StudyPass
 
 _PAGE = PageSchema()
 _STUDY = StudyQuerySchema()
@@ -24,8 +25,8 @@ async def list_classes(request: web.Request) -> web.Response:
     after = cursors.read("classes", query["cursor"])
     classes = await services_of(request).catalog.list_published_classes()
     if after is not None:
-        classes = [entry for entry in classes if class_position(entry) > after]
-    page, next_cursor = cursors.page("classes", classes[: query["limit"] + 1], query["limit"], class_position)
+        classes = [entry for entry in classes if position(entry) > after]
+    page, next_cursor = cursors.page("classes", classes[: query["limit"] + 1], query["limit"], position)
     return tagged_response(request, {"classes": page, "nextCursor": next_cursor})
 
 
@@ -43,16 +44,27 @@ async def get_class(request: web.Request) -> web.Response:
 
 
 async def study_class(request: web.Request) -> web.Response:
-    """The cards of a class to study now."""
+    """The cards of a class to study now.
+
+    The answer has up to 1000 cards, and `nextCursor` leads to the next ones where there are more. Ratings between two
+    pages bring no card twice: in `progressive`, what was rated meanwhile is on no later page. A client without cursors
+    asks again after its ratings, or for some decks of a very large class.
+    """
     class_id = path_id(request, "classId")
     query = read_query(request, _STUDY)
-    page = await services_of(request).reading.study(
-        caller_of(request).user_id,
+    user_id, cursors = caller_of(request).user_id, request.app[CURSORS]
+    decks = "" if query["decks"] is None else ",".join(sorted({str(deck_id) for deck_id in query["decks"]}))
+    listing = f"study:{user_id}:{class_id}:{query['mode']}:{decks}"
+    reached = cursors.read(listing, query["cursor"])
+    page, following = await services_of(request).reading.study(
+        user_id,
         class_id,
         mode=query["mode"],
         deck_ids=query["decks"],
         limit=query["limit"],
+        on=None if reached is None else StudyPass(*reached),
     )
+    page["nextCursor"] = None if following is None else cursors.write(listing, following.position())
     return tagged_response(request, page)
 
 

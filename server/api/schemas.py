@@ -23,8 +23,8 @@ from server.domain.identity.passwords import LONGEST, SHORTEST
 from server.domain.identity.tokens import ROLES
 from server.domain.identity.users import PLAN_FORM
 from server.domain.study.analytics import USER_ORDERS
-from server.domain.study.reading import STUDY_MODES
 from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
+from server.domain.study.study_order import STUDY_MODES
 
 MAXIMUM_STUDY_CARDS = 1000
 MAXIMUM_RATINGS = 100
@@ -66,7 +66,7 @@ class ProfileSchema(Schema):
     )
 
 
-class StudyQuerySchema(Schema):
+class StudyQuerySchema(PageSchema):
     """GET /api/classes/{id}/study."""
 
     mode = fields.String(
@@ -74,8 +74,9 @@ class StudyQuerySchema(Schema):
         validate=validate.OneOf(STUDY_MODES, error="Must be one of {choices}."),
     )
     decks = IdentifierList(load_default=None)
+    # More than anybody studies in one go: what was written before there were cursors goes on as it did.
     limit = WholeNumber(
-        load_default=None,
+        load_default=MAXIMUM_STUDY_CARDS,
         validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}."),
     )
 

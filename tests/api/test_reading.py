@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from server.domain.study.study_order import STUDY_MODES
 from tests.api.conftest import Api, Course, run_statement
 
 
@@ -54,7 +57,7 @@ async def test_a_deck_shows_its_published_cards(api: Api, course: Course) -> Non
         "deck": {"id": str(deck), "name": "Data", "description": None,
                  "classId": str(course.classes["Assets"]), "className": "Assets"},
         "flashcards": [{"id": str(course.cards["a1"]), "question": "question a1", "answer": "answer a1",
-                        "explanation": "explanation a1", "order": 0}],
+                        "explanation": "explanation a1", "category": None, "order": 0}],
         "total": 1,
     } == await body_of(api, f"/api/decks/{deck}/flashcards")  # fmt: skip
 
@@ -72,7 +75,7 @@ async def test_a_class_is_studied_in_its_modes(api: Api, course: Course) -> None
     assert ["r2", "r3", "l1", "l2", "r1"] == [card["question"].split()[1] for card in page["flashcards"]]
     assert {
         "id": str(course.cards["r1"]), "deckId": str(course.decks["Analysis"]), "deckName": "Analysis",
-        "question": "question r1", "answer": "answer r1", "explanation": "explanation r1", "order": 0,
+        "question": "question r1", "answer": "answer r1", "explanation": "explanation r1", "category": None, "order": 0,
         "progress": {"confidenceLevel": 3, "masteryStatus": "learning", "nextReviewDate": rated["nextReviewDate"]},
     } == page["flashcards"][-1]  # fmt: skip
     assert page["flashcards"][0]["progress"] is None
@@ -82,6 +85,49 @@ async def test_a_class_is_studied_in_its_modes(api: Api, course: Course) -> None
     )  # fmt: skip
     shuffled = await body_of(api, f"{path}?mode=random")
     assert {"r1", "r2", "r3", "l1", "l2"} == {card["question"].split()[1] for card in shuffled["flashcards"]}
+
+
+@pytest.mark.parametrize("mode", STUDY_MODES)
+async def test_a_class_is_studied_page_by_page(api: Api, course: Course, mode: str) -> None:
+    """Each card comes once, though all of a page are rated before the next one; a cursor is of its mode and decks."""
+    path = f"/api/classes/{course.classes['Risk']}/study?mode={mode}"
+    seen, cursor = [], ""
+    for size in (2, 2, 1):
+        page = await body_of(api, f"{path}&limit=2{cursor}")
+        assert (size, 5) == (len(page["flashcards"]), page["totalCards"])
+        for card in page["flashcards"]:
+            seen.append(card["question"].split()[1])
+            await api.put(f"/api/progress/cards/{card['id']}", json={"confidenceLevel": 2})
+        cursor = f"&cursor={page['nextCursor']}"
+        if page["nextCursor"] is not None:
+            for foreign in (
+                f"{path}&decks={course.decks['Law']}",
+                path.replace(mode, "random" if mode == "all" else "all"),
+            ):
+                assert 400 == (await api.get(f"{foreign}{cursor}")).status
+            assert 400 == (await api.get(f"{path}{cursor}", by="other")).status
+    assert page["nextCursor"] is None
+    assert ["l1", "l2", "r1", "r2", "r3"] == sorted(seen)
+    assert mode == "random" or ["r1", "r2", "r3", "l1", "l2"] == seen
+
+
+async def test_students_see_categories(api: Api, course: Course) -> None:
+    """A deck and what is studied of it show each card's category; what an older release has cached is made anew."""
+    law, url = course.decks["Law"], api.services.settings.database_url
+    path = f"/api/decks/{law}/flashcards"
+    old = await body_of(api, path)
+    for card in old["flashcards"]:
+        del card["category"]
+    run_statement(url, "UPDATE flashcards SET category = 'a,b' WHERE id = %s", str(course.cards["l1"]))
+    await api.services.cache.invalidate([f"c:deck:{law}"])
+
+    async def cached_by_an_older_release() -> Any:
+        return old
+
+    await api.services.cache.lookup(f"c:deck:{law}").value(cached_by_an_older_release)
+    assert ["a,b", None] == [card["category"] for card in (await body_of(api, path))["flashcards"]]
+    study = await body_of(api, f"/api/classes/{course.classes['Risk']}/study?mode=all&decks={law}")
+    assert ["a,b", None] == [card["category"] for card in study["flashcards"]]
 
 
 async def test_some_decks_of_a_class_are_studied(api: Api, course: Course) -> None:

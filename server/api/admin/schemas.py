@@ -113,7 +113,7 @@ class DecksQuerySchema(ClassesQuerySchema):
 
 
 class FlashcardsQuerySchema(DecksQuerySchema):
-    """GET /api/admin/flashcards: as for decks, where `q` looks at question and answer; and `deckId`: only its cards."""
+    """GET /api/admin/flashcards: as for decks, but `q` is looked for in question, answer and category; and `deckId`."""
 
     deck_id = Identifier(load_default=None, data_key="deckId")
 

@@ -15,7 +15,7 @@ from server.api.answers.kinds import (
     share,
 )
 from server.domain.identity.tokens import ROLES
-from server.domain.study.reading import STUDY_MODES
+from server.domain.study.study_order import STUDY_MODES
 
 
 class ListedClass(Answer):
@@ -85,17 +85,19 @@ class StudyCard(Answer):
     question = fields.String()
     answer = fields.String()
     explanation = maybe_text()
+    category = maybe_text()
     order = count()
     progress = fields.Nested(StudyProgress, allow_none=True)
 
 
 class Study(Answer):
-    """The cards to study now; totalCards is how many there were to choose from."""
+    """A page of the cards to study now; totalCards is how many there were to choose from."""
 
     mode = fields.String(validate=validate.OneOf(STUDY_MODES))
     class_ = fields.Nested(ClassName, data_key="class")
     total_cards = count()
     flashcards = fields.List(fields.Nested(StudyCard))
+    next_cursor = next_cursor()
 
 
 class DeckOfClass(Answer):
@@ -115,6 +117,7 @@ class Flashcard(Answer):
     question = fields.String()
     answer = fields.String()
     explanation = maybe_text()
+    category = maybe_text()
     order = count()
 
 

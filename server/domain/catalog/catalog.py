@@ -26,8 +26,8 @@ def deck_key(deck_id: UUID | str) -> str:
     return f"c:deck:{deck_id}"
 
 
-def class_position(entry: dict[str, Any]) -> list[Any]:
-    """Where a listed class comes: by order, then name, by code points; the id makes it unique."""
+def position(entry: dict[str, Any]) -> list[Any]:
+    """Where a class or deck comes in its list: by order, then name, by code points; the id makes it unique."""
     return [entry["order"], entry["name"], entry["id"]]
 
 
@@ -57,7 +57,7 @@ class Catalog:
                 for row in rows
             ]
             # Its pages are cut here, so its order is ours too: the database's may depend on a language.
-            return sorted(listed, key=class_position)
+            return sorted(listed, key=position)
 
         classes: list[dict[str, Any]] = await self.cache.lookup(CLASSES_KEY).value(load)
         return classes
@@ -84,7 +84,7 @@ class Catalog:
         loader = _DeckLoader(self._database)
         decks = await asyncio.gather(
             *(
-                lookup.value(functools.partial(loader.load, deck_id))
+                lookup.value(functools.partial(loader.load, deck_id), usable=_has_categories)
                 for deck_id, lookup in zip(deck_ids, lookups, strict=True)
             )
         )
@@ -134,12 +134,18 @@ def _describe_deck(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _has_categories(deck: dict[str, Any] | None) -> bool:
+    """Whether a cached deck is one of this release: the one before it left the categories out."""
+    return deck is None or not deck["flashcards"] or "category" in deck["flashcards"][0]
+
+
 def _describe_card(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": str(row["id"]),
         "question": row["question"],
         "answer": row["answer"],
         "explanation": row["explanation"],
+        "category": row["category"],
         "order": row["sort_order"],
     }
 
@@ -178,15 +184,18 @@ class ClassLookup:
             "description": found["description"],
             "icon": found["icon"],
             "color": found["color"],
-            "decks": [
-                {
-                    "id": str(deck["id"]),
-                    "name": deck["name"],
-                    "description": deck["description"],
-                    "cardCount": deck["card_count"],
-                    "order": deck["sort_order"],
-                }
-                for deck in decks
-            ],
+            "decks": sorted(
+                (
+                    {
+                        "id": str(deck["id"]),
+                        "name": deck["name"],
+                        "description": deck["description"],
+                        "cardCount": deck["card_count"],
+                        "order": deck["sort_order"],
+                    }
+                    for deck in decks
+                ),
+                key=position,
+            ),
             "fingerprint": " ".join(f"{deck['id']}={deck['fingerprint']}" for deck in decks),
         }

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any
 from uuid import UUID
 
 from server.clock import iso_timestamp
-from server.domain.catalog.catalog import Catalog, class_key
+from server.domain.catalog.catalog import Catalog, class_key, position
 from server.domain.catalog.pages import Page, Pages
 from server.domain.study.overlays import Overlays, cards_key, counts_key
+from server.domain.study.study_order import StudyMode, StudyPass, choose_cards
 from server.domain.values import percentage
 from server.errors import InvalidInput
 from server.stores.cache.cache import CacheKeys
-
-StudyMode = Literal["progressive", "random", "all"]
-STUDY_MODES: tuple[StudyMode, ...] = get_args(StudyMode)
-
-_MASTERED_FROM = 4
-
-
-def choose_cards(
-    cards: Sequence[dict[str, Any]],
-    progress: Mapping[str, Mapping[str, Any]],
-    *,
-    mode: StudyMode,
-    now: str,
-    limit: int | None,
-    generator: random.Random,
-) -> list[dict[str, Any]]:
-    """The cards to study.
-
-    progressive: those unseen, rated below 4, or due; unseen first, then by confidence, then the longest unseen;
-    when none qualify, all of them in that order. random: all, shuffled. all: all, in the order of the course.
-
-    Args:
-        cards: each with an `id`, in the order of the course.
-        progress: confidenceLevel, nextReviewDate and lastSeen by card id; unseen cards are missing.
-        mode: as above.
-        now: the present as an ISO timestamp, as in nextReviewDate (such strings sort as the times do).
-        limit: at most so many; None for all.
-        generator: the source of chance for `random`.
-    """
-    if mode == "progressive":
-        chosen = [card for card in cards if _qualifies(progress.get(card["id"]), now)] or list(cards)
-        chosen.sort(
-            key=lambda card: _urgency(progress.get(card["id"]))
-        )  # stable: the course's order breaks ties
-    else:
-        chosen = list(cards)
-        if mode == "random":
-            generator.shuffle(chosen)
-    return chosen[:limit]
-
-
-def _qualifies(seen: Mapping[str, Any] | None, now: str) -> bool:
-    return seen is None or seen["confidenceLevel"] < _MASTERED_FROM or seen["nextReviewDate"] <= now
-
-
-def _urgency(seen: Mapping[str, Any] | None) -> tuple[int, int, str]:
-    return (0, 0, "") if seen is None else (1, seen["confidenceLevel"], seen["lastSeen"])
 
 
 class Reading:
@@ -71,7 +24,6 @@ class Reading:
         self._catalog = catalog
         self._overlays = overlays
         self._pages: Pages[tuple[UUID, UUID]] = Pages(_page_keys)
-        self._generator = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
 
     def look_up_class(self, user_id: UUID, class_id: UUID) -> ClassPageLookup:
         """A class as a reader sees it, asked for now and read later."""
@@ -107,9 +59,20 @@ class Reading:
         *,
         mode: StudyMode,
         deck_ids: Sequence[UUID] | None,
-        limit: int | None,
-    ) -> dict[str, Any]:
-        """The cards to study now, each with the reader's progress; `totalCards` is how many there are to choose from.
+        limit: int,
+        on: StudyPass | None = None,
+    ) -> tuple[dict[str, Any], StudyPass | None]:
+        """The cards to study now, each with the reader's progress, and how it goes on; None at the end.
+
+        `totalCards` is how many there are to choose from.
+
+        Args:
+            user_id: the reader.
+            class_id: the class.
+            mode: which cards, in which order.
+            deck_ids: those whose cards are studied; None for all.
+            limit: at most so many cards.
+            on: how far the reader has come; None from the beginning.
 
         Raises:
             NotFound: the class is unknown or not published.
@@ -134,20 +97,21 @@ class Reading:
             for deck in await self._catalog.get_decks(in_order)
             for card in deck["flashcards"]
         ]
-        chosen = choose_cards(
+        chosen, following = choose_cards(
             cards,
             progress,
             mode=mode,
-            now=iso_timestamp(datetime.now(UTC)),
+            on=on or StudyPass.begin(iso_timestamp(datetime.now(UTC))),
             limit=limit,
-            generator=self._generator,
+            place_of=lambda card: [*position(known[card["deckId"]]), card["order"], card["id"]],
         )
-        return {
+        page = {
             "mode": mode,
             "class": {"id": content["id"], "name": content["name"]},
             "totalCards": len(cards),
             "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
         }
+        return page, following
 
 
 class ClassPageLookup:
@@ -238,6 +202,7 @@ def _with_progress(card: dict[str, Any], seen: dict[str, Any] | None) -> dict[st
         "question": card["question"],
         "answer": card["answer"],
         "explanation": card["explanation"],
+        "category": card["category"],
         "order": card["order"],
         "progress": progress,
     }

@@ -8,7 +8,8 @@ SELECT id, deck_id, question, answer, explanation, category, sort_order, is_publ
    AND (%(deck_id)s::uuid IS NULL OR deck_id = %(deck_id)s::uuid)
    AND (%(published)s::boolean IS NULL OR is_published = %(published)s::boolean)
    AND (%(text)s::text IS NULL
-        OR strpos(lower(question), lower(%(text)s::text)) > 0 OR strpos(lower(answer), lower(%(text)s::text)) > 0)
+        OR strpos(lower(question), lower(%(text)s::text)) > 0 OR strpos(lower(answer), lower(%(text)s::text)) > 0
+        OR strpos(lower(category), lower(%(text)s::text)) > 0)
    AND (%(after_id)s::uuid IS NULL
         OR (deck_id, sort_order, id) > (%(after_deck_id)s::uuid, %(after_sort_order)s::integer, %(after_id)s::uuid))
  ORDER BY deck_id, sort_order, id

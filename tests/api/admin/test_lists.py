@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.api.admin.test_crud import CARDS, CLASSES, DECKS, Kind, create, every_kind, refusal
-from tests.api.conftest import Api, Course
+from tests.api.conftest import Api, Course, run_statement
 
 
 async def page_of(api: Api, kind: Kind, **query: Any) -> dict[str, Any]:
@@ -87,6 +87,9 @@ async def test_filters_choose_and_combine(api: Api, course: Course) -> None:
     assert ["question a1", "question draft a2"] == await names_of(api, CARDS, classId=assets)
     assert [] == await names_of(api, CARDS, classId=risk, deckId=data)
     assert ["question l2"] == await names_of(api, CARDS, q="ANSWER l2")
+    url = api.services.settings.database_url
+    run_statement(url, "UPDATE flashcards SET category = 'Law, exam' WHERE question = 'question l1'")
+    assert ["question l1"] == await names_of(api, CARDS, q="EXAM")
     for kind in (DECKS, CARDS):
         assert [] == await names_of(api, kind, classId=str(uuid4()))
 

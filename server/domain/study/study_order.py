@@ -1,0 +1,120 @@
+"""The order of study: which cards of a class come when, and how a reader gets through them page by page."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+StudyMode = Literal["progressive", "random", "all"]
+STUDY_MODES: tuple[StudyMode, ...] = get_args(StudyMode)
+
+Card = dict[str, Any]
+Progress = Mapping[str, Mapping[str, Any]]
+# Values of JSON, so that a cursor can hold them.
+Key = list[Any]
+
+_MASTERED_FROM = 4
+_random_bits = random.Random().getrandbits  # noqa: S311 - shuffles flashcards, guards nothing
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPass:
+    """One way through the cards of a class, page by page, however the progress on them changes meanwhile.
+
+    Args:
+        began: when, as an ISO timestamp as in nextReviewDate (such strings sort as the times do).
+        seed: decides the order of `random`.
+        takes_all: whether no card qualified for `progressive` when it began, so that all are studied.
+        last: the key of the last card that was given; None before the first.
+    """
+
+    began: str
+    seed: int
+    takes_all: bool = False
+    last: Key | None = None
+
+    @classmethod
+    def begin(cls, now: str) -> StudyPass:
+        """A new one, in an order of its own."""
+        return cls(now, _random_bits(32))
+
+    def position(self) -> list[Any]:
+        """What makes it again: `StudyPass(*position)`."""
+        return [self.began, self.seed, self.takes_all, self.last]
+
+
+def choose_cards(
+    cards: Sequence[Card],
+    progress: Progress,
+    *,
+    mode: StudyMode,
+    on: StudyPass,
+    limit: int,
+    place_of: Callable[[Card], Key],
+) -> tuple[list[Card], StudyPass | None]:
+    """The next cards to study, and how it goes on; None at the end.
+
+    progressive: those unseen, rated below 4, or due; unseen first, then by confidence, then the longest unseen;
+    when none qualify, all of them in that order. A card that was rated since the pass began has been studied, and is on
+    none of its later pages. random: all, shuffled. all: all, in the order of the course.
+
+    Args:
+        cards: each with an `id`, in the order of the course.
+        progress: confidenceLevel, nextReviewDate and lastSeen by card id; unseen cards are missing.
+        mode: as above.
+        on: how far the reader is.
+        limit: at most so many.
+        place_of: the key by which cards are in the order of the course; no two have the same.
+    """
+    key_of = place_of
+    if mode == "all":
+        chosen = list(cards)
+    elif mode == "random":
+
+        def key_of(card: Card) -> Key:
+            return [_chance(on.seed, card["id"]), card["id"]]
+
+        chosen = sorted(cards, key=key_of)
+    else:
+
+        def key_of(card: Card) -> Key:
+            return [*_urgency(progress.get(card["id"])), place_of(card)]
+
+        if on.last is None:
+            chosen = [card for card in cards if _qualifies(progress.get(card["id"]), on.began)]
+            if not chosen:
+                chosen, on = list(cards), replace(on, takes_all=True)
+        else:
+            chosen = [card for card in cards if _is_left(progress.get(card["id"]), on)]
+        # Stable: the course's order breaks ties.
+        chosen.sort(key=lambda card: _urgency(progress.get(card["id"])))
+    if on.last is not None:
+        chosen = [card for card in chosen if key_of(card) > on.last]
+    if len(chosen) <= limit:
+        return chosen, None
+    page = chosen[:limit]
+    return page, replace(on, last=key_of(page[-1]))
+
+
+def _is_left(seen: Mapping[str, Any] | None, on: StudyPass) -> bool:
+    """Whether a card is still to come, on a page after the first."""
+    if seen is not None and seen["lastSeen"] > on.began:
+        return False
+    return on.takes_all or _qualifies(seen, on.began)
+
+
+def _qualifies(seen: Mapping[str, Any] | None, now: str) -> bool:
+    return seen is None or seen["confidenceLevel"] < _MASTERED_FROM or seen["nextReviewDate"] <= now
+
+
+def _urgency(seen: Mapping[str, Any] | None) -> tuple[int, int, str]:
+    return (0, 0, "") if seen is None else (1, seen["confidenceLevel"], seen["lastSeen"])
+
+
+def _chance(seed: int, card_id: str) -> int:
+    """Where a card comes in a shuffled order: the same on every page, whatever cards come and go between them."""
+    digest = hashlib.blake2b(card_id.encode(), digest_size=6, key=seed.to_bytes(4, "big"))
+    return int.from_bytes(digest.digest(), "big")
