@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any, Self
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
@@ -18,12 +19,15 @@ from .policies import (
     SOURCES,
     Charge,
     Decision,
+    Policy,
     PreparedCharges,
     Source,
     Verdict,
     block_key,
+    charges_of,
     new_verdict,
     pages_key,
+    parse_policies,
     prepared,
     state_key,
 )
@@ -159,6 +163,7 @@ class Limiter:
         on_fallback: Callable[[bool], None] = lambda _is_on: None,
     ) -> None:
         self._link = link
+        self._owns_link = False
         self._error_logged_at = float("-inf")
         self._calls = Calls(link, deadline_ms=deadline_ms, log_entries=log_entries, keep_ms=keep_ms)
         self._on_decision = on_decision
@@ -172,6 +177,35 @@ class Limiter:
         self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         """How many decisions each source has made in this process."""
         self._epoch = RefusalEpoch(link, self._denials.forget)
+
+    @classmethod
+    def from_url(cls, url: str, *, deadline_ms: float = 50, verify_tls: bool = True, **options: Any) -> Self:
+        """Return a limiter with a link of its own: `async with Limiter.from_url(…) as limiter:`.
+
+        Args:
+            url: `redis://`, `valkey://`, with `+sentinel` or `+cluster`, and more: see `parse_redis_url`.
+            deadline_ms: how long Redis may take for a decision, from the write on.
+            verify_tls: check the certificate and the name of a `rediss://` server.
+            options: of the limiter.
+
+        Raises:
+            ValueError: the URL is not one of Redis.
+        """
+        link = RedisLink(url, deadline_ms=deadline_ms, verify_tls=verify_tls)
+        limiter = cls(link, deadline_ms=deadline_ms, **options)
+        limiter._owns_link = True
+        return limiter
+
+    async def __aenter__(self) -> Self:
+        if self._owns_link:
+            await self._link.start()
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+        if self._owns_link:
+            await self._link.close()
 
     async def start(self) -> None:
         """Warn if Redis may forget what was counted: every eviction policy can drop keys of the limiter."""
@@ -189,6 +223,29 @@ class Limiter:
         await self._fallback.close()
         await self._epoch.close()
         await self._calls.close()
+
+    async def hit(
+        self,
+        subject: str,
+        *policies: Policy | str,
+        cost: int = 1,
+        group: str = "",
+        request_id: str | None = None,
+    ) -> Decision:
+        """Charge a subject under some policies, under all of them or under none; see `decide`.
+
+        Args:
+            subject: what is charged, such as `user:42`.
+            policies: one or more; text as for `Policy.parse`.
+            cost: units, the same under every policy.
+            group: of what is counted apart from other groups.
+            request_id: as for `decide`.
+
+        Raises:
+            ValueError: a policy, the cost or the subject is none.
+        """
+        charges = charges_of(subject, *parse_policies(policies), cost=cost, group=group)
+        return await self.decide(charges, request_id=request_id)
 
     async def decide(
         self,

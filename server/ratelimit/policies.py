@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import Final, Literal, NamedTuple, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from ..stores.redis.protocol import ScriptCall
 
@@ -89,6 +90,92 @@ class Policy:
         escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
         object.__setattr__(self, "quoted_name", f'"{escaped}"')
         object.__setattr__(self, "item", policy_item(self.quoted_name, self.limit, self.window_ms))
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        name: str | None = None,
+        algorithm: Algorithm = "sliding_window",
+        on_failure: OnFailure = "open",
+        shadow: bool = False,
+    ) -> Self:
+        """Return the policy that a text describes: `60/minute`, `5 per 15 minutes`, `10/500ms`.
+
+        Args:
+            text: a limit and a window of milliseconds, seconds, minutes, hours, days or weeks.
+            name: of the policy. By default the limit and the window: then another limit begins with nothing in use.
+            algorithm: as for a policy.
+            on_failure: as for a policy.
+            shadow: as for a policy.
+
+        Raises:
+            ValueError: the text is no such description, or a number is outside of what a policy accepts.
+        """
+        found = _DESCRIPTION.fullmatch(text.strip().lower()) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(
+                f"a policy is a limit and a window, such as 60/minute or 5 per 15 minutes, not {text!r}"
+            )
+        count = int(found["count"] or 1)
+        unit = next(unit for unit, words in _UNITS.items() if found["unit"] in words)
+        window = unit if count == 1 else f"{count} {unit}s"
+        limit = int(found["limit"].replace("_", ""))
+        return cls(
+            f"{limit}/{window}" if name is None else name,
+            limit,
+            count * _UNIT_MS[unit],
+            algorithm,
+            on_failure,
+            shadow,
+        )
+
+
+_UNITS: Final = {
+    "millisecond": ("ms", "millisecond", "milliseconds"),
+    "second": ("s", "sec", "second", "seconds"),
+    "minute": ("m", "min", "minute", "minutes"),
+    "hour": ("h", "hour", "hours"),
+    "day": ("d", "day", "days"),
+    "week": ("w", "week", "weeks"),
+}
+_UNIT_MS: Final = {
+    "millisecond": 1, "second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000,
+}  # fmt: skip
+_DESCRIPTION: Final = re.compile(
+    r"(?P<limit>[0-9](?:_?[0-9]){0,15})(?: */ *| +per +)(?:(?P<count>[0-9]{1,12}) *)?(?P<unit>"
+    + "|".join(word for words in _UNITS.values() for word in words)
+    + ")"
+)
+
+Policies: TypeAlias = Policy | str | Iterable[Policy | str]
+
+
+def parse_policies(policies: Policies) -> tuple[Policy, ...]:
+    """Return policies, parsed where they are text; `10/second; 100/hour` is two.
+
+    Raises:
+        ValueError: a text describes no policy, there is none, or two have one name.
+    """
+    if isinstance(policies, Policy | str):
+        policies = (policies,)
+    parsed: list[Policy] = []
+    for policy in policies:
+        if isinstance(policy, Policy):
+            parsed.append(policy)
+        else:
+            parsed.extend(_parse_text(policy))
+    if not parsed:
+        raise ValueError("there is no policy; one is written 60/minute")
+    if len({policy.name for policy in parsed}) < len(parsed):
+        raise ValueError("two policies have the same name: each needs one of its own to be counted by")
+    return tuple(parsed)
+
+
+@lru_cache(maxsize=1024)
+def _parse_text(text: str) -> tuple[Policy, ...]:
+    return tuple(map(Policy.parse, re.split(r"[;,]", text)))
 
 
 def policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
@@ -297,3 +384,19 @@ def prepared(charges: Sequence[Charge]) -> PreparedCharges:
         ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
     """
     return charges if type(charges) is PreparedCharges else PreparedCharges(charges)
+
+
+@lru_cache(maxsize=8192, typed=True)  # True is no cost, though it equals 1
+def charges_of(subject: str, *policies: Policy, cost: int = 1, group: str = "") -> PreparedCharges:
+    """Return the charges of a subject's request under some policies, remembered for its next one.
+
+    Args:
+        subject: what is charged, such as `user:42`.
+        policies: one or more.
+        cost: units, the same under every policy.
+        group: of what is counted apart from other groups.
+
+    Raises:
+        ValueError: the cost or the subject is none (`Charge`), or two policies have the same name.
+    """
+    return PreparedCharges([Charge(policy, group, subject, cost) for policy in policies])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
@@ -30,6 +30,24 @@ def subject_of_address(address: Address) -> str:
 def wider_subject_of_address(address: Address) -> str | None:
     """Return one site's IPv6 network, `ip:2001:db8:1::/48`, for a second tier; None for IPv4, which has none."""
     return None if address.version == 4 else _subject_of_prefix(address, SITE_PREFIX_BITS)
+
+
+def subject_of_peer(host: str | None) -> str | None:
+    """Return the subject of a connection's other end: of its address or, where it has none, of its name.
+
+    Args:
+        host: as a server names it; an IPv4 address in IPv6 form is taken for what it is.
+
+    Returns:
+        None if there is no name either, as with a Unix socket.
+    """
+    if not host:
+        return None
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"host:{host}"
+    return subject_of_address(address if address.version == 4 else address.ipv4_mapped or address)
 
 
 def _subject_of_prefix(address: Address, prefix_bits: int) -> str:

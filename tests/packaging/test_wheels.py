@@ -68,17 +68,13 @@ def limiter_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 PROGRAM = """
 import asyncio, sys
-from mastery_ratelimit import Charge, Limiter, Policy
-from mastery_ratelimit.stores.redis.link import RedisLink
+from mastery_ratelimit import Limiter, Policy
+import mastery_ratelimit.asgi, mastery_ratelimit.headers
 
 async def main():
-    link = RedisLink(sys.argv[1], deadline_ms=5000)
-    await link.start()
-    limiter = Limiter(link, deadline_ms=5000)
-    charges = [Charge(Policy("wheel", 1, 60_000), "group", "user:wheel")]
-    print([(await limiter.decide(charges)).source for _ in range(3)])
-    await limiter.close()
-    await link.close()
+    async with Limiter.from_url(sys.argv[1], deadline_ms=5000) as limiter:
+        policy = Policy.parse("1/minute")
+        print([(await limiter.hit("user:wheel", policy)).source for _ in range(3)])
 
 asyncio.run(main())
 assert not [name for name in sys.modules if name.partition(".")[0] in ("server", "structlog", "aiohttp")]
