@@ -1,6 +1,7 @@
 """Timestamps: the one form in which answers, headers and log lines write an instant.
 
-RFC 3339 in UTC with milliseconds: 2026-01-31T09:30:00.000Z. Fractions of a millisecond are cut off.
+RFC 3339 in UTC with milliseconds: 2026-01-31T09:30:00.000Z. Fractions of a millisecond are cut off,
+but for `exact_timestamp`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ def iso_timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
+def exact_timestamp(moment: datetime) -> str:
+    """The same with microseconds, for a moment that comes back to be compared with what the database holds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
 def optional_timestamp(moment: datetime | None) -> str | None:
-    """The same, where there may be none."""
+    """The timestamp of a moment, where there may be none."""
     return None if moment is None else iso_timestamp(moment)
 
 

@@ -330,6 +330,11 @@ CREATE TABLE user_card_progress (
     created_at        timestamp with time zone NOT NULL DEFAULT now(),
     -- The deck of the card. The foreign key keeps it true: a card that moves to another deck takes its progress along.
     deck_id           uuid NOT NULL,
+    -- When the row was last written. A user's ratings happen one after another (lock_user_stats), and this is the time
+    -- within that lock: in the order of a user's changes it never falls behind one that was visible before. What was
+    -- there before this column counts as changed when the column came. Not indexed: a rating would no longer be an
+    -- update in place, and list_changed_progress reads the rows of one user alone.
+    changed_at        timestamp with time zone NOT NULL DEFAULT now(),
     CONSTRAINT user_card_progress_flashcard_id_fkey FOREIGN KEY (flashcard_id, deck_id) REFERENCES flashcards(id, deck_id) ON UPDATE CASCADE ON DELETE CASCADE,
     CONSTRAINT user_card_progress_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     CONSTRAINT user_card_progress_confidence_range CHECK (confidence_level >= 1 AND confidence_level <= 5),
@@ -809,3 +814,18 @@ $function$;
 -- Only for ratings of older releases: the present one names the day.
 CREATE CONSTRAINT TRIGGER reviews_have_days AFTER INSERT ON review_log DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (new.day IS NULL) EXECUTE FUNCTION note_active_day();
+
+-- By trigger, so that the ratings of every release are noted. clock_timestamp(): now() is the beginning of the
+-- transaction, which may lie before another one that ended first.
+CREATE FUNCTION note_progress_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    NEW.changed_at := clock_timestamp();
+    RETURN NEW;
+END
+$function$;
+-- Not when a card changes its deck: that is no change of the progress, and is made outside of the user's lock.
+CREATE TRIGGER progress_changes BEFORE INSERT OR UPDATE OF confidence_level, mastery_status, times_seen, last_seen_at, next_review_at ON user_card_progress
+    FOR EACH ROW EXECUTE FUNCTION note_progress_change();

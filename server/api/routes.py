@@ -101,6 +101,8 @@ ROUTES = (
     Route("GET", "/api/classes/{classId}", classes.get_class, "reader", "reads", classes.look_up_class),
     Route("GET", "/api/classes/{classId}/study", classes.study_class, "reader", "reads"),
     Route("GET", "/api/decks/{deckId}/flashcards", classes.list_flashcards, "reader", "reads"),
+    Route("GET", "/api/study/due", study.get_due_counts, "reader", "reads"),
+    Route("GET", "/api/progress", study.list_progress, "reader", "reads"),
     Route("GET", "/api/progress/class/{classId}", study.get_class_progress, "reader", "reads"),
     Route("GET", "/api/progress/cards/{flashcardId}", study.get_card_progress, "reader", "reads"),
     Route("GET", "/api/stats", study.get_stats, "reader", "reads"),

@@ -142,6 +142,12 @@ class SessionsQuerySchema(PageSchema):
     deck_id = Identifier(load_default=None, data_key="deckId")
 
 
+class ChangesQuerySchema(PageSchema):
+    """GET /api/progress."""
+
+    since = PastMoment(load_default=None)
+
+
 class UsersQuerySchema(PageSchema):
     """GET /api/admin/analytics/users."""
 

@@ -12,13 +12,21 @@ from aiohttp import web
 from server.api.pagination import PageSchema
 from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import tagged_response
-from server.api.schemas import RatingSchema, RatingsSchema, SessionSchema, SessionsQuerySchema
+from server.api.schemas import (
+    ChangesQuerySchema,
+    RatingSchema,
+    RatingsSchema,
+    SessionSchema,
+    SessionsQuerySchema,
+)
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.writes import answer, no_content, write
+from server.clock import exact_timestamp
 from server.domain.identity.accounts import get_profile
 from server.domain.study import analytics, bookmarks, ratings, sessions
 from server.domain.study.bookmarks import describe_bookmark
-from server.domain.study.ratings import Rating, record_ratings
+from server.domain.study.progress import LAST_ID, count_due_cards_by_class, latest_change, list_changes
+from server.domain.study.ratings import Rating, describe_progress, record_ratings
 from server.domain.study.sessions import NEWEST, Position, describe_session
 from server.domain.values import find_zone, stored_zone
 from server.domain.writing import Answer, Unit
@@ -27,6 +35,7 @@ TIME_ZONE = "X-Time-Zone"
 # Which zone counted, where the request's is none.
 TIME_ZONE_USED = "X-Time-Zone-Used"
 
+_CHANGES = ChangesQuerySchema()
 _PAGE = PageSchema()
 _RATING = RatingSchema()
 _RATINGS = RatingsSchema()
@@ -54,6 +63,49 @@ async def get_card_progress(request: web.Request) -> web.Response:
     refuse_query(request)
     database, user_id = services_of(request).database, caller_of(request).user_id
     return tagged_response(request, await ratings.get_card_progress(database, user_id, flashcard_id))
+
+
+async def list_progress(request: web.Request) -> web.Response:
+    """The caller's progress that has changed since a moment, the oldest change first; all of it without `since`.
+
+    `until` of the last page is the `since` of the next time. Nothing is missed in between, however many devices rate:
+    it is the moment of the last change that was visible, not that of the answer. A card that changes while the pages
+    are read may come twice. Progress that went with its card is not listed.
+    """
+    query = read_query(request, _CHANGES)
+    database, user_id, cursors = (
+        services_of(request).database,
+        caller_of(request).user_id,
+        request.app[CURSORS],
+    )
+    since: datetime | None = query["since"]
+    listing = f"progress:{user_id}:{since or ''}"
+    reached = cursors.read(listing, query["cursor"])
+    after = _position(reached) if reached else (since or "-infinity", LAST_ID)
+    rows = await list_changes(database, user_id, after=after, page_size=query["limit"] + 1)
+    page, next_cursor = cursors.page(
+        listing, rows, query["limit"], lambda row: (row["changed_at"].isoformat(), str(row["flashcard_id"]))
+    )
+    until = since
+    if next_cursor is None:
+        # Not `since` itself: a client's clock may be ahead of a change that is not visible yet.
+        until = page[-1]["changed_at"] if page else await latest_change(database, user_id)
+    return tagged_response(
+        request,
+        {
+            "progress": [describe_progress(row) for row in page],
+            "until": None if until is None else exact_timestamp(until),
+            "nextCursor": next_cursor,
+        },
+    )
+
+
+async def get_due_counts(request: web.Request) -> web.Response:
+    """How many cards are due for the caller, in all and by class; classes without any are left out."""
+    refuse_query(request)
+    return tagged_response(
+        request, await count_due_cards_by_class(services_of(request).database, caller_of(request).user_id)
+    )
 
 
 async def get_class_progress(request: web.Request) -> web.Response:

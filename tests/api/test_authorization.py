@@ -44,6 +44,8 @@ AUDIENCES: dict[str, Audience] = {
     "GET /api/classes/{classId}": "user",
     "GET /api/classes/{classId}/study": "user",
     "GET /api/decks/{deckId}/flashcards": "user",
+    "GET /api/study/due": "user",
+    "GET /api/progress": "user",
     "GET /api/progress/class/{classId}": "user",
     "GET /api/progress/cards/{flashcardId}": "user",
     "GET /api/stats": "user",

@@ -61,7 +61,7 @@ async def health(api: Api) -> tuple[int, str, str, str | None]:
         body = await response.json()
         database = body["services"]["database"]
         seen.append((response.status, body["status"], database["status"], database["error"]))
-        return database["error"] != "timeout"
+        return bool(database["error"] != "timeout")
 
     await wait_until(is_in_time, "the database answers in time")
     return seen[-1]

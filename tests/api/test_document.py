@@ -160,6 +160,8 @@ async def _study(send: Any, course: Course) -> None:
         f"/api/classes/{class_id}",
         f"/api/classes/{class_id}/study?mode=all&decks={deck_id}&limit=5",
         f"/api/decks/{deck_id}/flashcards",
+        "/api/study/due",
+        "/api/progress?since=2026-01-01T00:00:00Z",
         f"/api/progress/class/{class_id}",
         f"/api/progress/cards/{card_id}",
         "/api/stats",

@@ -26,6 +26,8 @@ READS: dict[str, set[str]] = {
         "get_published_class", "list_class_decks", "list_class_progress", "find_published_decks", "list_deck_cards",
     },
     "/api/decks/{deck}/flashcards": {"find_published_decks", "list_deck_cards"},
+    "/api/study/due": {"list_due_counts"},
+    "/api/progress": {"list_changed_progress"},
     "/api/progress/class/{class}": {"get_published_class", "list_class_decks", "list_class_mastery"},
     "/api/progress/cards/{card}": {"get_card_progress"},
     "/api/stats": {"get_user_stats"},

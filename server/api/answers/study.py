@@ -179,6 +179,35 @@ class RecordedRatings(Answer):
     progress = fields.List(fields.Nested(CardProgress))
 
 
+class ChangedProgress(Answer):
+    """A page of a student's progress, in the order in which it changed."""
+
+    progress = fields.List(fields.Nested(CardProgress))
+    until = fields.DateTime(
+        allow_none=True,
+        metadata={
+            "description": "the `since` of the next time, once `nextCursor` is null: before that it is the one that was"
+            " asked; null where there is no progress. With microseconds, which have to be kept"
+        },
+    )
+    next_cursor = next_cursor()
+
+
+class ClassDue(Answer):
+    """How many cards of a class are due."""
+
+    class_id = fields.UUID()
+    class_name = fields.String()
+    due_cards = count()
+
+
+class DueCounts(Answer):
+    """How many cards a student should see again now, in all and by class; classes without any are left out."""
+
+    due_cards = count()
+    classes = fields.List(fields.Nested(ClassDue))
+
+
 class ClassProgress(Answer):
     """How many of a class's cards a student has seen, by mastery."""
 

@@ -250,7 +250,7 @@ _PLACE = re.compile(r"\{(\w+)\}")
 # In the order of the page; what the paths of each begin with.
 _TAGS = {
     "Reading": ("/api/classes", "/api/decks"),
-    "Studying": ("/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
+    "Studying": ("/api/study", "/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
     "Identity": ("/api/auth", "/api/profile"),
     "Administration": ("/api/admin",),
     "Operations": ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),

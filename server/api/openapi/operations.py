@@ -39,6 +39,7 @@ from server.api.routes import HandlerFunction
 from server.api.schemas import (
     AccountChangesSchema,
     AccountsQuerySchema,
+    ChangesQuerySchema,
     DashboardQuerySchema,
     DeletionSchema,
     LoginSchema,
@@ -240,6 +241,8 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         classes.get_class: Operation(results=tagged(reading.Class, cached=True)),
         classes.study_class: Operation(query=StudyQuerySchema(), results=tagged(reading.Study, cached=True)),
         classes.list_flashcards: Operation(results=tagged(reading.Deck, cached=True)),
+        study.get_due_counts: Operation(results=tagged(studying.DueCounts)),
+        study.list_progress: Operation(query=ChangesQuerySchema(), results=tagged(studying.ChangedProgress)),
         study.get_class_progress: Operation(results=tagged(studying.ClassProgress, cached=True)),
         study.get_card_progress: Operation(results=tagged(studying.CardProgress)),
         study.get_stats: Operation(results=tagged(studying.Stats)),
