@@ -22,7 +22,7 @@ from bench.harness.table import as_text
 from bench.harness.world import world
 from server.errors import CommandError
 
-FORMATS = ("json", "ecs", "gcp", "console")
+FORMATS = ("json", "ecs", "gcp", "otel", "datadog", "console")
 HEADINGS = ("LOG_FORMAT", "requests", "bytes each", "gzipped", "GB a day at 100/s", "gzipped")
 _ANYWHERE = Cores(frozenset(), frozenset())
 _RATINGS = 10

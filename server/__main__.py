@@ -16,6 +16,7 @@ from pathlib import Path
 
 from server import __version__
 from server.cli.course_arguments import add_import_arguments
+from server.cli.release_log import is_read_by_people, log_problems
 from server.errors import CommandError
 from server.files import HOME, ROOT
 from server.settings import Settings, SettingsError
@@ -28,25 +29,26 @@ Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; what went wrong is a sentence on stderr."""
+    """Run one command and return its exit code; what went wrong is a sentence on stderr, or an event in a release."""
     options = build_parser().parse_args(arguments)
     command: Command = options.command
+    complain = log_problems if command is _migrate and not is_read_by_people() else _complain
     try:
         command(options)
     except SettingsError as error:
-        _complain(*error.problems)
+        complain(*error.problems)
         return USAGE
     except CommandError as error:
-        _complain(str(error))
+        complain(str(error))
         return FAILURE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # not even the last flush is read
         return FAILURE
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return FAILURE
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return INTERRUPTED
     return OK
 
@@ -193,13 +195,15 @@ def _migrate(options: argparse.Namespace) -> None:
     from server.cli.migrations import migrate
 
     def report(name: str, seconds: float) -> None:
-        sys.stdout.write(f"{name}: applied in {seconds:.2f} s\n")
-        sys.stdout.flush()
+        if is_read_by_people():  # a release's events say the same
+            sys.stdout.write(f"{name}: applied in {seconds:.2f} s\n")
+            sys.stdout.flush()
 
     past_pooler = _environment().get("MIGRATION_DATABASE_URL", "").strip()
     settings = _settings(*(() if past_pooler else ("DATABASE_URL",)))
     url = settings.migration_database_url or settings.database_url
-    if not migrate(url, ROOT / "sql" / "migrations", on_applied=report, wait_seconds=options.wait):
+    applied = migrate(url, ROOT / "sql" / "migrations", on_applied=report, wait_seconds=options.wait)
+    if not applied and is_read_by_people():
         sys.stdout.write("nothing to do: the schema is up to date\n")
 
 

@@ -14,6 +14,7 @@ from server.files import ROOT as ROOT  # noqa: PLC0414 - it was always found her
 from server.net.client_address import ACCEPTED as PROXIES_ACCEPTED
 from server.net.client_address import TrustedProxies
 from server.net.shown_addresses import AddressForm, ShownAddresses, shown_addresses
+from server.telemetry.logs.shapes import LogFormat
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash
 POSTGRES_SCHEMES = ("postgres", "postgresql")
@@ -264,9 +265,7 @@ class Settings:
     web_concurrency: int = _setting(_whole(1, 256, "worker processes"), default=1)
     log_level: str = _setting(_choice("debug", "info", "warning", "error", "critical"), default="info")
     # None for the console's on a terminal, JSON elsewhere
-    log_format: Literal["json", "console", "ecs", "gcp"] | None = _setting(
-        _choice("json", "console", "ecs", "gcp"), default=None
-    )
+    log_format: LogFormat | None = _setting(_choice(*get_args(LogFormat)), default=None)
     log_client_ip: AddressForm = _setting(_choice(*get_args(AddressForm)), default="full")
     environment: str = _setting(_Kind(str, "any text"), default="production", variable="MASTERY_ENV")
     trusted_proxies: TrustedProxies = _setting(

@@ -225,7 +225,7 @@ def test_deploy_09_a_procfile_for_honcho(platform: Platform) -> None:
     try:
         eventually(lambda: is_ready(HOST, port) or service.process.poll() is not None, "readiness")
         assert service.process.poll() is None, service.output
-        assert "nothing to do" in service.output
+        assert "migrate.finished" in service.output
     finally:
         service.process.send_signal(signal.SIGINT)
         service.process.wait(60)

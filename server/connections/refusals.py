@@ -18,6 +18,7 @@ from server.api.responses import problem_response
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.addresses import without_mapping
 from server.ratelimit.subjects import subject_of_address
+from server.telemetry.context import trace_id_of
 from server.telemetry.metrics.index import Metrics
 from server.telemetry.timings import Elapsed
 
@@ -167,7 +168,7 @@ class RefusalWriter:
             reason=refusal.reason,
             client_ip=peer,
             request_id=request_id,
-            trace_id=request_id,
+            trace_id=trace_id_of(request_id),
             not_logged_before=unlogged,
             **{"http.status": refusal.status},
         )

@@ -118,7 +118,7 @@ def _servers(
         ):
             if not environment.get(variable, "").strip():
                 server = stack.enter_context(start(folder))
-                log.info("development.server_started", server=name, port=server.port, pid=server.pid)
+                log.info("development.server_started", server=name, port=server.port, server_pid=server.pid)
                 found[variable] = server.url
                 processes[name] = server.process
         if not environment.get("SECRET_KEY", "").strip():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
@@ -25,6 +25,7 @@ from server.telemetry.context import (
     TraceContext,
     current_request,
     parse_trace_context,
+    trace_id_of,
 )
 from server.telemetry.logs.requests import AccessLog
 from server.telemetry.timings import Elapsed, Timings, current_timings
@@ -33,7 +34,10 @@ if TYPE_CHECKING:  # the packages it needs are an extra
     from server.telemetry.traces import SpanExport
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
-_REQUEST_ID, _TRACEPARENT, _CACHE = map(istr, ("X-Request-ID", "traceparent", "X-Cache"))
+_REQUEST_ID, _TRACEPARENT, _CACHE, _USER_AGENT = map(
+    istr, ("X-Request-ID", "traceparent", "X-Cache", "User-Agent")
+)
+_PREFIX_LENGTH = len("req_")
 _MOST_KNOWN = 8192
 # Longer headers do not come from a chain of proxies, and must not fill the memory.
 _LONGEST_KNOWN = 256
@@ -75,6 +79,8 @@ def tracing(
             size,
             state.limit_outcome,
             state.error_code,
+            "1.1" if request.version is HttpVersion11 else f"{request.version.major}.{request.version.minor}",
+            access_log.user_agent(request.headers.get(_USER_AGENT)),
         )
         access_log.write(line)
         return line
@@ -82,9 +88,14 @@ def tracing(
     @web.middleware
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         timings = Timings()
-        request_id = request_id_of(request)
+        request_id = offered_id_of(request)
+        if request_id is None:
+            request_id = new_request_id()
+            begun = request_id[_PREFIX_LENGTH:]
+        else:  # without the client's address, of which its proxy may have made the id
+            begun = trace_id_of(request_id if addresses is None else addresses.in_text(request_id))
         parent = trace_context_of(request)
-        context = RequestContext(request_id, request_id if parent is None else parent.trace_id, parent)
+        context = RequestContext(request_id, begun if parent is None else parent.trace_id, parent)
         client = clients.find(request)
         state = request[STATE] = RequestState(context, timings, client.address, client.text)
         # A connection is one task: these replace the previous request's.
@@ -171,12 +182,15 @@ class Clients:
         return client
 
 
+def offered_id_of(request: web.BaseRequest) -> str | None:
+    """The caller's request id where it is one we accept."""
+    offered = request.headers.get(_REQUEST_ID)
+    return offered if offered is not None and _ACCEPTED_ID.fullmatch(offered) else None
+
+
 def request_id_of(request: web.BaseRequest) -> str:
     """The caller's request id where it is one we accept; a new one otherwise."""
-    offered = request.headers.get(_REQUEST_ID)
-    if offered is not None and _ACCEPTED_ID.fullmatch(offered):
-        return offered
-    return new_request_id()
+    return offered_id_of(request) or new_request_id()
 
 
 def trace_context_of(request: web.Request) -> TraceContext | None:

@@ -10,10 +10,15 @@ import re
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 from server.telemetry.timings import Elapsed, Timings
 
+# What is known of HTTP; any other method is a client's invention.
+HTTP_METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
+)
 # Section 3.2: version-traceid-parentid-flags; all zeros are invalid, version ff is forbidden.
 _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})(?P<parent_id>[0-9a-f]{16})"
@@ -23,6 +28,7 @@ _TRACEPARENT = re.compile(
 # Section 3.3.1.5: at least this much has to be passed on.
 _LONGEST_STATE = 512
 _STATE = re.compile(r"[\x20-\x7e]+", re.ASCII)
+_GENERATED_ID = re.compile(r"req_(?!0{32})([0-9a-f]{32})", re.ASCII)
 _KNOWN_FLAGS = 0x03  # sampled, and the trace-id is random: version 00 reserves the others
 
 
@@ -63,8 +69,23 @@ def parse_trace_context(traceparent: str, tracestates: Sequence[str] = ()) -> Tr
     return TraceContext(match["trace_id"], match["parent_id"], int(match["flags"], 16) & _KNOWN_FLAGS, state)
 
 
+def trace_id_of(request_id: str) -> str:
+    """The trace that begins with a request: 32 hexadecimal digits, the same for the same id.
+
+    They are those of an id that the service has made; of any other id they are a digest.
+    """
+    generated = _GENERATED_ID.fullmatch(request_id)
+    return blake2b(request_id.encode(), digest_size=16).hexdigest() if generated is None else generated[1]
+
+
 class RequestContext:
-    """The ids of a request, its trace and its user: one object that is filled in as more is known."""
+    """The ids of a request, its trace and its user: one object that is filled in as more is known.
+
+    Args:
+        request_id: its own, or the one that its sender has given it.
+        trace_id: of the trace it is part of, or begins: 32 hexadecimal digits.
+        trace: what its headers say of the trace; None if they name none.
+    """
 
     __slots__ = ("request_id", "trace", "trace_id", "user_id")
 
@@ -82,6 +103,18 @@ class RequestContext:
         return fields
 
 
+class UserAgent(NamedTuple):
+    """What a client calls itself, in printable ASCII without secrets, and cut to a bounded length.
+
+    Args:
+        text: as it is.
+        quoted: as it stands between the quotation marks of JSON.
+    """
+
+    text: str
+    quoted: str
+
+
 class RequestLine(NamedTuple):
     """What is known of a request that has ended: the content of its log line, and of its span.
 
@@ -96,6 +129,8 @@ class RequestLine(NamedTuple):
         response_bytes: the length of the answer's body.
         rate_limit: the limiter's verdict: allowed, denied or unlimited.
         error_code: the stable code of the problem that was answered, if it was one.
+        http_version: of the protocol, such as `1.1`.
+        user_agent: what the client calls itself; None where it does not.
     """
 
     context: RequestContext
@@ -108,6 +143,8 @@ class RequestLine(NamedTuple):
     response_bytes: int
     rate_limit: str
     error_code: str | None = None
+    http_version: str = "1.1"
+    user_agent: UserAgent | None = None
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import threading
 from collections.abc import Mapping
 from time import monotonic, perf_counter, time_ns
@@ -36,17 +35,13 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.span import TraceState
 
-from server.telemetry.context import RequestContext, RequestLine, TraceContext, current_request
+from server.telemetry.context import HTTP_METHODS, RequestContext, RequestLine, TraceContext, current_request
 from server.telemetry.timings import Operation, Part, Timings
 
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS: Final = 60.0
-_METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
-)
 _LONGEST_METHOD: Final = 32
-_GENERATED_ID: Final = re.compile(r"req_([0-9a-f]{32})", re.ASCII)
 _CLOSE_SECONDS: Final = 2.0
 # The semantic conventions for database client calls, HTTP servers and resources, version 1.37 and later.
 _KINDS: Final[Mapping[Part, SpanKind]] = {
@@ -172,12 +167,15 @@ class SpanExport:
                 "http.response.status_code": line.status,
                 "http.response.body.size": line.response_bytes,
                 "client.address": line.client_ip,
+                "network.protocol.version": line.http_version,
                 "mastery.request_id": context.request_id,
                 "mastery.rate_limit": line.rate_limit,
             }
         )
         if context.user_id is not None:
             span.set_attribute("user.id", context.user_id)
+        if line.user_agent is not None:
+            span.set_attribute("user_agent.original", line.user_agent.text)
         if timings.cache_outcome is not None:
             span.set_attribute("mastery.cache", timings.cache_outcome)
         if line.error_code is not None:
@@ -217,19 +215,18 @@ class SpanExport:
 
 
 class _RequestIds(RandomIdGenerator):
-    """A trace that begins with a request whose id is ours has the number of that id: `req_` and the trace id."""
+    """A trace that begins with a request has the id that the request's log lines have."""
 
     def generate_trace_id(self) -> int:
         request = current_request.get()
-        generated = None if request is None else _GENERATED_ID.fullmatch(request.request_id)
-        return (generated is not None and int(generated[1], 16)) or super().generate_trace_id()
+        return super().generate_trace_id() if request is None else int(request.trace_id, 16)
 
 
 def _described(method: str, scheme: str, route: str | None) -> tuple[str, dict[str, str]]:
     """The name and the first attributes of a request's span; neither is anything that a client can invent."""
     attributes = {"http.request.method": method, "url.scheme": scheme}
     name = method
-    if method not in _METHODS:
+    if method not in HTTP_METHODS:
         original = method[:_LONGEST_METHOD]
         attributes |= {"http.request.method": "_OTHER", "http.request.method_original": original}
         name = "HTTP"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import psycopg2
 import pytest
@@ -166,12 +168,16 @@ def test_deploy_03_the_command_goes_past_the_pooler(empty_url: str) -> None:
     nowhere = f"postgresql://mastery@127.0.0.1:{free_port()}/mastery"
     done = run_migrate(MIGRATION_DATABASE_URL=empty_url, DATABASE_URL=nowhere)
     assert 0 == done.returncode, done.stderr
-    assert done.stdout.startswith("0016_identity.sql: applied in ")
+    assert "" == done.stdout
+    assert "0016_identity.sql" == events(done.stderr)[0]["migration"]
     done = run_migrate(MIGRATION_DATABASE_URL=empty_url)
-    assert (0, "nothing to do: the schema is up to date\n") == (done.returncode, done.stdout), done.stderr
+    assert (0, "") == (done.returncode, done.stdout), done.stderr
+    assert [("migrate.finished", 0)] == [(line["message"], line["applied"]) for line in events(done.stderr)]
     refused = run_migrate(MIGRATION_DATABASE_URL="mysql://user:hunter2@h/d", DATABASE_URL=empty_url)
     assert 2 == refused.returncode
-    assert "MIGRATION_DATABASE_URL: its value is not accepted" in refused.stderr
+    (why,) = events(refused.stderr)
+    assert ("migrate.failed", "error") == (why["message"], why["level"])
+    assert "MIGRATION_DATABASE_URL: its value is not accepted" in why["detail"]
     assert "hunter2" not in refused.stderr
 
 
@@ -182,12 +188,37 @@ def test_deploy_03_a_rollback_accepts_a_newer_schema(empty_url: str) -> None:
     newer = f"{int(last[:4]) + 1:04}_of_the_next_release.sql"
     run_sql(empty_url, f"INSERT INTO schema_migrations VALUES ('{newer}', 'x')")  # noqa: S608 - from above
     done = run_migrate(DATABASE_URL=empty_url)
-    assert (0, "nothing to do: the schema is up to date\n") == (done.returncode, done.stdout), done.stderr
+    assert 0 == done.returncode, done.stderr
+    assert [("migrate.finished", 0)] == [(line["message"], line["applied"]) for line in events(done.stderr)]
     run_sql(empty_url, f"DELETE FROM schema_migrations WHERE name <> '{newer}'")  # noqa: S608 - from above
     done = run_migrate(DATABASE_URL=empty_url)
     assert 1 == done.returncode
-    assert f"{newer} has been applied but its file is gone" in done.stderr
-    assert f"{last} is new but {newer} has been applied before it" in done.stderr
+    (why,) = events(done.stderr)
+    assert f"{newer} has been applied but its file is gone" in why["detail"]
+    assert f"{last} is new but {newer} has been applied before it" in why["detail"]
+
+
+def test_people_read_sentences_where_they_ask_for_them(empty_url: str) -> None:
+    """LOG_FORMAT=console has the results on standard output, as on a terminal, and a failure in words."""
+    done = run_migrate(DATABASE_URL=empty_url, LOG_FORMAT="console")
+    assert done.stdout.startswith("0016_identity.sql: applied in ")
+    done = run_migrate(DATABASE_URL=empty_url, LOG_FORMAT="console")
+    assert (0, "nothing to do: the schema is up to date\n") == (done.returncode, done.stdout), done.stderr
+    refused = run_migrate(DATABASE_URL="mysql://h/d", LOG_FORMAT="console")
+    assert (2, True) == (refused.returncode, refused.stderr.startswith("mastery: DATABASE_URL"))
+
+
+def test_a_pipeline_reads_its_own_names(empty_url: str) -> None:
+    """LOG_FORMAT holds for the release phase too, for what it does and for why it fails."""
+    done = run_migrate(DATABASE_URL=empty_url, LOG_FORMAT="otel")
+    assert "migrate.finished" == events(done.stderr)[-1]["body"]
+    (why,) = events(run_migrate(DATABASE_URL="mysql://h/d", LOG_FORMAT="ecs").stderr)
+    assert ("migrate.failed", "error") == (why["message"], why["log.level"])
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    """The lines of a release's output: each one is an event."""
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def run_migrate(**variables: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp.http import SERVER_SOFTWARE
 
 from server.development import EmbeddedServer
 from server.settings import ROOT, Settings
@@ -77,6 +78,8 @@ async def test_a_request_is_a_span_and_its_operations_are_spans_below_it(
         "http.response.status_code": 200,
         "http.response.body.size": int(response.headers["Content-Length"]),
         "client.address": "127.0.0.1",
+        "network.protocol.version": "1.1",
+        "user_agent.original": SERVER_SOFTWARE,
         "user.id": str(api.people["user"].user_id),
         "mastery.request_id": response.headers["X-Request-ID"],
         "mastery.rate_limit": "allowed",

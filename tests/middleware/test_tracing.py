@@ -17,6 +17,7 @@ from pytest_aiohttp import AiohttpClient
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import request_id_of, trace_context_of, tracing
 from server.settings import Settings
+from server.telemetry.context import trace_id_of
 from server.telemetry.timings import Timings
 from tests.api.conftest import Api, Course, StartApi
 from tests.support.waiting import wait_until
@@ -138,6 +139,24 @@ async def test_the_trace_id_is_answered(api: Api) -> None:
     assert TRACE == (await api.get("/livez", headers=headers)).headers["X-Trace-ID"]
     plain = await api.get("/livez", headers={"traceparent": "nonsense"})
     assert plain.headers["X-Request-ID"] == plain.headers["X-Trace-ID"]
+
+
+def test_a_trace_begins_with_the_request() -> None:
+    """Without a traceparent the trace's id is made from the request's, always 32 hexadecimal digits, never zeros."""
+    assert TRACE == trace_id_of(f"req_{TRACE}")
+    others = {
+        trace_id_of(offered)
+        for offered in (
+            f"req_{'0' * 32}",
+            f"req_{TRACE.upper()}",
+            f"req_{TRACE}0",
+            "of-the-gateway-in-front-1",
+        )
+    }
+    assert 4 == len(others)
+    for trace_id in others:
+        assert re.fullmatch(r"(?!0{32})[0-9a-f]{32}", trace_id)
+    assert trace_id_of("of-the-gateway-in-front-1") in others
 
 
 async def parts_of(api: Api, path: str) -> list[str]:

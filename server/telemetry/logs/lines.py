@@ -1,59 +1,23 @@
-"""Renders one log event as one line of a bounded length, whatever the event holds: JSON, or text for a terminal.
-
-The fields can have the names of a log pipeline instead of ours: Elastic Common Schema, Google Cloud Logging.
-"""
+"""Renders one log event as one line of a bounded length, whatever the event holds: JSON, or text for a terminal."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any
 
 import orjson
 import structlog
 
 from server.clock import now_text
 from server.telemetry.logs.safety import Clean, Converter, Limits, redact, safe_stack, safe_text
+from server.telemetry.logs.shapes import Line, Shape, reshaping
 
-Shape = Literal["json", "ecs", "gcp"]
-Line = dict[str, Any]
-
-ECS_VERSION: Final = "8.11.0"
-# https://www.elastic.co/guide/en/ecs/8.11/ecs-field-reference.html
-_ECS: Final[Mapping[str, str]] = {
-    "timestamp": "@timestamp",
-    "level": "log.level",
-    "message": "message",
-    "logger": "log.logger",
-    "service": "service.name",
-    "env": "service.environment",
-    "version": "service.version",
-    "trace_id": "trace.id",
-    "request_id": "http.request.id",
-    "http.method": "http.request.method",
-    "http.status": "http.response.status_code",
-    "response_bytes": "http.response.body.bytes",
-    "user_id": "user.id",
-    "client_ip": "client.ip",
-    "error_code": "error.code",
-    "error.type": "error.type",
-    "error.message": "error.message",
-    "error.stack": "error.stack_trace",
-}
-# https://cloud.google.com/logging/docs/structured-logging
-_GCP: Final[Mapping[str, str]] = {"timestamp": "time", "level": "severity", "error.stack": "stack_trace"}
-_GCP_REQUEST: Final[Mapping[str, str]] = {
-    "http.method": "requestMethod",
-    "http.status": "status",
-    "response_bytes": "responseSize",
-    "client_ip": "remoteIp",
-}
-_GCP_OWN: Final = frozenset({"time", "severity", "stack_trace", "httpRequest", "serviceContext"})
-_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 # Heroku's router and Docker's log drivers cut longer lines, and half a line is not JSON.
 MAX_LINE_BYTES = 9_999
 # The first that fits is taken. The last one always fits: four pairs of texts whose every character takes 6
@@ -74,58 +38,13 @@ _UNPRINTABLE = re.compile(b"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\x
 _LEVELS = {"warn": "warning", "fatal": "critical", "exception": "error", "notset": "info"}
 _CONSUMED = frozenset({"event", "logger", "exc_info"})
 _EXACT = 2**53
-_CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version"})
+_CORE = frozenset({"timestamp", "level", "message", "logger", "service", "env", "version", "instance", "pid"})
 # The fields that identify a request, and those of its own line: no secrets, and no names that collide.
 _ACCESS_FIELDS = frozenset({
     "request_id", "trace_id", "http.method", "http.route", "http.status", "duration_ms", "db_ms", "cache_ms",
     "limit_ms", "db_count", "cache_count", "limit_count", "user_id", "client_ip", "response_bytes", "rate_limit",
+    "http.version", "user_agent",
 })  # fmt: skip
-
-
-def reshaping(shape: Shape) -> Callable[[Line], Line] | None:
-    """A function that gives a line the pipeline's names; None for our own."""
-    if shape == "ecs":
-        return _ecs
-    if shape == "gcp":
-        project = os.environ.get("GOOGLE_CLOUD_PROJECT", "").strip()
-        return lambda line: _gcp(line, project)
-    return None
-
-
-def _ecs(line: Line) -> Line:
-    """Fields that ECS has no name for go below `mastery`: a `server` or `file` of ours would not fit its mapping."""
-    shaped: Line = {_ECS.get(name, f"mastery.{name}"): value for name, value in line.items()}
-    shaped["ecs.version"] = ECS_VERSION
-    duration_ms = line.get("duration_ms")
-    if isinstance(duration_ms, int | float):
-        del shaped["mastery.duration_ms"]
-        shaped["event.duration"] = round(duration_ms * 1_000_000)  # nanoseconds
-    return shaped
-
-
-def _gcp(line: Line, project: str) -> Line:
-    """A request's line gets the HttpRequest that the log viewer shows, and a link to its trace."""
-    shaped: Line = {}
-    for name, value in line.items():
-        if name in _GCP_OWN or name.startswith("logging.googleapis.com/"):
-            shaped[f"{name}_"] = value
-        else:
-            shaped[_GCP.get(name, name)] = value
-    shaped["severity"] = line["level"].upper()
-    shaped["serviceContext"] = {"service": shaped.pop("service"), "version": shaped.pop("version")}
-    duration_ms = line.get("duration_ms")
-    if "http.method" in line and isinstance(duration_ms, int | float):
-        request = {theirs: shaped.pop(ours) for ours, theirs in _GCP_REQUEST.items() if ours in line}
-        request["responseSize"] = str(request.get("responseSize", 0))  # 64 bits, in JSON a text
-        request["latency"] = f"{duration_ms / 1000:.6f}s"
-        shaped["httpRequest"] = request
-    trace_id = line.get("trace_id")
-    if isinstance(trace_id, str) and _TRACE_ID.fullmatch(trace_id):
-        del shaped["trace_id"]
-        shaped["logging.googleapis.com/trace"] = (
-            f"projects/{project}/traces/{trace_id}" if project else trace_id
-        )
-    return shaped
 
 
 class JsonLines:
@@ -154,10 +73,13 @@ class JsonLines:
         self.clean = clean
         self._reshape = reshaping(shape)
         self.shape = shape
-        self.service = {
-            name: safe_text(value, 100)
-            for name, value in (("service", service), ("env", env), ("version", version))
-        }
+        named = {"service": service, "env": env, "version": version, "instance": instance_name()}
+        self.service: Line = {name: safe_text(value, 100) for name, value in named.items()}
+        self.note_process()
+
+    def note_process(self) -> None:
+        """Name this process from now on: to be called after a fork."""
+        self.service["pid"] = os.getpid()
 
     def __call__(self, logger: object, method: str, event: Mapping[str, Any]) -> bytes:
         """Render an event; `logger` gives the `logger` field by its `name`, `method` the level."""
@@ -277,6 +199,11 @@ class ConsoleLines:
         if failure is not None:
             shown["exception"] = _stack_of(failure, _CONSOLE_LIMITS, self._clean)
         return f"{self._render(logger, level, shown)}\n".encode()
+
+
+def instance_name() -> str:
+    """What the platform calls this copy of the service: Heroku's `web.1`, else the name of the host or container."""
+    return os.environ.get("DYNO", "").strip() or socket.gethostname()
 
 
 def _printable(text: str) -> str:

@@ -32,8 +32,8 @@ from server.telemetry.context import current_request
 from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput
 from server.telemetry.logs.safety import Clean, redact
+from server.telemetry.logs.shapes import LogFormat
 
-Format = Literal["json", "console", "ecs", "gcp"]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 log = structlog.get_logger(__name__)
@@ -56,8 +56,8 @@ def configure_logging(
 
     Args:
         level: the least severe level to be written: debug, info, warning, error or critical, in any case.
-        format: `json`, `ecs` or `gcp` for one line of JSON an event with that pipeline's names; `console` for
-            people; None for `console` where the descriptor is a terminal, `json` elsewhere.
+        format: `json`, `ecs`, `gcp`, `otel` or `datadog` for one line of JSON an event with that pipeline's names;
+            `console` for people; None for `console` where the descriptor is a terminal, `json` elsewhere.
         service: the `service` field.
         env: the `env` field, such as `production`.
         version: the `version` field.
@@ -73,8 +73,8 @@ def configure_logging(
     is_terminal = os.isatty(descriptor)
     if format is None:
         format = "console" if is_terminal else "json"  # noqa: A001 - see above
-    if format not in get_args(Format):
-        raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(Format))}")
+    if format not in get_args(LogFormat):
+        raise ValueError(f"unknown log format {format!r}: one of {', '.join(get_args(LogFormat))}")
 
     output = _output(descriptor)
     context: list[Processor] = [_context_first]
@@ -187,6 +187,16 @@ def _context_first(_logger: object, _method: str, event: EventDict) -> EventDict
 
 def _redact_and_show(addresses: ShownAddresses, text: str) -> str:
     return addresses.in_text(redact(text))
+
+
+def _name_this_process() -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler) and isinstance(handler.render, JsonLines):
+            handler.render.note_process()
+
+
+# A worker of the web server logs its first lines by what its master has set up.
+os.register_at_fork(after_in_child=_name_this_process)
 
 
 def _rendered(render: Processor, level: str, event: EventDict) -> bytes:

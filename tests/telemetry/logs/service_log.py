@@ -25,6 +25,7 @@ from tests.support.waiting import eventually
 
 # Every one is put where it belongs, and into places where it does not.
 PASSWORDS = ("correct horse battery staple", "hunter2-hunter2-hunter2")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 METRICS_TOKEN = "scrapers-only-0123456789abcdef"
 
 

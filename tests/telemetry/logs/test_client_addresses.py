@@ -25,7 +25,8 @@ from server.net.client_address import TrustedProxies
 from server.net.shown_addresses import AddressForm
 from server.ratelimit.policies import Charge, Policy, state_key
 from server.settings import ROOT, Settings
-from server.telemetry.logs.setup import Format, configure_logging
+from server.telemetry.logs.setup import configure_logging
+from server.telemetry.logs.shapes import LogFormat
 from tests.api.conftest import Api, StartApi
 from tests.cli.commands import run_command
 from tests.support.otlp_receiver import otlp_receiver
@@ -47,7 +48,10 @@ EVENTS = {
     "rate_limits.unreadable": {"subject"},
     "audit.rate_limits_reset": {"subject"},
 }
-_NAMES = {"client_ip": ("client_ip", "client.ip", "remoteIp"), "subject": ("subject", "mastery.subject")}
+_NAMES = {
+    "client_ip": ("client_ip", "client.ip", "remoteIp", "client.address", "network.client.ip"),
+    "subject": ("subject", "mastery.subject"),
+}
 (_LARGE,) = (f"/api/docs/{name}" for name in asset_names() if name.startswith("swagger-ui-bundle"))
 _OTHER_ID = f"a-proxy-names-requests-so-{V4}-0123456789"
 _READS = Policy("generous", 100, 60_000)
@@ -146,7 +150,7 @@ def logged_as(
 
 
 @pytest.mark.parametrize("form", ["short", "hashed"])
-@pytest.mark.parametrize("log_format", get_args(Format))
+@pytest.mark.parametrize("log_format", get_args(LogFormat))
 async def test_deploy_17_no_event_shows_a_whole_address(
     logged_as: Callable[..., Any], redis_url: str, log_format: str, form: AddressForm
 ) -> None:
@@ -165,7 +169,7 @@ async def test_deploy_17_no_event_shows_a_whole_address(
         return
     shown: dict[str, set[str]] = {"client_ip": set(), "subject": set()}
     for line in map(json.loads, text.splitlines()):
-        for name in EVENTS.get(str(line["message"]), ()):
+        for name in EVENTS.get(str(line.get("message", line.get("body"))), ()):
             value = field(line, name)
             assert value is not None, line
             shown[name].add(value)
@@ -209,7 +213,7 @@ def test_deploy_17_these_are_all_events_with_an_address() -> None:
 
 
 @pytest.mark.parametrize("form", ["short", "hashed"])
-@pytest.mark.parametrize("log_format", get_args(Format))
+@pytest.mark.parametrize("log_format", get_args(LogFormat))
 def test_deploy_17_what_libraries_and_exceptions_say_is_shown_likewise(
     log_to: Callable[[Settings], Callable[[], str]], settings: Settings, log_format: Any, form: AddressForm
 ) -> None:

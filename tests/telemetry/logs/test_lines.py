@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import uuid
 from collections import UserDict
 from collections.abc import Iterator, Mapping
@@ -91,7 +92,9 @@ def test_no_line_is_longer_than_it_may_be(longest_bytes: int, text: str) -> None
 def test_the_fields_of_a_line() -> None:
     """Every line begins with when, how severe, what, who, and which service; times are RFC 3339 in UTC."""
     line = render(event="redis.connection_lost", logger="server.stores.redis.link", attempts=3)
-    assert ["timestamp", "level", "message", "logger", "service", "env", "version", "attempts"] == list(line)
+    assert [
+        "timestamp", "level", "message", "logger", "service", "env", "version", "instance", "pid", "attempts",
+    ] == list(line)  # fmt: skip
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
     assert {
         "level": "info",
@@ -100,8 +103,18 @@ def test_the_fields_of_a_line() -> None:
         "service": "mastery",
         "env": "test",
         "version": "1",
+        "instance": socket.gethostname(),
+        "pid": os.getpid(),
         "attempts": 3,
     } == line
+
+
+def test_a_dyno_is_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the platform names a copy of the service, that is its name; elsewhere it is the host's."""
+    monkeypatch.setenv("DYNO", "web.2")
+    assert "web.2" == render(event="x")["instance"]
+    monkeypatch.setenv("DYNO", " ")
+    assert socket.gethostname() == render(event="x")["instance"]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +353,7 @@ VALUES = st.recursive(
 
 
 @given(
-    st.sampled_from(["json", "ecs", "gcp"]),
+    st.sampled_from(["json", "ecs", "gcp", "otel", "datadog"]),
     st.dictionaries(st.text(st.characters(exclude_categories=()), max_size=200), VALUES, max_size=12),
     VALUES,
 )
@@ -441,36 +454,6 @@ def test_a_field_does_not_replace_ours() -> None:
     line = render(event="x", level="high", message="hello", timestamp="now")
     assert ("info", "x") == (line["level"], line["message"])
     assert ("high", "hello", "now") == (line["level_"], line["message_"], line["timestamp_"])
-
-
-def test_ecs_names() -> None:
-    """Elastic Common Schema has names of its own."""
-    line = render("warning", "ecs", event="x", trace_id="t", exc_info=ValueError("v"), **{"http.status": 200})
-    assert ["@timestamp", "log.level", "message", "log.logger", "service.name"] == list(line)[:5]
-    assert ("t", 200) == (line["trace.id"], line["http.response.status_code"])
-    assert {"error.type", "error.message", "error.stack_trace"} <= set(line)
-
-
-def test_pipelines_have_units_of_their_own() -> None:
-    """ECS wants nanoseconds, Google a text in seconds, and 64 bits as a text."""
-    request = {"http.method": "GET", "http.status": 200, "duration_ms": 12.35, "response_bytes": 5}
-    ecs = render("info", "ecs", event="http.request", **request)
-    assert (12_350_000, False) == (ecs["event.duration"], "mastery.duration_ms" in ecs)
-    gcp = render("info", "gcp", event="http.request", **request)
-    assert {
-        "requestMethod": "GET",
-        "status": 200,
-        "responseSize": "5",
-        "latency": "0.012350s",
-    } == gcp["httpRequest"]
-    assert 12.35 == gcp["duration_ms"]
-
-
-def test_gcp_names() -> None:
-    """Google Cloud Logging reads `severity`, in capitals, and `time`."""
-    line = render("warn", "gcp", event="x", exc_info=ValueError("v"))
-    assert "WARNING" == line["severity"]
-    assert {"time", "stack_trace"} <= set(line)
 
 
 def test_the_console_begins_a_request_with_what_one_looks_for() -> None:

@@ -1,4 +1,4 @@
-"""The log as Elastic and Google Cloud take it: every line of a mixed load, by their names and types."""
+"""The log as Elastic, Google Cloud, OpenTelemetry and Datadog take it: every line of a mixed load, by their names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from server.development import EmbeddedServer
 from server.settings import ROOT
 from server.telemetry.logs.lines import JsonLines
-from tests.support.service import running_service
-from tests.telemetry.logs.service_log import Troubled, collected_output
+from server.telemetry.logs.shapes import Shape, reshaping
+from tests.telemetry.logs.service_log import TRACE
 
 PAGE = ROOT / "docs" / "logging.md"
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 # The field sets of ECS 8.11: what is called like one of them must be one.
 # https://www.elastic.co/guide/en/ecs/8.11/ecs-field-reference.html
 ECS_OBJECTS = {
@@ -28,6 +26,8 @@ ECS_OBJECTS = {
     "tls", "trace", "transaction", "url", "user", "user_agent", "vlan", "volume", "vulnerability", "x509",
 }  # fmt: skip
 
+EVENT = {"otel": "body"}  # where a line has its event, if not in `message`
+
 pytestmark = pytest.mark.timeout(300)  # the service is started, vexed and stopped before the first test
 
 
@@ -37,43 +37,78 @@ def schema(shape: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=["ecs", "gcp"])
-def said(
-    request: pytest.FixtureRequest,
-    shared_postgres: EmbeddedServer,
-    shared_redis: EmbeddedServer,
-    database_template: str,
-) -> tuple[str, list[dict[str, Any]]]:
-    """A format, and all that two workers have said in it, from their start over much trouble to their end."""
-    shape: str = request.param
-    with (
-        collected_output() as (pipe, output),
-        running_service(
-            shared_postgres, shared_redis, database_template, output=pipe, LOG_FORMAT=shape, LOG_LEVEL="debug"
-        ) as service,
-    ):
-        Troubled(service).run()
-        service.request("GET", "/livez", traceparent=f"00-{TRACE}-{1:016x}-01")
-    return shape, [orjson.loads(line) for line in bytes(output).splitlines()]
+@pytest.fixture(params=["ecs", "gcp", "otel", "datadog"])
+def shaped(request: pytest.FixtureRequest, said: tuple[bytes, set[str]]) -> tuple[str, list[dict[str, Any]]]:
+    """A format, and all that two workers have logged, over much trouble, with that format's names."""
+    shape: Shape = request.param
+    reshape = reshaping(shape)
+    assert reshape is not None
+    return shape, [reshape(orjson.loads(line)) for line in said[0].splitlines()]
 
 
-def test_every_line_keeps_to_the_pipelines_schema(said: tuple[str, list[dict[str, Any]]]) -> None:
+def test_every_line_keeps_to_the_pipelines_schema(shaped: tuple[str, list[dict[str, Any]]]) -> None:
     """Whoever speaks, whatever happens: the pipeline's names, with the types that it has for them."""
-    shape, lines = said
+    shape, lines = shaped
     validator = jsonschema_rs.Draft202012Validator(schema(shape), validate_formats=True)
     for line in lines:
         problems = [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(line)]
         assert [] == problems, line
-    requests = [line for line in lines if line["message"] == "http.request"]
-    assert len(requests) > 100
-    assert len({line["message"] for line in lines}) > 20
+    events = [line[EVENT.get(shape, "message")] for line in lines]
+    assert events.count("http.request") > 100
+    assert len(set(events)) > 20
 
 
-def test_a_trace_is_linked(said: tuple[str, list[dict[str, Any]]]) -> None:
+def test_a_trace_is_linked(shaped: tuple[str, list[dict[str, Any]]]) -> None:
     """The pipeline finds the trace of a request where it looks for it."""
-    shape, lines = said
-    name = {"ecs": "trace.id", "gcp": "logging.googleapis.com/trace"}[shape]
-    assert "http.request" in [line["message"] for line in lines if line.get(name) == TRACE]
+    shape, lines = shaped
+    name = {
+        "ecs": "trace.id",
+        "gcp": "logging.googleapis.com/trace",
+        "otel": "trace_id",
+        "datadog": "dd.trace_id",
+    }[shape]
+    found = [line[EVENT.get(shape, "message")] for line in lines if line.get(name) == TRACE]
+    assert "http.request" in found
+
+
+def rendered(method: str, shape: Shape, **event: Any) -> dict[str, Any]:
+    """An event's line in a format, read back."""
+    line: dict[str, Any] = orjson.loads(
+        JsonLines(shape, service="s", env="e", version="1")(None, method, event)
+    )
+    return line
+
+
+def test_ecs_names() -> None:
+    """Elastic Common Schema has names of its own."""
+    line = rendered(
+        "warning", "ecs", event="x", trace_id="t", exc_info=ValueError("v"), **{"http.status": 200}
+    )
+    assert ["@timestamp", "log.level", "message", "log.logger", "service.name"] == list(line)[:5]
+    assert ("t", 200) == (line["trace.id"], line["http.response.status_code"])
+    assert {"error.type", "error.message", "error.stack_trace"} <= set(line)
+
+
+def test_pipelines_have_units_of_their_own() -> None:
+    """ECS wants nanoseconds, Google a text in seconds, and 64 bits as a text."""
+    request = {"http.method": "GET", "http.status": 200, "duration_ms": 12.35, "response_bytes": 5}
+    ecs = rendered("info", "ecs", event="http.request", **request)
+    assert (12_350_000, False) == (ecs["event.duration"], "mastery.duration_ms" in ecs)
+    gcp = rendered("info", "gcp", event="http.request", **request)
+    assert {
+        "requestMethod": "GET",
+        "status": 200,
+        "responseSize": "5",
+        "latency": "0.012350s",
+    } == gcp["httpRequest"]
+    assert 12.35 == gcp["duration_ms"]
+
+
+def test_gcp_names() -> None:
+    """Google Cloud Logging reads `severity`, in capitals, and `time`."""
+    line = rendered("warn", "gcp", event="x", exc_info=ValueError("v"))
+    assert "WARNING" == line["severity"]
+    assert {"time", "stack_trace"} <= set(line)
 
 
 def test_a_gcp_trace_names_the_project_if_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +128,9 @@ def test_an_ecs_field_is_no_text_where_ecs_has_an_object() -> None:
         render(None, "info", {"event": "x", **dict.fromkeys(ECS_OBJECTS - {"event"}, "text")})
     )
     assert set() == ECS_OBJECTS & set(line)
-    assert {f"mastery.{name}" for name in ECS_OBJECTS - {"error", "event", "service"}} <= set(line)
+    assert {f"mastery.{name}" for name in ECS_OBJECTS - {"error", "event", "service", "user_agent"}} <= set(
+        line
+    )
 
 
 def test_what_a_gcp_agent_takes_away_is_only_ours_to_give() -> None:
@@ -113,7 +150,50 @@ def test_what_a_gcp_agent_takes_away_is_only_ours_to_give() -> None:
     assert ("DEBUG", "then") == (line["severity_"], line["time_"])
 
 
-@pytest.mark.parametrize("shape", ["ecs", "gcp"])
+def test_an_unknown_method_has_the_name_that_the_conventions_give_it() -> None:
+    """OpenTelemetry wants a bounded set of methods; what the client wrote stands beside it."""
+    render = JsonLines("otel", service="mastery", env="test", version="1")
+    line = orjson.loads(render(None, "info", {"event": "x", "http.method": "BREW"}))
+    assert ("_OTHER", "BREW") == (line["http.request.method"], line["http.request.method_original"])
+    line = orjson.loads(render(None, "info", {"event": "x", "http.method": "GET"}))
+    assert ("GET", False) == (line["http.request.method"], "http.request.method_original" in line)
+
+
+@pytest.mark.parametrize(
+    ("method", "severity"),
+    [
+        ("debug", ("DEBUG", 5)),
+        ("warning", ("WARN", 13)),
+        ("exception", ("ERROR", 17)),
+        ("critical", ("FATAL", 21)),
+    ],
+)
+def test_a_level_is_a_severity_of_opentelemetry(method: str, severity: tuple[str, int]) -> None:
+    """By its short name and by the first number of its range."""
+    line = orjson.loads(JsonLines("otel", service="m", env="t", version="1")(None, method, {"event": "x"}))
+    assert severity == (line["severity_text"], line["severity_number"])
+
+
+def test_what_datadog_takes_for_its_own_is_only_ours_to_give() -> None:
+    """The source of a decision is not the line's source, and an event names neither the host nor the level."""
+    render = JsonLines("datadog", service="mastery", env="test", version="1")
+    forged = {
+        "event": "x",
+        "source": "memory",
+        "host": "h",
+        "status": "up",
+        "ddtags": "env:x",
+        "dd.trace_id": "1",
+    }
+    line = orjson.loads(render(None, "warning", forged))
+    assert ("warning", "python", "env:test,version:1") == (line["status"], line["ddsource"], line["ddtags"])
+    assert ("memory", "h", "up", "env:x", "1") == (
+        line["source_"], line["host_"], line["status_"], line["ddtags_"], line["dd.trace_id_"],
+    )  # fmt: skip
+    assert not {"source", "host", "dd.trace_id"} & set(line)
+
+
+@pytest.mark.parametrize("shape", ["ecs", "gcp", "otel", "datadog"])
 def test_the_page_names_the_pipelines_fields(shape: str) -> None:
     """docs/logging.md says how each field is called."""
     named = set(re.findall(r"`([^`\s]+)`", PAGE.read_text()))
@@ -132,6 +212,13 @@ def test_the_page_names_the_pipelines_fields(shape: str) -> None:
         ("gcp", {"severity": "info"}),
         ("gcp", {"httpRequest": {"status": 200}}),
         ("gcp", {"trace_id": TRACE}),
+        ("otel", {"level": "info"}),
+        ("otel", {"http.response.status_code": "200"}),
+        ("otel", {"http.request.method": "BREW"}),
+        ("otel", {"http.method": "GET"}),
+        ("datadog", {"source": "memory"}),
+        ("datadog", {"duration": 0.5}),
+        ("datadog", {"trace_id": TRACE}),
         ("gcp", {"level": "info"}),
     ],
 )
@@ -140,7 +227,8 @@ def test_the_schema_refuses(shape: Any, wrong: dict[str, Any]) -> None:
     render = JsonLines(shape, service="mastery", env="test", version="1")
     fields = {
         "request_id": "r", "trace_id": TRACE, "http.method": "GET", "http.route": "/", "http.status": 200,
-        "duration_ms": 1.5, "client_ip": "::1", "response_bytes": 3, "rate_limit": "allowed",
+        "http.version": "1.1", "user_agent": "curl/8", "duration_ms": 1.5, "client_ip": "::1", "response_bytes": 3,
+        "rate_limit": "allowed",
     }  # fmt: skip
     line = orjson.loads(render.render_known("server.access", "info", "http.request", fields))
     validator = jsonschema_rs.Draft202012Validator(schema(shape), validate_formats=True)

@@ -12,18 +12,16 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from server.development import EmbeddedServer
 from server.settings import ROOT
 from server.telemetry.logs.lines import MAX_LINE_BYTES, JsonLines
-from tests.support.service import running_service
-from tests.telemetry.logs.service_log import METRICS_TOKEN, Troubled, collected_output
 
 SCHEMA = json.loads((ROOT / "config" / "log-schema.json").read_text())
 PAGE = ROOT / "docs" / "logging.md"
 LINE = {
     "timestamp": "2026-11-23T01:55:01.282Z", "level": "info", "message": "http.request", "logger": "server.access",
-    "service": "mastery", "env": "production", "version": "0.1.0", "request_id": "req_1", "trace_id": "req_1",
-    "http.method": "GET", "http.route": "/api/classes", "http.status": 200, "duration_ms": 12.35,
+    "service": "mastery", "env": "production", "version": "0.1.0", "instance": "web.1", "pid": 7,
+    "request_id": "req_1", "trace_id": "0" * 31 + "1", "http.method": "GET", "http.route": "/api/classes",
+    "http.status": 200, "http.version": "1.1", "duration_ms": 12.35,
     "client_ip": "::1", "response_bytes": 0, "rate_limit": "allowed",
 }  # fmt: skip
 
@@ -34,22 +32,6 @@ pytestmark = pytest.mark.timeout(300)  # the service is started, vexed and stopp
 def validator() -> jsonschema_rs.Draft202012Validator:
     """Checks lines against the schema, formats included."""
     return jsonschema_rs.Draft202012Validator(SCHEMA, validate_formats=True)
-
-
-@pytest.fixture(scope="module")
-def said(
-    shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
-) -> tuple[bytes, set[str]]:
-    """The whole output of two workers, from their start over much trouble to their end; the secrets in use."""
-    variables = {"LOG_LEVEL": "debug", "METRICS_TOKEN": METRICS_TOKEN}
-    with collected_output() as (pipe, output):
-        with running_service(
-            shared_postgres, shared_redis, database_template, output=pipe, **variables
-        ) as service:
-            load = Troubled(service)
-            load.run()
-        secrets = load.secrets
-    return bytes(output), secrets
 
 
 def test_every_line_keeps_to_the_schema(
@@ -73,6 +55,10 @@ def test_the_load_was_as_mixed_as_it_should_be(said: tuple[bytes, set[str]]) -> 
     requests = [line for line in lines if line["message"] == "http.request"]
     assert {200, 201, 204, 400, 401, 403, 404, 405, 409, 429} <= {line["http.status"] for line in requests}
     assert {"allowed", "denied", "unlimited"} == {line["rate_limit"] for line in requests}
+    assert len({line["pid"] for line in lines}) == 4  # the master and two workers, of which one is replaced
+    assert all(line["pid"] != lines[0]["pid"] for line in requests)
+    assert len({line["instance"] for line in lines}) == 1
+    assert any("Mozilla" in line["user_agent"] for line in requests if "user_agent" in line)
     assert {"gunicorn.error", "server.access", "server.app", "asyncio"} <= {line["logger"] for line in lines}
     seen = Counter(line["message"] for line in lines)
     assert {
@@ -97,9 +83,9 @@ def test_no_secret_is_said(said: tuple[bytes, set[str]]) -> None:
 
 
 def test_deploy_17_nobody_is_named(said: tuple[bytes, set[str]]) -> None:
-    """No e-mail address, no agent and no path with its ids is in the output: the page says so."""
+    """No e-mail address and no path with its ids is in the output: the page says so."""
     output, _ = said
-    for personal in (b"example.com", b"Mozilla", b"/api/admin/classes/0", b"rate-limits/nobody"):
+    for personal in (b"example.com", b"/api/admin/classes/0", b"rate-limits/nobody"):
         assert personal not in output, personal
 
 
@@ -111,7 +97,8 @@ def test_deploy_17_nobody_is_named(said: tuple[bytes, set[str]]) -> None:
         {"http.route": "/api/classes?token=x"}, {"http.status": "200"}, {"http.status": 500}, {"duration_ms": -1},
         {"db_ms": 1.0}, {"db_count": 1}, {"db_ms": 1.0, "db_count": 0}, {"client_ip": "localhost"},
         {"rate_limit": "maybe"}, {"error_code": "Not Found"}, {"path": "/api/classes/1"}, {"user_id": "somebody"},
-        {"error.stack": "Traceback"}, {"log.truncated": False}, {"env": None},
+        {"error.stack": "Traceback"}, {"log.truncated": False}, {"env": None}, {"trace_id": "req_1"}, {"pid": "7"},
+        {"http.version": "HTTP/1.1"}, {"user_agent": "a\x1b[31m"}, {"user_agent": "a" * 201}, {"instance": ""},
     ],
 )  # fmt: skip
 def test_the_schema_refuses(wrong: dict[str, Any], validator: jsonschema_rs.Draft202012Validator) -> None:
@@ -129,8 +116,8 @@ def test_the_schema_misses(field: str, validator: jsonschema_rs.Draft202012Valid
 def test_an_audit_event_names_the_admin(validator: jsonschema_rs.Draft202012Validator) -> None:
     """Who has done it is required of an audit event."""
     event = {name: LINE[name] for name in SCHEMA["required"]} | {
-        "logger": "server.api.admin", "message": "audit.rate_limits_reset", "request_id": "r", "trace_id": "r",
-        "user_id": "00000000-0000-4000-8000-000000000002",
+        "logger": "server.api.admin", "message": "audit.rate_limits_reset", "request_id": "r",
+        "trace_id": LINE["trace_id"], "user_id": "00000000-0000-4000-8000-000000000002",
     }  # fmt: skip
     assert validator.is_valid(event | {"admin_id": event["user_id"]})
     assert not validator.is_valid(event)
@@ -151,7 +138,7 @@ def test_the_schema_takes_any_event(validator: jsonschema_rs.Draft202012Validato
     """An event's own values are free, also those that are named like ours or had to be cut."""
     render = JsonLines("json", service="mastery", env="test", version="1")
     event = {
-        "event": "x.y",
+        "event": "service.started",
         "level": 5,
         "error": "refused",
         "value": "é" * 9999,
@@ -160,7 +147,7 @@ def test_the_schema_takes_any_event(validator: jsonschema_rs.Draft202012Validato
     }
     assert validator.is_valid(orjson.loads(render(None, "warning", event)))
     assert validator.is_valid(
-        orjson.loads(render(None, "error", {"event": "x.y", "exc_info": ValueError("x")}))
+        orjson.loads(render(None, "error", {"event": "http.failed", "exc_info": ValueError("x")}))
     )
 
 
