@@ -113,10 +113,18 @@ def build_parser() -> argparse.ArgumentParser:
         ("show", "what the subject has used of each policy; looking consumes nothing"),
         ("reset", "forget what the subject has used, and end its block"),
         ("block", "refuse everything of the subject for a while"),
+        ("override", "give the subject another limit under a policy for a while"),
+        ("exempt", "do not limit the subject for a while; ends its block"),
+        ("restore", "end what was overridden for the subject"),
     ):
         action = actions.add_parser(name, help=help_)
         action.add_argument("subject", metavar="SUBJECT", help="user:<id>, or ip:<address or prefix>")
-        if name == "block":
+        if name == "override":
+            action.add_argument("--policy", required=True, help="the policy, as `limits show` names it")
+            action.add_argument("--limit", type=_count, required=True, help="units in the policy's window")
+        if name == "exempt":
+            action.add_argument("--policy", default="*", help="the policy (all of them)")
+        if name in {"block", "override", "exempt"}:
             action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
         action.set_defaults(command=_limits, action=name)
 
@@ -345,15 +353,22 @@ def _confirm(question: str) -> None:
 
 
 def _limits(options: argparse.Namespace) -> None:
-    from server.cli.limits import block_subject, reset_limits, show_limits
+    from server.cli import limits
 
     settings = _settings("REDIS_URL")
     if options.action == "show":
-        answer = show_limits(settings, options.subject)
+        answer = limits.show_limits(settings, options.subject)
     elif options.action == "reset":
-        answer = reset_limits(settings, options.subject)
+        answer = limits.reset_limits(settings, options.subject)
+    elif options.action == "block":
+        answer = limits.block_subject(settings, options.subject, seconds=options.seconds)
+    elif options.action == "restore":
+        answer = limits.restore_limits(settings, options.subject)
     else:
-        answer = block_subject(settings, options.subject, seconds=options.seconds)
+        limit = options.limit if options.action == "override" else None
+        answer = limits.override_limits(
+            settings, options.subject, policies=[options.policy], limit=limit, seconds=options.seconds
+        )
     sys.stdout.write(f"{answer}\n")
 
 
@@ -441,10 +456,16 @@ def check_rate_limits(settings: Settings) -> None:
         SettingsError: they will not; a problem a line of the file.
     """
     from server.api.routes import limit_groups, limited_routes
+    from server.domain.identity.subjects import parse_subject
     from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
 
     try:
-        load_rate_limits(settings.rate_limits_file, required_groups=limit_groups(), routes=limited_routes())
+        load_rate_limits(
+            settings.rate_limits_file,
+            required_groups=limit_groups(),
+            routes=limited_routes(),
+            parse_subject=parse_subject,
+        )
     except RateLimitsError as error:
         raise SettingsError([f"RATE_LIMITS_FILE: {problem}" for problem in error.problems]) from None
 

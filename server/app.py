@@ -34,6 +34,7 @@ from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers
 from server.domain.identity.external import ExternalTokens, KeySet
 from server.domain.identity.passwords import Passwords
+from server.domain.identity.subjects import parse_subject
 from server.domain.identity.tokens import AccessTokens
 from server.domain.study.overlays import Overlays
 from server.domain.study.reading import Reading
@@ -46,6 +47,7 @@ from server.middleware.rate_limit import rate_limit
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
+from server.ratelimit.limits import RateLimits
 from server.ratelimit.reloading import LAST_GOOD, RateLimitsFile
 from server.settings import Settings, ignored_options
 from server.stores.cache.cache import Cache
@@ -133,14 +135,21 @@ def create_app(settings: Settings) -> web.Application:
         on_failure=lambda reason: failures(reason).inc(),
         on_fallback=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
     )
+
+    def use_limits(limits: RateLimits) -> None:
+        limiter.forget_denials()
+        limiter.overrides.use_file(limits.overrides)
+
     run_directory = multiprocess_directory()
     rate_limits = RateLimitsFile(
         settings.rate_limits_file,
         last_good=run_directory and run_directory / LAST_GOOD,
         required_groups=limit_groups(),
         routes=limited_routes(),
-        on_change=lambda _: limiter.forget_denials(),
+        parse_subject=parse_subject,
+        on_change=use_limits,
     )
+    use_limits(rate_limits.current)
 
     health = Health(deadline_ms=settings.health_timeout_ms)
     health.register(

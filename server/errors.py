@@ -122,6 +122,12 @@ class Forbidden(MasteryError):
     title = "Forbidden"
 
 
+class NetworkBlocked(Forbidden):
+    """Requests from your network are not accepted."""
+
+    code = "network_blocked"
+
+
 class NotFound(MasteryError):
     """There is nothing here, or nothing that you may see."""
 

@@ -170,6 +170,20 @@ ROUTES = (
     Route(
         "DELETE", "/api/admin/rate-limits/{subject}", admin.reset_rate_limits, "admin", "admin-destructive"
     ),
+    Route(
+        "PUT",
+        "/api/admin/rate-limits/{subject}/overrides/{policy}",
+        admin.override_rate_limit,
+        "admin",
+        "admin-writes",
+    ),
+    Route(
+        "DELETE",
+        "/api/admin/rate-limits/{subject}/overrides/{policy}",
+        admin.end_override,
+        "admin",
+        "admin-destructive",
+    ),
 )
 
 

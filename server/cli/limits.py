@@ -1,21 +1,29 @@
-"""`python -m server limits`: what a client has used of its limits, and how to change that."""
+"""`python -m server limits`: what a client has used of its limits, what is excepted, and how to change both."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+
+import structlog
 
 from server.api.routes import limited_routes
+from server.clock import iso_timestamp
 from server.domain.identity.subjects import parse_subject
 from server.errors import CommandError
 from server.ratelimit import Limiter
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
+from server.ratelimit.overrides import ANY_POLICY, OverridesFull
 from server.ratelimit.policies import Charge, Verdict
 from server.settings import Settings
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+
+log = structlog.get_logger(__name__)
 
 # A person waits for the answer: longer than a request would, shorter than patience.
 _DEADLINE_MS = 2000
@@ -40,6 +48,18 @@ def block_subject(settings: Settings, subject: str, *, seconds: int) -> str:
     return asyncio.run(_block(settings, _normal(subject), seconds))
 
 
+def override_limits(
+    settings: Settings, subject: str, *, policies: Sequence[str], limit: int | None, seconds: int
+) -> str:
+    """Give a subject another limit, or (None) no limit, under some policies or `*`; raises as show_limits does."""
+    return asyncio.run(_override(settings, _normal(subject), policies, limit, seconds))
+
+
+def restore_limits(settings: Settings, subject: str) -> str:
+    """End what was overridden for a subject; what the limits file says of it stays; raises as show_limits does."""
+    return asyncio.run(_restore(settings, _normal(subject)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Tools:
     limiter: Limiter
@@ -49,7 +69,9 @@ class _Tools:
 @asynccontextmanager
 async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
     try:
-        limits = load_rate_limits(settings.rate_limits_file, routes=limited_routes())
+        limits = load_rate_limits(
+            settings.rate_limits_file, routes=limited_routes(), parse_subject=parse_subject
+        )
     except RateLimitsError as error:
         raise CommandError(str(error)) from error
     link = RedisLink(
@@ -60,6 +82,7 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
     )
     await link.start()
     limiter = Limiter(link, deadline_ms=_DEADLINE_MS)
+    limiter.overrides.use_file(limits.overrides)
     try:
         yield _Tools(limiter, limits)
     except RedisUnavailable as error:
@@ -76,7 +99,9 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
 async def _show(settings: Settings, subject: str) -> str:
     async with _tools(settings) as tools:
         charges = tools.limits.policies_for_subject(subject)
+        await tools.limiter.overrides.refresh()
         decision = await tools.limiter.peek(charges)
+        notes = await _notes(tools, subject)
     rows: list[tuple[str, ...]] = [
         ("POLICY", "GROUP", "CHARGE", "COST", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")
     ]
@@ -85,9 +110,31 @@ async def _show(settings: Settings, subject: str) -> str:
         for charge, verdict in zip(charges, decision.verdicts, strict=True)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    ]
+    return "\n".join([*notes, *table])
+
+
+async def _notes(tools: _Tools, subject: str) -> list[str]:
+    """A line for each reason why the policies are not all that counts for a subject."""
+    notes = []
+    listed = tools.limits.networks.find_subject(subject)
+    if listed is not None:
+        what = "blocked" if listed[0] == "block" else "not limited"
+        notes.append(f"{what}: the limits file lists the network {listed[1]}")
+    if (left_ms := await tools.limiter.block_left_ms(subject)) is not None:
+        notes.append(f"blocked until {_instant(time() + left_ms / 1000)} (for {left_ms / 1000:.0f} s)")
+    for override in tools.limiter.overrides.of(subject):
+        policy = "every policy" if override.policy == ANY_POLICY else override.policy
+        limit = f"{policy}: {override.limit}" if override.limit else f"{policy}: not limited"
+        by = ", by the limits file" if override.source == "file" else ""
+        notes.append(f"{limit} until {_instant(override.ends_at)}{by}")
+    return notes
+
+
+def _instant(seconds: float) -> str:
+    return iso_timestamp(datetime.fromtimestamp(seconds, UTC))
 
 
 def _costs(charge: Charge, limits: RateLimits) -> str:
@@ -108,13 +155,45 @@ def _row(verdict: Verdict, charge: str, cost: str) -> tuple[str, ...]:
 async def _reset(settings: Settings, subject: str) -> str:
     async with _tools(settings) as tools:
         deleted = await tools.limiter.reset(subject, tools.limits.policies_for_subject(subject))
+    log.info("audit.rate_limits_reset", source="command line", subject=subject)
     return f"{subject}: forgotten ({deleted} {'key' if deleted == 1 else 'keys'})"
 
 
 async def _block(settings: Settings, subject: str, seconds: int) -> str:
     async with _tools(settings) as tools:
+        if any(override.limit is None for override in tools.limiter.overrides.of(subject)):
+            raise CommandError(f"the limits file exempts {subject}: it can't be blocked")
         await tools.limiter.block(subject, duration_ms=seconds * 1000)
+    log.info("audit.rate_limits_blocked", source="command line", subject=subject, seconds=seconds)
     return f"{subject}: blocked for {seconds} s; `limits reset {subject}` ends it"
+
+
+async def _override(
+    settings: Settings, subject: str, policies: Sequence[str], limit: int | None, seconds: int
+) -> str:
+    async with _tools(settings) as tools:
+        known = sorted({charge.policy.name for charge in tools.limits.policies_for_subject(subject)})
+        for policy in policies:
+            if policy not in {ANY_POLICY, *known}:
+                raise CommandError(f"no policy {policy} counts {subject}; there are {', '.join(known)}")
+        try:
+            await tools.limiter.override(subject, policies, limit=limit, duration_ms=seconds * 1000)
+        except OverridesFull as error:
+            raise CommandError(str(error)) from error
+    log.info(
+        "audit.rate_limit_overridden", source="command line", subject=subject, policy=", ".join(policies),
+        limit=limit, seconds=seconds,
+    )  # fmt: skip
+    what = "not limited" if limit is None else f"a limit of {limit}"
+    under = "" if ANY_POLICY in policies else f" under {', '.join(policies)}"
+    return f"{subject}: {what}{under} for {seconds} s; `limits restore {subject}` ends it"
+
+
+async def _restore(settings: Settings, subject: str) -> str:
+    async with _tools(settings) as tools:
+        ended = await tools.limiter.overrides.end(subject)
+    log.info("audit.rate_limit_override_ended", source="command line", subject=subject)
+    return f"{subject}: as every other ({ended} {'override' if ended == 1 else 'overrides'} ended)"
 
 
 def _normal(subject: str) -> str:

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from server.api.responses import problem_response
 from server.api.rules import LookUp, Rules, rule_of
 from server.api.state import SETTLED_COST, RequestState, state_of
-from server.errors import MasteryError
+from server.errors import MasteryError, NetworkBlocked
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
 from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
@@ -84,6 +84,9 @@ def rate_limit(
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
         request_id = state.request_id
+        if decision.source == "block-list":
+            state.limit_outcome = "denied"
+            raise NetworkBlocked
         waits = None if decision.allowed else waits_of(decision, jitter=request_id)
         state.limit_headers = rate_limit_headers(decision, now=time(), waits=waits)
         if decision.allowed:
@@ -91,7 +94,7 @@ def rate_limit(
             # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
             if charge_id is None or decision.source != "redis":
                 return await handler(request)
-            charged = _Charged(limiter, charges, charge_id, decision, charging or "all")
+            charged = _Charged(limiter, limiter.overridden(charges), charge_id, decision, charging or "all")
             try:
                 response = await handler(request)
             except Exception as error:  # a cancelled request stays charged: it may have had its effect
@@ -150,7 +153,7 @@ class _Charged:
         try:
             if not stays_charged(self.charging, status):
                 await self.limiter.refund(self.charges, request_id=self.charge_id)
-            elif (cost := request.get(SETTLED_COST, self.charges[0].cost)) != self.charges[0].cost:
+            elif (cost := request.get(SETTLED_COST)) is not None and self._differs_from(cost):
                 costs = [cost] * len(self.charges)
                 units = await self.limiter.settle(self.charges, request_id=self.charge_id, costs=costs)
                 state_of(request).limit_headers = rate_limit_headers(
@@ -158,6 +161,9 @@ class _Charged:
                 )
         except (RedisUnavailable, RedisReplyError) as error:
             log.warning("rate_limit.refund_lost", error=str(error))
+
+    def _differs_from(self, cost: int) -> bool:
+        return any(charge.cost != cost for charge in self.charges)
 
 
 def _settled(decision: Decision, units: tuple[int, ...]) -> Decision:

@@ -1,22 +1,21 @@
-"""The rate limiter: one script call for all policies of a request, and an answer in time whatever Redis does.
-
-Concurrent decisions about one client are coalesced: Redis is asked only for as many as could be admitted.
-"""
+"""The rate limiter: one script call for all policies of a request, and an answer in time whatever Redis does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Self
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from .coalescing import Coalescer
 from .fallback import Fallback
+from .overrides import Overrides
 from .policies import (
     MAX_COST,
     SOURCES,
+    BlockedCharges,
     Charge,
     Decision,
     Policy,
@@ -38,93 +37,11 @@ log = get_logger(__name__)
 
 OnDecision = Callable[[str, str, str], None]
 
-# So many of a client's decisions may be in flight before anything is known about it.
-FIRST_IN_FLIGHT = 8
-
 # An admission that leaves less than a fifth of the limit is near it.
 NEAR_LIMIT_PARTS = 5
 
 # A script that fails, fails for every request of its subject: it is logged once a minute.
 _ERRORS_LOGGED_EVERY_SECONDS = 60.0
-
-
-class _Queue:
-    """The decisions about one client."""
-
-    __slots__ = ("in_flight", "room", "waiting")
-
-    def __init__(self) -> None:
-        self.in_flight = 1
-        self.room = FIRST_IN_FLIGHT
-        self.waiting: deque[asyncio.Future[bool]] | None = None
-
-
-class Coalescer:
-    """Coalesces concurrent decisions about one client: sends on as many as could be admitted, and holds the others.
-
-    After a refusal the client is refused from memory, so a flood is over after the first few. A client with room loses
-    a round trip at most. Nothing is timed here: each decision in flight ends by its own deadline, and then those that
-    wait go on.
-    """
-
-    def __init__(self) -> None:
-        self._queues: dict[bytes, _Queue] = {}
-
-    def enter(self, key: bytes) -> bool:
-        """Return whether the decision may go on at once; else `wait`. After its turn, `leave` must be called."""
-        queue = self._queues.get(key)
-        if queue is None:
-            self._queues[key] = _Queue()
-            return True
-        if queue.in_flight < queue.room:
-            queue.in_flight += 1
-            return True
-        return False
-
-    async def wait(self, key: bytes) -> bool:
-        """Wait for the turn that `enter` has not given; after the turn, `leave` must be called.
-
-        Returns:
-            False instead of a turn if Redis did not answer the decisions before: it need not be asked again.
-        """
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        queue = self._queues[key]
-        if queue.waiting is None:
-            queue.waiting = deque()
-        queue.waiting.append(turn)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn came at the same moment
-                if turn.result():
-                    self.leave(key)
-            elif turn in queue.waiting:  # else `leave` has met it, cancelled, and passed it over
-                queue.waiting.remove(turn)
-            raise
-
-    def leave(
-        self, key: bytes, *, room: int | None = None, refused: bool = False, failed: bool = False
-    ) -> None:
-        """End a turn: the decision is made.
-
-        Args:
-            key: as for `enter`.
-            room: how many more of its kind could be admitted, if that is known.
-            refused: all that wait will be refused from memory.
-            failed: Redis did not answer; all that wait are decided without it, too.
-        """
-        queue = self._queues[key]
-        queue.in_flight -= 1
-        if room is not None:
-            queue.room = max(FIRST_IN_FLIGHT, room)
-        waiting = queue.waiting
-        while waiting and (refused or failed or queue.in_flight < queue.room):
-            turn = waiting.popleft()
-            if not turn.done():
-                queue.in_flight += not failed
-                turn.set_result(not failed)
-        if not queue.in_flight and not waiting:
-            del self._queues[key]
 
 
 class Limiter:
@@ -177,6 +94,8 @@ class Limiter:
         self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         """How many decisions each source has made in this process."""
         self._epoch = RefusalEpoch(link, self._denials.forget)
+        self.overrides = Overrides(link, self._denials.forget)
+        """What holds for single subjects instead of their policies' limits."""
 
     @classmethod
     def from_url(cls, url: str, *, deadline_ms: float = 50, verify_tls: bool = True, **options: Any) -> Self:
@@ -208,7 +127,11 @@ class Limiter:
             await self._link.close()
 
     async def start(self) -> None:
-        """Warn if Redis may forget what was counted: every eviction policy can drop keys of the limiter."""
+        """Read the overrides, and follow them from now on; warn if Redis may forget what was counted.
+
+        Every eviction policy can drop keys of the limiter.
+        """
+        await self.overrides.start()
         try:
             reply = await self._link.execute("CONFIG", "GET", "maxmemory-policy")
         except (RedisUnavailable, RedisReplyError) as error:
@@ -221,6 +144,7 @@ class Limiter:
     async def close(self) -> None:
         """Stop what runs in the background."""
         await self._fallback.close()
+        await self.overrides.close()
         await self._epoch.close()
         await self._calls.close()
 
@@ -269,7 +193,12 @@ class Limiter:
         Raises:
             ValueError: two charges would be counted as one.
         """
-        charges = prepared(charges)
+        if type(charges) is not PreparedCharges:
+            if isinstance(charges, BlockedCharges):
+                return self._refuse_network(charges)
+            charges = PreparedCharges(charges)
+        if self.overrides.in_force:
+            charges = self.overrides.applied_to(charges)
         if not charges:
             return Decision(True, (), "redis")
         now = monotonic()
@@ -294,7 +223,22 @@ class Limiter:
         """
         if not charges:
             return Decision(True, (), "redis")
-        return _decision(charges, await self._calls.peek(charges))
+        found = [self.overrides.find(charge) for charge in charges]
+        charges = [
+            charge
+            if override is None or override.limit is None
+            else replace(charge, policy=replace(charge.policy, limit=override.limit))
+            for charge, override in zip(charges, found, strict=True)
+        ]
+        verdicts = tuple(
+            verdict
+            if override is None or override.limit is not None
+            else verdict._replace(allowed=True, wait_ms=0, retryable=True)
+            for verdict, override in zip(
+                _decision(charges, await self._calls.peek(charges)).verdicts, found, strict=True
+            )
+        )
+        return Decision(all(verdict.allowed or verdict.shadow for verdict in verdicts), verdicts, "redis")
 
     async def refund(self, charges: Sequence[Charge], *, request_id: str) -> int:
         """Take back what the decision with this request id has charged; at most once.
@@ -334,13 +278,21 @@ class Limiter:
             type(cost) is int and 0 <= cost <= MAX_COST for cost in costs
         ):
             raise ValueError(f"the costs are {costs!r}, not an integer from 0 to {MAX_COST} for each charge")
-        units = await self._calls.refund(charges, request_id, costs)
+        charged = self.overridden(charges)
+        cost_of = dict(zip(map(state_key, charges), costs, strict=True))
+        given = await self._calls.refund(charged, request_id, [cost_of[key] for key in charged.keys])
+        back_of = dict(zip(charged.keys, given, strict=True))
+        units = tuple(back_of.get(key, 0) for key in cost_of)
         for charge, back in zip(charges, units, strict=True):
             if back:
                 self._on_cost(charge.policy.name, -back)
         if any(back > 0 for back in units):
             await self._epoch.advance()
         return units
+
+    def overridden(self, charges: Sequence[Charge]) -> PreparedCharges:
+        """Return the charges that a decision makes: under the overrides' limits, without those that are exempt."""
+        return self.overrides.applied_to(prepared(charges))
 
     async def reset(self, subject: str, charges: Sequence[Charge]) -> int:
         """Forget what a subject has used, and its block.
@@ -365,15 +317,61 @@ class Limiter:
     async def block(self, subject: str, *, duration_ms: int) -> None:
         """Refuse everything of a subject, under every policy, for a time; `reset` ends it.
 
+        It ends what operators have overridden for the subject: an exemption would let it pass.
+
         Raises:
             RedisUnavailable: Redis does not answer.
         """
+        await self.overrides.end(subject)
         await self._link.execute("SET", block_key(subject), b"1", "PX", duration_ms)
         log.info("rate_limit.blocked", subject=subject, duration_ms=duration_ms)
+
+    async def block_left_ms(self, subject: str) -> int | None:
+        """Return the milliseconds until the block of a subject ends; None if it is not blocked.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+        """
+        left: int = await self._link.execute("PTTL", block_key(subject))
+        return left if left > 0 else None
+
+    async def override(
+        self, subject: str, policies: Sequence[str], *, limit: int | None, duration_ms: int
+    ) -> None:
+        """Give a subject another limit under some policies for a time, or (None) no limit; that ends its block.
+
+        See `Overrides.set` for the arguments and what it raises; `overrides.end` ends it earlier.
+        """
+        await self.overrides.set(subject, policies, limit=limit, duration_ms=duration_ms)
+        if limit is None:
+            await self._link.execute("UNLINK", block_key(subject))
+        await self._epoch.advance()
 
     def forget_denials(self) -> None:
         """Ask Redis again about every client that was refused: for when the limits have changed."""
         self._denials.forget()
+
+    def _refuse_network(self, charges: BlockedCharges) -> Decision:
+        verdicts = tuple(
+            new_verdict(
+                (
+                    charge.policy,
+                    charge.group,
+                    charge.subject,
+                    False,
+                    charge.policy.limit,
+                    0,
+                    0,
+                    0,
+                    False,
+                    False,
+                )
+            )
+            for charge in charges
+        )
+        decision = Decision(False, verdicts, "block-list")
+        self._report(decision, monotonic())
+        return decision
 
     def _decide_at_once(self, charges: PreparedCharges, now: float, *, may_repeat: bool) -> Decision | None:
         """Return the decision if Redis need not, or must not, be asked. It is asked for what may be a repetition."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
 from .bounded import BoundedDict
-from .policies import Charge, Policy, PreparedCharges
+from .networks import Networks
+from .overrides import Override
+from .policies import BlockedCharges, Charge, Policy, PreparedCharges
 from .subjects import NAMED_KINDS, Address, SubjectKind, kind_of, subject_of_request
 
 # Which requests of a group stay charged. Each is charged before it is let through; what its answer does not confirm is
@@ -104,6 +106,8 @@ class RateLimits:
         groups: by group name; they name only policies there are.
         plans: by plan name, the limits that differ for its users, by policy name.
         routes: by route, as in `POST /api/sessions`, the costs that differ from those of its group.
+        networks: those whose requests are not limited, or refused.
+        overrides: what the file has of them, for the limiter to put in force.
     """
 
     def __init__(
@@ -112,10 +116,14 @@ class RateLimits:
         groups: Mapping[str, Group],
         plans: Mapping[str, Mapping[str, int]] | None = None,
         routes: Mapping[str, RouteCost] | None = None,
+        networks: Networks | None = None,
+        overrides: Iterable[Override] = (),
     ) -> None:
         self.presets: Final = dict(presets)
         self.groups: Final = dict(groups)
         self.routes: Final = dict(routes or {})
+        self.networks: Final = networks or Networks()
+        self.overrides: Final = tuple(overrides)
         self.plans: Final = {plan: dict(limits) for plan, limits in (plans or {}).items()}
         self._prepared: Final[BoundedDict[tuple[str, str | None, str | None, str], PreparedCharges]] = (
             BoundedDict(_MOST_PREPARED)
@@ -148,7 +156,10 @@ class RateLimits:
 
     def same_as(self, other: RateLimits) -> bool:
         """Whether both limit everything in the same way."""
-        mine, others = [(one.presets, one.groups, one.plans, one.routes) for one in (self, other)]
+        mine, others = [
+            (one.presets, one.groups, one.plans, one.routes, one.networks, one.overrides)
+            for one in (self, other)
+        ]
         return mine == others
 
     def counts_by_name(self, group: str) -> bool:
@@ -216,6 +227,9 @@ class RateLimits:
             named: the subject that the request's body names, if it names one: an e-mail address, a token family.
             plan: the user's plan; one without limits of its own changes nothing.
             cost: units, 1 or more, the same under every policy; None: what the route's requests cost.
+
+        Returns:
+            none in a network that is not limited, and `BlockedCharges` in one that is refused.
         """
         if user_id is None:
             rules = self._anonymous[group]
@@ -227,6 +241,8 @@ class RateLimits:
             subject = subject_of_request(rule.subject, user_id=user_id, address=address, named=named)
             if subject is not None:
                 charges.append(Charge(rule.policy, rule.group, subject, cost or rule.cost))
+        if self.networks and (listed := self.networks.find(address)) is not None:
+            return PreparedCharges(()) if listed[0] == "allow" else BlockedCharges(charges)
         return PreparedCharges(charges)
 
     def policies_for_subject(self, subject: str, *, plan: str | None = None) -> tuple[Charge, ...]:

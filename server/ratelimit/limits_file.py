@@ -4,171 +4,25 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from .checked_toml import NAME, Check, KeyPath, key_lines
+from .exceptions_file import read_networks, read_overrides
 from .limits import CHARGINGS, Group, Preset, RateLimits, RouteCost
-from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_LIMIT, MAX_WINDOW_MS, Policy
+from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_WINDOW_MS, Policy
 from .subjects import NAMED_KINDS, SUBJECT_KINDS, SubjectKind
-
-Word = TypeVar("Word", bound=str)
-
-
-class Check:
-    """Collects the problems of one file. Reading goes on after each, so that all are reported at once.
-
-    Args:
-        file: what the problems call the file.
-        lines: where its keys stand (`key_lines`).
-    """
-
-    def __init__(self, file: str, lines: Mapping[KeyPath, int]) -> None:
-        self._file = file
-        self._lines = lines
-        self.problems: list[tuple[int, str]] = []
-
-    def in_order(self) -> list[str]:
-        """Return the problems by line: `file:line: key: what is wrong; what is accepted`."""
-        return [problem for _, problem in sorted(self.problems, key=lambda found: found[0])]
-
-    def problem(self, path: KeyPath, what: str) -> None:
-        """Note that something is wrong with a key."""
-        line = line_of(self._lines, path)
-        self.problems.append((line, f"{self._file}:{line}: {'.'.join(path)}: {what}"))
-
-    def refuse(self, path: KeyPath, value: object, accepted: str) -> None:
-        """Note that a value is not what its key accepts."""
-        found = "it is missing" if value is None else f"{_as_written(value)} is not valid"
-        self.problem(path, f"{found}; it accepts {accepted}")
-
-    @staticmethod
-    def choice(word: object, known: Iterable[str]) -> str:
-        """Return the words there are, with a guess at the one that was meant."""
-        words = list(known)
-        close = get_close_matches(word, words, n=1) if isinstance(word, str) else []
-        guess = f'did you mean "{close[0]}"? ' if close else ""
-        return f"{guess}there {'are' if words else 'is nothing'} {', '.join(words)}".rstrip()
-
-    def tables(
-        self, document: Mapping[str, Any], section: str, *, free_names: bool = False
-    ) -> dict[str, dict[str, Any]]:
-        """Return the tables of a section by name, without what is not a table; free names are anything."""
-        found = document.get(section, {})
-        if not isinstance(found, dict):
-            self.problem((section,), f"it is not a table; write [{section}.NAME]")
-            return {}
-        for name, table in found.items():
-            if not isinstance(table, dict):
-                self.problem((section, name), f"it is not a table; write [{section}.{name}]")
-            elif not (free_names or _NAME.fullmatch(name)):
-                self.problem((section, name), f"the name is not valid; it accepts {_NAME_FORM}")
-        return {name: table for name, table in found.items() if isinstance(table, dict)}
-
-    def keys(self, path: KeyPath, table: Mapping[str, Any], known: Collection[str]) -> None:
-        """Note the keys that are unknown."""
-        for key in table:
-            if key not in known:
-                self.problem((*path, key), f"there is no such key; {self.choice(key, known)}")
-
-    def word(self, path: KeyPath, value: object, known: Sequence[Word], default: Word) -> Word:
-        """Return one of the known words; the default if the key is missing or wrong."""
-        if value is None:
-            return default
-        for word in known:
-            if word == value:
-                return word
-        self.problem(path, f"{_as_written(value)} is not valid; {self.choice(value, known)}")
-        return default
-
-    def flag(self, path: KeyPath, value: object) -> bool:
-        """Return true or false; false if the key is missing or wrong."""
-        if value is None or isinstance(value, bool):
-            return bool(value)
-        self.refuse(path, value, "true or false")
-        return False
-
-
-def _as_written(value: object) -> str:
-    """A value roughly as TOML writes it, shortened."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-KeyPath = tuple[str, ...]
-
-
-def key_lines(text: str) -> dict[KeyPath, int]:
-    """Return the line, from 1, on which each table and key of a valid TOML text first appears.
-
-    The standard library's parser reports no lines. So the text is cut into statements (a table header, or a key with
-    its value, over as many lines as it takes), and the parser reads each on its own, quoted and dotted keys too.
-
-    Args:
-        text: what `tomllib.loads` accepts.
-    """
-    lines: dict[KeyPath, int] = {}
-    table: KeyPath = ()
-    for number, statement, is_header in _statements(text):
-        paths = [(*(() if is_header else table), *path) for path in _paths(tomllib.loads(statement))]
-        if is_header:
-            table = paths[-1]
-        for path in paths:
-            lines.setdefault(path, number)
-    return lines
-
-
-def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
-    """Return the line of a key or, if it is missing, of the nearest table around it; 1 if there is none."""
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 1)
-
-
-def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
-    pending: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not pending and line.lstrip().startswith("["):
-            yield number, line, True
-            continue
-        pending.append(line)
-        statement = "\n".join(pending)
-        if _is_complete(statement):
-            yield number - len(pending) + 1, statement, False
-            pending.clear()
-
-
-def _is_complete(statement: str) -> bool:
-    try:
-        tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
-def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every table and key in a value, the outer ones first."""
-    if isinstance(value, list) and value:
-        yield from _paths(value[0], path)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield (*path, key)
-            yield from _paths(inner, (*path, key))
-
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
 _WINDOW_FORM: Final = 'a number and a unit, from "1ms" to "366d", as in "500ms", "10s", "15m", "1h" or "1d"'
-_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_NAME_FORM: Final = "1 to 32 lower-case letters, digits and hyphens, a letter first"
 _SYNTAX_ERROR: Final = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL
 )
 
-_SECTIONS: Final = ("policies", "groups", "plans", "routes")
+_SECTIONS: Final = ("policies", "groups", "plans", "routes", "networks", "overrides")
 _POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
 _GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge", "cost")
 _ROUTE_KEYS: Final = ("cost", "charge")
@@ -187,7 +41,11 @@ class RateLimitsError(Exception):
 
 
 def load_rate_limits(
-    path: Path, *, required_groups: Iterable[str] = (), routes: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    required_groups: Iterable[str] = (),
+    routes: Mapping[str, str] | None = None,
+    parse_subject: Callable[[str], str] = str,
 ) -> RateLimits:
     """Read a rate limits file.
 
@@ -196,6 +54,7 @@ def load_rate_limits(
         required_groups: the groups that the routes name; each must be there. As a mapping, with the kinds of subjects
             that a body of the group's requests names.
         routes: the group of each route, by method and path; None: what the file says of routes is not used.
+        parse_subject: returns a subject in the form in which it is counted, or raises ValueError with what is accepted.
 
     Raises:
         RateLimitsError: the file can't be read or is not valid; its text lists every problem.
@@ -204,7 +63,9 @@ def load_rate_limits(
         contents = path.read_bytes()
     except OSError as error:
         raise RateLimitsError([f"{path}: it can't be read: {error.strerror}"]) from error
-    return parse_rate_limits(contents, file=str(path), required_groups=required_groups, routes=routes)
+    return parse_rate_limits(
+        contents, file=str(path), required_groups=required_groups, routes=routes, parse_subject=parse_subject
+    )
 
 
 def parse_rate_limits(
@@ -213,6 +74,7 @@ def parse_rate_limits(
     file: str,
     required_groups: Iterable[str] = (),
     routes: Mapping[str, str] | None = None,
+    parse_subject: Callable[[str], str] = str,
 ) -> RateLimits:
     """Return the rate limits in a file's contents; `file` is its name in the problems. See `load_rate_limits`."""
     try:
@@ -225,7 +87,7 @@ def parse_rate_limits(
     except tomllib.TOMLDecodeError as error:
         raise RateLimitsError([_syntax_problem(str(error), file, text)]) from error
     check = Check(file, lines)
-    limits = _rate_limits(check, document, required_groups, routes)
+    limits = _rate_limits(check, document, required_groups, routes, parse_subject)
     if limits is None:
         raise RateLimitsError(check.in_order())
     return limits
@@ -244,6 +106,7 @@ def _rate_limits(
     document: Mapping[str, Any],
     required_groups: Iterable[str],
     routes: Mapping[str, str] | None,
+    parse_subject: Callable[[str], str],
 ) -> RateLimits | None:
     check.keys((), document, _SECTIONS)
     policies = check.tables(document, "policies")
@@ -269,7 +132,10 @@ def _rate_limits(
             _check_cost(
                 check, ("routes", route, "cost"), found.cost or 1, groups[found.group], presets, plans
             )
-    return None if check.problems else RateLimits(presets, groups, plans, costs)
+    networks = read_networks(check, document.get("networks", {}))
+    excepted = check.tables(document, "overrides", free_names=True)
+    overrides = list(read_overrides(check, excepted, presets, parse_subject))
+    return None if check.problems else RateLimits(presets, groups, plans, costs, networks, overrides)
 
 
 def _route_cost(
@@ -277,7 +143,7 @@ def _route_cost(
 ) -> RouteCost | None:
     path = ("routes", route)
     check.keys(path, table, _ROUTE_KEYS)
-    cost = _units(check, (*path, "cost"), table["cost"]) if "cost" in table else None
+    cost = check.units((*path, "cost"), table["cost"]) if "cost" in table else None
     charge = check.word((*path, "charge"), table["charge"], CHARGINGS, "all") if "charge" in table else None
     if routes is None:
         return None
@@ -314,8 +180,8 @@ def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
     check.keys(path, table, _POLICY_KEYS)
     policy = Policy(
         # Whatever is wrong is noted, and stands as something valid, so that one mistake is one problem.
-        name=name if _NAME.fullmatch(name) else "invalid",
-        limit=_units(check, (*path, "limit"), table.get("limit")),
+        name=name if NAME.fullmatch(name) else "invalid",
+        limit=check.units((*path, "limit"), table.get("limit")),
         window_ms=_window_ms(check, (*path, "window"), table.get("window")),
         algorithm=check.word((*path, "algorithm"), table.get("algorithm"), ALGORITHMS, "sliding_window"),
         on_failure=check.word((*path, "on_failure"), table.get("on_failure"), FAILURE_MODES, "open"),
@@ -326,14 +192,6 @@ def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
         subject=check.word((*path, "subject"), table.get("subject"), SUBJECT_KINDS, "client"),
         share=check.flag((*path, "share"), table.get("share")),
     )
-
-
-def _units(check: Check, path: KeyPath, value: object) -> int:
-    # True is an int, too.
-    if type(value) is int and 1 <= value <= MAX_LIMIT:
-        return value
-    check.refuse(path, value, f"a whole number from 1 to {MAX_LIMIT}")
-    return 1
 
 
 def _window_ms(check: Check, path: KeyPath, value: object) -> int:
@@ -364,7 +222,7 @@ def _group(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[s
         if policy in presets and presets[policy].subject == "user":
             check.problem((*path, "anonymous"), f'"{policy}" counts users, and these requests have none')
     charge = check.word((*path, "charge"), table.get("charge"), CHARGINGS, "all")
-    cost = _units(check, (*path, "cost"), table.get("cost", 1))
+    cost = check.units((*path, "cost"), table.get("cost", 1))
     return Group(policies, signed_in, anonymous, charge, cost)
 
 
@@ -405,5 +263,5 @@ def _plan(check: Check, name: str, table: Mapping[str, Any], presets: Mapping[st
             check.problem(path, f"there is no such policy; {check.choice(policy, presets)}")
         elif presets[policy].subject not in {"client", "user"}:
             check.problem(path, f"this policy counts by {presets[policy].subject}, and a plan is a user's")
-        limits[policy] = _units(check, path, value)
+        limits[policy] = check.units(path, value)
     return limits

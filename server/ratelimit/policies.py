@@ -16,8 +16,9 @@ Algorithm = Literal["sliding_window", "token_bucket"]
 OnFailure = Literal["open", "closed", "local"]
 
 # What decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
-# share of the limit in this process (fallback), the whole limit in this process (open), or nothing passes (closed).
-Source = Literal["redis", "local-deny", "fallback", "open", "closed"]
+# share of the limit in this process (fallback), the whole limit in this process (open), or nothing passes (closed); or
+# the file's list of blocked networks.
+Source = Literal["redis", "local-deny", "fallback", "open", "closed", "block-list"]
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 SOURCES: Final[tuple[Source, ...]] = get_args(Source)
@@ -351,6 +352,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         seeds: the indexes of the charges under `local` policies, whose use is kept for the time without Redis.
         call: the script call that decides them without a request id, with the length of logs it was made for; None
             until it is needed.
+        overridden: the same under the overrides in force, with these; None until some were looked for.
 
     Raises:
         ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
@@ -361,6 +363,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     cost_more: bool
     seeds: tuple[int, ...]
     call: tuple[int, ScriptCall] | None
+    overridden: tuple[object, PreparedCharges] | None
 
     def __new__(cls, charges: Iterable[Charge]) -> Self:
         """Prepare charges."""
@@ -373,8 +376,12 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         self.one_subject = len({charge.subject for charge in self}) <= 1
         self.cost_more = any(charge.cost > 1 for charge in self)
         self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
-        self.call = None
+        self.call = self.overridden = None
         return self
+
+
+class BlockedCharges(PreparedCharges):
+    """The charges of a request that is refused whatever they are: its client's address is in a blocked network."""
 
 
 def prepared(charges: Sequence[Charge]) -> PreparedCharges:

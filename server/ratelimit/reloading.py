@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..stores.redis.events import get_logger
 from .limits import RateLimits
@@ -34,6 +34,7 @@ class RateLimitsFile:
         path: the file; it must be valid now, unless there is a last good one.
         required_groups: the groups that the routes name.
         routes: the group of each route (`load_rate_limits`).
+        parse_subject: reads a subject as people write it (`load_rate_limits`).
         poll_interval_seconds: how often the file is looked at.
         last_good: where the workers of one run keep the last valid contents; None: nowhere.
         on_change: called with the new limits once a reload has changed them, so that memories of verdicts
@@ -49,15 +50,18 @@ class RateLimitsFile:
         *,
         required_groups: Iterable[str] = (),
         routes: Mapping[str, str] | None = None,
+        parse_subject: Callable[[str], str] = str,
         poll_interval_seconds: float = 1.0,
         last_good: Path | None = None,
         on_change: Callable[[RateLimits], None] | None = None,
     ) -> None:
         self._path: Final = path
-        self._required_groups: Final = (
-            required_groups if isinstance(required_groups, Mapping) else tuple(required_groups)
-        )
-        self._routes: Final = routes
+        groups = required_groups if isinstance(required_groups, Mapping) else tuple(required_groups)
+        self._read_as: Final[dict[str, Any]] = {
+            "required_groups": groups,
+            "routes": routes,
+            "parse_subject": parse_subject,
+        }
         self._poll_interval_seconds: Final = poll_interval_seconds
         self._on_change: Final = on_change
         self._last_good: Final = last_good
@@ -119,10 +123,8 @@ class RateLimitsFile:
         """Return the limits in the contents that were read last, and keep these in `last_good` if they are valid."""
         contents = self._applied
         if contents is None:
-            return load_rate_limits(self._path, required_groups=self._required_groups, routes=self._routes)
-        limits = parse_rate_limits(
-            contents, file=str(self._path), required_groups=self._required_groups, routes=self._routes
-        )
+            return load_rate_limits(self._path, **self._read_as)
+        limits = parse_rate_limits(contents, file=str(self._path), **self._read_as)
         if self._last_good is not None:
             # Workers write the same thing at the same time; a reader must never see half of it.
             unfinished = self._last_good.with_suffix(f".{os.getpid()}.toml")
@@ -137,7 +139,7 @@ class RateLimitsFile:
         """Return the limits that were valid last; raise the error if there are none."""
         if self._last_good is None or not self._last_good.exists():
             raise error
-        limits = load_rate_limits(self._last_good, required_groups=self._required_groups, routes=self._routes)
+        limits = load_rate_limits(self._last_good, **self._read_as)
         log.warning("rate_limits.kept_last_good", file=str(self._path), problems=list(error.problems))
         return limits
 

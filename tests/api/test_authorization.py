@@ -82,6 +82,8 @@ AUDIENCES: dict[str, Audience] = {
     "GET /api/admin/analytics/users/{userId}": "admin",
     "GET /api/admin/rate-limits/{subject}": "admin",
     "DELETE /api/admin/rate-limits/{subject}": "admin",
+    "PUT /api/admin/rate-limits/{subject}/overrides/{policy}": "admin",
+    "DELETE /api/admin/rate-limits/{subject}/overrides/{policy}": "admin",
 }
 
 

@@ -56,6 +56,8 @@ WRITES = (
     Write("PATCH", "/api/admin/flashcards/{card}", 200, {"answer": "another"}, by="admin"),
     Write("DELETE", "/api/admin/flashcards/{card}", 204, by="admin"),
     Write("DELETE", "/api/admin/rate-limits/user:{card}", 204, by="admin"),
+    Write("PUT", "/api/admin/rate-limits/user:{card}/overrides/*", 200, {"limit": None, "seconds": 60}, by="admin"),
+    Write("DELETE", "/api/admin/rate-limits/user:{card}/overrides/*", 204, by="admin"),
     Write("PATCH", "/api/admin/users/{person}", 200, {"plan": "team"}, by="admin"),
 )  # fmt: skip
 # Everything that a write leaves behind.

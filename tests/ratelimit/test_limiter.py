@@ -11,7 +11,7 @@ import pytest
 
 from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.limiter import FIRST_IN_FLIGHT, Coalescer
+from server.ratelimit.coalescing import FIRST_IN_FLIGHT, Coalescer
 from server.ratelimit.policies import subject_prefix
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.ratelimit.limits_file import key_lines, line_of
+from server.ratelimit.checked_toml import key_lines, line_of
 
 TEXT = '''# [not.a.table]
 title = "x" # [nor.this]

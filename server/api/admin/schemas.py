@@ -12,6 +12,8 @@ from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
 from server.api.pagination import PageSchema
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.study.repetition import SCHEDULERS
+from server.ratelimit.overrides import MAX_DURATION_MS
+from server.ratelimit.policies import MAX_LIMIT
 
 LONGEST_NAME = 255
 LONGEST_NOTE = 2000
@@ -139,4 +141,22 @@ class ImportQuerySchema(Schema):
         metadata={
             "description": "none: `\\n` written out is text, also in a TSV without quotes, where it is a line break."
         },
+    )
+
+
+class OverrideSchema(Schema):
+    """PUT /api/admin/rate-limits/{subject}/overrides/{policy}.
+
+    `limit`: the units that the client has in the policy's window instead; null: it is not limited. `seconds` until that
+    ends: up to 366 days.
+    """
+
+    limit = Integer(
+        required=True,
+        allow_none=True,
+        validate=validate.Range(1, MAX_LIMIT, error="Must be null, or from {min} to {max}."),
+    )
+    seconds = Integer(
+        required=True,
+        validate=validate.Range(1, MAX_DURATION_MS // 1000, error="Must be from {min} to {max}."),
     )

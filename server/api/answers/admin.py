@@ -10,6 +10,7 @@ from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
 from server.api.answers.study import ClassProgress, Stats, User
 from server.domain.study.repetition import SCHEDULERS
 from server.ratelimit.limits import CHARGINGS
+from server.ratelimit.overrides import OverrideSource
 from server.ratelimit.policies import Source
 
 
@@ -167,9 +168,30 @@ class PolicyState(Answer):
     allowed = fields.Boolean()
 
 
+class Override(Answer):
+    """What holds for a client instead of a policy's limit, until it ends."""
+
+    policy = fields.String(metadata={"description": "its name, or * for all"})
+    limit = fields.Integer(allow_none=True, metadata={"description": "null: not limited"})
+    ends_at = fields.DateTime()
+    source = fields.String(validate=validate.OneOf(get_args(OverrideSource)))
+
+
+class Block(Answer):
+    """Why everything of a client is refused, and until when."""
+
+    ends_at = fields.DateTime(allow_none=True, metadata={"description": "null: the file blocks its network"})
+    network = maybe_text()
+
+
 class RateLimitState(Answer):
     """What a client has left of each policy, and the source of the figures."""
 
     subject = fields.String()
+    block = fields.Nested(Block, allow_none=True)
+    allowed_network = fields.String(
+        allow_none=True, metadata={"description": "in which the file limits nobody, if the client is in one"}
+    )
+    overrides = fields.List(fields.Nested(Override))
     source = fields.String(validate=validate.OneOf(get_args(Source)))
     policies = fields.List(fields.Nested(PolicyState))

@@ -221,7 +221,11 @@ PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
             (),
         ),
         401: ("Unauthorized", "Nobody that the service knows is asking.", ("WWW-Authenticate",)),
-        403: ("Forbidden", "The caller's role does not allow this.", ()),
+        403: (
+            "Forbidden",
+            "The caller's role does not allow this, or its network is blocked: see `code`.",
+            (),
+        ),
         404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
         408: ("RequestTimeout", "The body did not arrive in time; the connection is closed.", ()),
         409: ("Conflict", "The request contradicts what is stored.", ()),
@@ -350,7 +354,7 @@ def _implied_errors(route: Route, operation: Operation) -> set[int]:
     """What can go wrong at a route like this."""
     statuses = set()
     if route.limits is not None:
-        statuses |= {400, 429, 503}
+        statuses |= {400, 403, 429, 503}  # 403: the client's network is blocked
     if route.audience != "public":
         statuses |= {401, 503}
     if route.audience == "admin":

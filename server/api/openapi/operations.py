@@ -24,6 +24,7 @@ from server.api.admin.schemas import (
     FlashcardSchema,
     FlashcardsQuerySchema,
     ImportQuerySchema,
+    OverrideSchema,
 )
 from server.api.answers import admin as administration
 from server.api.answers import export
@@ -333,5 +334,9 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             results=answers(administration.RateLimitState), errors=frozenset({409})
         ),
         admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
+        admin.override_rate_limit: Operation(
+            bodies=json(OverrideSchema()), results=answers(administration.Override), errors=frozenset({409})
+        ),
+        admin.end_override: Operation(results=done(), errors=frozenset({409})),
     }
 )

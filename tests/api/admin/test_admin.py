@@ -96,7 +96,7 @@ async def test_looking_at_limits_consumes_nothing(
 
     async def used() -> dict[str, int]:
         body = await (await api.get(f"/api/admin/rate-limits/user:{user_id}", by="admin")).json()
-        assert body.keys() == {"subject", "source", "policies"}
+        assert body.keys() == {"subject", "block", "allowedNetwork", "overrides", "source", "policies"}
         return {
             f"{entry['policy']}/{entry['group']}": entry["limit"] - entry["remaining"]
             for entry in body["policies"]

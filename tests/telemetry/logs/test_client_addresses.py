@@ -46,7 +46,10 @@ EVENTS = {
     "rate_limit.blocked": {"subject"},
     "rate_limit.script_failed": {"subject"},
     "rate_limits.unreadable": {"subject"},
+    "rate_limit.overridden": {"subject"},
     "audit.rate_limits_reset": {"subject"},
+    "audit.rate_limit_overridden": {"subject"},
+    "audit.rate_limit_override_ended": {"subject"},
 }
 _NAMES = {
     "client_ip": ("client_ip", "client.ip", "remoteIp", "client.address", "network.client.ip"),
@@ -116,6 +119,10 @@ async def everything(api: Api, redis_url: str, read: Callable[[], str]) -> None:
         await ask(401)
         await api.services.limiter.block(subject, duration_ms=60_000)
         await ask(429)
+        override = f"{limits}/overrides/*"
+        changes = {"limit": None, "seconds": 60}
+        assert 200 == (await api.put(override, by="admin", json=changes)).status
+        assert 204 == (await api.delete(override, by="admin")).status
         assert 204 == (await api.delete(limits, by="admin")).status
         with closing(redis.Redis.from_url(redis_url)) as store:
             store.set(state_key(Charge(_READS, "reads", subject)), b"not ours", px=60_000)
