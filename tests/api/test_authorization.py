@@ -97,6 +97,7 @@ def path_of(template: str, course: Course, api: Api) -> str:
         "{sessionId}": course.cards["r1"],
         "{userId}": user_id,
         "{subject}": f"user:{user_id}",
+        "{policy}": "api",
         "{file}": asset_names()[0],
     }
     for name, value in values.items():

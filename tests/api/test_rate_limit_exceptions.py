@@ -109,16 +109,21 @@ async def test_point_23_an_override_that_can_not_be_meant_is_400(
     assert (400, field) == (refused.status, (await refused.json())["errors"][0]["field"])
 
 
+@pytest.fixture
+def with_networks(strict_limits: Path, tmp_path: Path) -> Path:
+    """A rate limits file with networks."""
+    file = tmp_path / "limits.toml"
+    lists = "[networks]\nallow = ['198.51.100.0/24']\nblock = ['203.0.113.0/24']\n"
+    file.write_text(f"{strict_limits.read_text()}\n{lists}")
+    return file
+
+
 async def test_point_23_listed_networks_are_refused_or_not_limited(
-    settings: Settings, start_api: StartApi, strict_limits: Path, tmp_path: Path
+    settings: Settings, start_api: StartApi, with_networks: Path
 ) -> None:
     """403 from a blocked one, signed in or not, and no limits in an allowed one; the peek names the network."""
-    file = tmp_path / "limits.toml"
-    file.write_text(
-        f"{strict_limits.read_text()}\n[networks]\nallow = ['198.51.100.0/24']\nblock = ['203.0.113.0/24']\n"
-    )
     api = await start_api(
-        replace(settings, rate_limits_file=file, trusted_proxies=TrustedProxies.parse("127.0.0.0/8, ::1"))
+        replace(settings, rate_limits_file=with_networks, trusted_proxies=TrustedProxies.parse("1"))
     )
 
     async def get(address: str, by: str | None = "user") -> Any:

@@ -21,6 +21,7 @@ import redis
 import structlog
 
 from server.api.assets import asset_names
+from server.cli.limits import block_subject
 from server.net.client_address import TrustedProxies
 from server.net.shown_addresses import AddressForm
 from server.ratelimit.policies import Charge, Policy, state_key
@@ -50,6 +51,7 @@ EVENTS = {
     "audit.rate_limits_reset": {"subject"},
     "audit.rate_limit_overridden": {"subject"},
     "audit.rate_limit_override_ended": {"subject"},
+    "audit.rate_limits_blocked": {"subject"},
 }
 _NAMES = {
     "client_ip": ("client_ip", "client.ip", "remoteIp", "client.address", "network.client.ip"),
@@ -117,7 +119,7 @@ async def everything(api: Api, redis_url: str, read: Callable[[], str]) -> None:
 
         limits = f"/api/admin/rate-limits/{subject.replace('/', '%2F')}"
         await ask(401)
-        await api.services.limiter.block(subject, duration_ms=60_000)
+        await asyncio.to_thread(block_subject, api.services.settings, subject, seconds=60)
         await ask(429)
         override = f"{limits}/overrides/*"
         changes = {"limit": None, "seconds": 60}
