@@ -11,19 +11,16 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 
 from server import __version__
-from server.cli.course_arguments import add_import_arguments
+from server.cli.arguments import add_import_arguments, add_limits_arguments, count, day, seconds
 from server.cli.release_log import is_read_by_people, log_problems
 from server.errors import CommandError
 from server.files import HOME, ROOT
 from server.settings import Settings, SettingsError
 
 OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
-_LONGEST_BLOCK_SECONDS = 365 * 24 * 3600
-_MOST_GENERATED = 1_000_000_000
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -73,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     migrate = commands.add_parser("migrate", help="bring the database's schema up to date")
     migrate.add_argument(
-        "--wait", type=_seconds, default=300, metavar="SECONDS",
+        "--wait", type=seconds, default=300, metavar="SECONDS",
         help="how long to wait for a connection, a table in use or another migrate (300)",
     )  # fmt: skip
     migrate.set_defaults(command=_migrate)
@@ -83,11 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     importing.set_defaults(command=_import)
 
     generate = commands.add_parser("generate", help="make up students and ratings, for load tests")
-    generate.add_argument("--users", type=_count, default=1000, help="how many students (1000)")
-    generate.add_argument("--cards", type=_count, default=2000, help="how many cards, in decks of 50 (2000)")
-    generate.add_argument("--ratings", type=_count, default=100_000, help="how many cards are rated (100000)")
+    generate.add_argument("--users", type=count, default=1000, help="how many students (1000)")
+    generate.add_argument("--cards", type=count, default=2000, help="how many cards, in decks of 50 (2000)")
+    generate.add_argument("--ratings", type=count, default=100_000, help="how many cards are rated (100000)")
     generate.add_argument("--seed", type=int, default=1, help="the same seed makes the same data (1)")
-    generate.add_argument("--until", type=_day, metavar="DATE", help="when it all ends (today)")
+    generate.add_argument("--until", type=day, metavar="DATE", help="when it all ends (today)")
     generate.add_argument("--append", action="store_true", help="add to a database that has users already")
     generate.set_defaults(command=_generate)
 
@@ -108,25 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
 
     limits = commands.add_parser("limits", help="see and change what a client has used of its rate limits")
-    actions = limits.add_subparsers(required=True, metavar="ACTION")
-    for name, help_ in (
-        ("show", "what the subject has used of each policy; looking consumes nothing"),
-        ("reset", "forget what the subject has used, and end its block"),
-        ("block", "refuse everything of the subject for a while"),
-        ("override", "give the subject another limit under a policy for a while"),
-        ("exempt", "do not limit the subject for a while; ends its block"),
-        ("restore", "end what was overridden for the subject"),
-    ):
-        action = actions.add_parser(name, help=help_)
-        action.add_argument("subject", metavar="SUBJECT", help="user:<id>, or ip:<address or prefix>")
-        if name == "override":
-            action.add_argument("--policy", required=True, help="the policy, as `limits show` names it")
-            action.add_argument("--limit", type=_count, required=True, help="units in the policy's window")
-        if name == "exempt":
-            action.add_argument("--policy", default="*", help="the policy (all of them)")
-        if name in {"block", "override", "exempt"}:
-            action.add_argument("--seconds", type=_seconds, default=3600, help="for how long (3600)")
-        action.set_defaults(command=_limits, action=name)
+    add_limits_arguments(limits)
+    limits.set_defaults(command=_limits)
 
     status = commands.add_parser("status", help="print how a running service is; fails if that is critical")
     status.add_argument("url", nargs="?", metavar="URL", help="where it answers (this machine, PORT)")
@@ -477,27 +457,6 @@ def _show_settings(_options: argparse.Namespace) -> None:
     sys.stdout.write(text)
     if problems:
         raise SettingsError(problems)
-
-
-def _seconds(text: str) -> int:
-    seconds = int(text) if text.isdecimal() else 0
-    if not 1 <= seconds <= _LONGEST_BLOCK_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {_LONGEST_BLOCK_SECONDS}")
-    return seconds
-
-
-def _count(text: str) -> int:
-    count = int(text) if text.isdecimal() else 0
-    if not 1 <= count <= _MOST_GENERATED:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 to {_MOST_GENERATED}")
-    return count
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: a date such as 2026-01-31") from None
 
 
 def _complain(*problems: str) -> None:
