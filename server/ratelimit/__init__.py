@@ -1,12 +1,13 @@
 """The rate limiter: exact, shared by all processes, usable without aiohttp.
 
 ```python
-limiter = Limiter(link)
-decision = await limiter.decide([Charge(Policy("standard", 60, 60_000), "classes", "user:42")])
+async with Limiter.from_url("redis://localhost") as limiter:
+    decision = await limiter.hit("user:42", Policy.parse("60/minute"))
 ```
 """
 
 from .limiter import Limiter
+from .memory import MemoryLink
 from .policies import Charge, Decision, Policy, Verdict
 
-__all__ = ["Charge", "Decision", "Limiter", "Policy", "Verdict"]
+__all__ = ["Charge", "Decision", "Limiter", "MemoryLink", "Policy", "Verdict"]

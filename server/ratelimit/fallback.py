@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 
 from ..stores.redis.events import get_logger
-from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from .bounded import BoundedDict
 from .policies import (
     Charge,
@@ -289,7 +289,7 @@ class Fallback:
 
     def __init__(
         self,
-        link: RedisLink,
+        link: Link,
         calls: Calls,
         *,
         workers: Callable[[], int],

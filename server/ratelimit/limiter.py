@@ -8,9 +8,10 @@ from time import monotonic
 from typing import Any, Self
 
 from ..stores.redis.events import get_logger
-from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.link import Link, RedisLink, RedisReplyError, RedisUnavailable
 from .coalescing import Coalescer
 from .fallback import Fallback
+from .memory import MemoryLink
 from .overrides import Overrides
 from .policies import (
     MAX_COST,
@@ -32,6 +33,7 @@ from .policies import (
 )
 from .refusals import DenialLog, DenyCache, RefusalEpoch
 from .scripts import Answers, Calls, ChargeState
+from .server_check import report_what_may_be_lost
 
 log = get_logger(__name__)
 
@@ -48,7 +50,7 @@ class Limiter:
     """Decides requests under their policies: all or nothing, exactly, across all processes.
 
     Args:
-        link: to Redis, started; the limiter does not close it.
+        link: to Redis, started; the limiter does not close it. Or a `MemoryLink`.
         deadline_ms: how long Redis may take for a decision, from the write on.
         log_entries: admissions that a window remembers one by one; beyond, it is a ring of as many slots.
         keep_ms: how long the decision on a request id is remembered, milliseconds.
@@ -67,7 +69,7 @@ class Limiter:
 
     def __init__(
         self,
-        link: RedisLink,
+        link: Link,
         *,
         deadline_ms: float = 50,
         log_entries: int = 1024,
@@ -102,7 +104,8 @@ class Limiter:
         """Return a limiter with a link of its own: `async with Limiter.from_url(…) as limiter:`.
 
         Args:
-            url: `redis://`, `valkey://`, with `+sentinel` or `+cluster`, and more: see `parse_redis_url`.
+            url: `redis://`, `valkey://`, with `+sentinel` or `+cluster`, and more: see `parse_redis_url`. `memory://`
+                counts in this process.
             deadline_ms: how long Redis may take for a decision, from the write on.
             verify_tls: check the certificate and the name of a `rediss://` server.
             options: of the limiter.
@@ -110,7 +113,11 @@ class Limiter:
         Raises:
             ValueError: the URL is not one of Redis.
         """
-        link = RedisLink(url, deadline_ms=deadline_ms, verify_tls=verify_tls)
+        link: Link = (
+            MemoryLink()
+            if url == "memory://"
+            else RedisLink(url, deadline_ms=deadline_ms, verify_tls=verify_tls)
+        )
         limiter = cls(link, deadline_ms=deadline_ms, **options)
         limiter._owns_link = True
         return limiter
@@ -127,19 +134,9 @@ class Limiter:
             await self._link.close()
 
     async def start(self) -> None:
-        """Read the overrides, and follow them from now on; warn if Redis may forget what was counted.
-
-        Every eviction policy can drop keys of the limiter.
-        """
+        """Read the overrides, and follow them from now on; log if Redis may forget what was counted."""
         await self.overrides.start()
-        try:
-            reply = await self._link.execute("CONFIG", "GET", "maxmemory-policy")
-        except (RedisUnavailable, RedisReplyError) as error:
-            log.info("rate_limit.eviction_unknown", error=str(error))
-            return
-        policy = reply[1].decode() if reply else "noeviction"
-        if policy != "noeviction":
-            log.warning("rate_limit.may_be_evicted", maxmemory_policy=policy)
+        await report_what_may_be_lost(self._link)
 
     async def close(self) -> None:
         """Stop what runs in the background."""

@@ -14,7 +14,7 @@ from time import monotonic, time
 from typing import Final, Literal
 
 from ..stores.redis.events import get_logger
-from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from ..stores.redis.scripts import load_script
 from .policies import MAX_LIMIT, Charge, PreparedCharges
 
@@ -62,7 +62,7 @@ class Overrides:
         on_change: called when they have changed: refusals in memory may rest on other limits.
     """
 
-    def __init__(self, link: RedisLink, on_change: Callable[[], None]) -> None:
+    def __init__(self, link: Link, on_change: Callable[[], None]) -> None:
         self._link = link
         self._on_change = on_change
         self._word = b""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..stores.redis.events import get_logger
-from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from .bounded import BoundedDict
 from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new_verdict, state_key
 
@@ -161,7 +161,7 @@ class RefusalEpoch:
         on_change: called when it has changed: forget the refusals.
     """
 
-    def __init__(self, link: RedisLink, on_change: Callable[[], None]) -> None:
+    def __init__(self, link: Link, on_change: Callable[[], None]) -> None:
         self._link = link
         self._on_change = on_change
         self._seen: bytes | None = None

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..stores.redis.events import get_logger
-from ..stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from ..stores.redis.protocol import ScriptCall
 from ..stores.redis.scripts import Script, load_script
 from .policies import (
@@ -233,7 +233,7 @@ class Calls:
         keep_ms: how long the decision on a request id is remembered, milliseconds.
     """
 
-    def __init__(self, link: RedisLink, *, deadline_ms: float, log_entries: int, keep_ms: int) -> None:
+    def __init__(self, link: Link, *, deadline_ms: float, log_entries: int, keep_ms: int) -> None:
         self._link = link
         self._deadline_ms = deadline_ms
         self._log_entries = log_entries

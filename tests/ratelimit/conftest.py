@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,7 +14,7 @@ import redis
 from server.development import EmbeddedServer, redis_server
 from server.ratelimit import Limiter
 from server.stores.redis.link import RedisLink
-from tests.ratelimit.simulated_redis import SimulatedRedis
+from tests.ratelimit.simulated_redis import SimulatedMemory, SimulatedRedis
 from tests.support.redis_servers import redis_binaries
 
 # Tests are not about deadlines unless they say so, and the machine may be busy.
@@ -27,24 +29,46 @@ def subject() -> str:
     return f"user:test-{next(_numbers)}"
 
 
-@pytest.fixture(scope="session", params=redis_binaries(), ids=lambda path: path.parent.name)
-def each_version(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedServer]:
-    """A Redis of each version on this machine."""
-    folder = tmp_path_factory.mktemp("simulated")
-    with redis_server(folder, binary=request.param, options=('save ""',)) as server:
-        yield server
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], EmbeddedServer]]:
+    """Starts a Redis of a version, once."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def start(binary: Path) -> EmbeddedServer:
+            folder = tmp_path_factory.mktemp("simulated")
+            return stack.enter_context(redis_server(folder, binary=binary, options=('save ""',)))
+
+        yield start
 
 
-@pytest.fixture
-def simulated(each_version: EmbeddedServer) -> Iterator[SimulatedRedis]:
-    """A Redis with a clock of the test's own; each key that a test leaves must have a TTL."""
-    redis = SimulatedRedis(each_version.url)
+def emptied(redis: SimulatedRedis) -> Iterator[SimulatedRedis]:
+    """A Redis for a test; each key that it leaves must have a TTL."""
     yield redis
     assert [] == [key for key in redis.client.scan_iter(count=1000) if redis.client.ttl(key) == -1]
     redis.client.flushall()
     redis.client.close()
+
+
+@pytest.fixture(
+    params=[*redis_binaries(), None], ids=lambda path: "memory" if path is None else path.parent.name
+)
+def simulated(
+    request: pytest.FixtureRequest, servers: Callable[[Path], EmbeddedServer]
+) -> Iterator[SimulatedRedis | SimulatedMemory]:
+    """A Redis of each version on this machine, or the store in memory, with a clock of the test's own."""
+    if request.param is None:
+        yield SimulatedMemory()
+    else:
+        yield from emptied(SimulatedRedis(servers(request.param).url))
+
+
+@pytest.fixture(params=redis_binaries(), ids=lambda path: path.parent.name)
+def simulated_server(
+    request: pytest.FixtureRequest, servers: Callable[[Path], EmbeddedServer]
+) -> Iterator[SimulatedRedis]:
+    """The same for tests that look at the keys of a Redis."""
+    yield from emptied(SimulatedRedis(servers(request.param).url))
 
 
 @pytest.fixture

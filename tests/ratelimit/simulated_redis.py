@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple, TypeVar
+from time import monotonic_ns
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis
 
-from server.ratelimit.scripts import KEPT_LONGER_MS, Answers, ChargeState
+from server.ratelimit.memory import MemoryLink
+from server.ratelimit.scripts import KEPT_LONGER_MS, Answers, ChargeState, ScriptRunner
 from server.stores.redis.scripts import Script, load_script
 
 Result = TypeVar("Result")
@@ -98,6 +100,39 @@ class SimulatedRedis(SimulatedRunner):
     def now_us(self, value: int) -> None:
         self._now_us = value
         self.client.set(CLOCK_KEY, value, px=3_600_000)
+
+
+class SimulatedMemory(MemoryLink):
+    """The store in memory at a time of the test's own.
+
+    Keys expire by the real time, as in `SimulatedRedis`.
+    """
+
+    page_entries = 16  # of Redis's logs: here there are no pages
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self.now_us)
+        self.now_us = START_US
+
+    @property
+    def kept_longer_ms(self) -> int:
+        """How long a state outlives its newest entry."""
+        return self.kept_longer_us // 1000
+
+    @kept_longer_ms.setter
+    def kept_longer_ms(self, value: int) -> None:
+        self.kept_longer_us = value * 1000
+
+    def _lives_at(self) -> int:
+        return monotonic_ns() // 1000
+
+
+class Simulated(ScriptRunner, Protocol):
+    """One or the other."""
+
+    now_us: int
+    page_entries: int
+    kept_longer_ms: int
 
 
 def result_of(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from server.ratelimit.policies import Charge, Policy
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, peek_charges, refund_charges
 from tests.ratelimit.oracle import OracleBucket
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
 from tests.ratelimit.test_histories import NEVER_EXPIRES_MS, Refund, histories, lists_of
 
 # The scripts count in doubles: nearer than this to the brink, either answer is right.
@@ -74,7 +74,7 @@ class Decided:
 class World:
     """Redis and the oracle side by side, until the oracle can't say which way it went on the brink."""
 
-    redis: SimulatedRedis
+    redis: Simulated
     limit: NewLimit
     subject: str = field(default_factory=lambda: f"user:bucket-history-{next(subjects)}")
     bucket: OracleBucket = field(default_factory=OracleBucket)
@@ -188,7 +188,7 @@ class World:
 @histories
 @given(start=new_limits, history=lists_of(steps))
 def test_point_14_a_bucket_is_right_in_random_histories(
-    simulated: SimulatedRedis, start: NewLimit, history: list[Request | Refund | NewLimit]
+    simulated: Simulated, start: NewLimit, history: list[Request | Refund | NewLimit]
 ) -> None:
     """Every answer is the oracle's, whatever the costs, reloads, clock steps, replays and refunds."""
     simulated.now_us, simulated.kept_longer_ms = START_US, NEVER_EXPIRES_MS

@@ -9,7 +9,7 @@ import pytest
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import MAX_CHARGES, MAX_COST, PreparedCharges
 from server.ratelimit.scripts import ChargeState, decide_charges
-from tests.ratelimit.simulated_redis import SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import Simulated, named, result_of
 
 MINUTE = Policy("minute", 100, 60_000)
 LONE_SURROGATE = "user:\ud800"
@@ -40,7 +40,7 @@ def test_share_03_a_policy_counts_in_integers(number: Any) -> None:
         Policy("p", 1, number)
 
 
-def test_the_largest_cost_and_the_most_charges_are_decided(simulated: SimulatedRedis, subject: str) -> None:
+def test_the_largest_cost_and_the_most_charges_are_decided(simulated: Simulated, subject: str) -> None:
     """What is just inside the bounds has its usual answer."""
     charges = [Charge(MINUTE, str(number), subject) for number in range(MAX_CHARGES - 1)]
     charges.append(Charge(MINUTE, "dear", subject, MAX_COST))

@@ -152,15 +152,15 @@ class Scene:
 )
 def test_point_01_processes_at_once_admit_all_that_fits_and_no_more(
     processes: DecidingProcesses,
-    simulated: SimulatedRedis,
+    simulated_server: SimulatedRedis,
     limits: tuple[int, int],
     windows_ms: tuple[int, int],
     history: list[Instant],
 ) -> None:
     """No window ever holds more than its limit, nothing is refused that still fits, a request id is charged once."""
-    simulated.now_us, simulated.kept_longer_ms = START_US, KEPT_MS
+    simulated_server.now_us, simulated_server.kept_longer_ms = START_US, KEPT_MS
     policies = Policy("a", limits[0], windows_ms[0]), Policy("b", limits[1], windows_ms[1])
-    scene = Scene(processes, simulated, policies)
+    scene = Scene(processes, simulated_server, policies)
     for number, instant in enumerate(history):
         scene.decide(number, instant)
         if instant.refund is not None:

@@ -17,7 +17,7 @@ from server.ratelimit.limits_file import RateLimitsError, parse_rate_limits
 from server.ratelimit.policies import MAX_COST
 from server.ratelimit.scripts import Answers, decide_charges, peek_charges, refund_charges
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
 from tests.support.properties import examples
 
 HOUR = Policy("hour", 100, 3_600_000)
@@ -54,7 +54,7 @@ steps = st.builds(
 class Scene:
     """One client's window in Redis and in the oracle."""
 
-    redis: SimulatedRedis
+    redis: Simulated
     policy: Policy
     subject: str = field(default_factory=lambda: f"user:cost-{next(subjects)}")
     window: OracleWindow = field(default_factory=OracleWindow)
@@ -115,7 +115,7 @@ class Scene:
 @histories
 @given(st.integers(1, 30), st.integers(1, 20), st.lists(steps, min_size=1, max_size=60))
 def test_point_21_settled_costs_are_exact_in_random_histories(
-    simulated: SimulatedRedis, limit: int, window_ms: int, history: list[Step]
+    simulated: Simulated, limit: int, window_ms: int, history: list[Step]
 ) -> None:
     """What a window holds is what the oracle holds after every settlement, and never more than the limit."""
     simulated.now_us = START_US
@@ -135,7 +135,7 @@ def test_point_21_settled_costs_are_exact_in_random_histories(
         assert limit - used == peeked.remaining
 
 
-def test_point_21_a_bucket_settles_what_has_not_drained(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_21_a_bucket_settles_what_has_not_drained(simulated: Simulated, subject: str) -> None:
     """Downwards no more than what is still in it of these units, upwards to its limit."""
     simulated.now_us = START_US
     policy = Policy("bucket", 10, 10_000, algorithm="token_bucket")
@@ -156,9 +156,7 @@ def test_point_21_a_bucket_settles_what_has_not_drained(simulated: SimulatedRedi
     assert 0 == named(result_of(peek_charges(simulated, charges=[charge])))[0].remaining
 
 
-def test_point_21_a_cost_that_grows_in_a_long_log_finds_its_pages(
-    simulated: SimulatedRedis, subject: str
-) -> None:
+def test_point_21_a_cost_that_grows_in_a_long_log_finds_its_pages(simulated: Simulated, subject: str) -> None:
     """Beyond 32 entries the middle of the log lies in pages: more units are charged there as a decision would."""
     simulated.now_us = START_US
     policy = Policy("long", 1000, 60_000)

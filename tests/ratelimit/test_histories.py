@@ -23,7 +23,7 @@ from server.ratelimit.scripts import (
     refund_charges,
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
 from tests.support.properties import examples
 
 HISTORIES = int(os.environ.get("MASTERY_TEST_HISTORIES", examples(40)))
@@ -97,7 +97,7 @@ def lists_of(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 class World:
     """Redis and the oracle side by side."""
 
-    redis: SimulatedRedis
+    redis: Simulated
     limits: NewLimits
     subject: str = field(default_factory=lambda: f"user:{next(subjects)}")
     windows: tuple[OracleWindow, OracleWindow] = field(
@@ -211,7 +211,7 @@ class World:
 @histories
 @given(start=new_limits, history=lists_of(steps))
 def test_point_01_exact_in_random_histories(
-    simulated: SimulatedRedis,
+    simulated: Simulated,
     page_entries: int,
     start: NewLimits,
     history: list[Request | Refund | NewLimits],
@@ -238,7 +238,7 @@ def test_point_01_exact_in_random_histories(
     history=lists_of(st.tuples(pauses_us, costs)),
 )
 def test_point_01_a_ring_never_admits_more_and_is_at_most_a_slot_late(
-    simulated: SimulatedRedis,
+    simulated: Simulated,
     page_entries: int,
     limit: int,
     window_ms: int,
@@ -272,7 +272,7 @@ def test_point_01_a_ring_never_admits_more_and_is_at_most_a_slot_late(
     history=[(pause * 1000, 1, None) for pause in (0, 43, -1, 2, 3, 20, 20)],
 )
 def test_share_03_a_ring_is_at_most_a_slot_late_however_the_clock_steps(
-    simulated: SimulatedRedis,
+    simulated: Simulated,
     page_entries: int,
     limit: int,
     log_entries: int,
@@ -300,7 +300,7 @@ class Ring:
         slots_us: of the windows there were, microseconds.
     """
 
-    redis: SimulatedRedis
+    redis: Simulated
     log_entries: int
     subject: str = field(default_factory=lambda: f"user:ring-{next(subjects)}")
     remembered: OracleWindow = field(default_factory=OracleWindow)
@@ -345,7 +345,7 @@ class Ring:
     ),
 )
 def test_point_07_a_refund_in_a_ring_is_all_or_nothing(
-    simulated: SimulatedRedis,
+    simulated: Simulated,
     page_entries: int,
     limit: int,
     log_entries: int,

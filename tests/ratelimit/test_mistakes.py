@@ -20,19 +20,19 @@ from server.stores.redis.link import RedisLink
 from server.stores.redis.scripts import SCRIPTS_FOLDER
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, SimulatedRedis, named, result_of
 from tests.support.redis_servers import open_link
 from tests.support.waiting import wait_until
 
 SERVER_FOLDER = Path(__file__).resolve().parents[2] / "server"
 
 
-def decide(simulated: SimulatedRedis, *charges: Charge) -> Answers:
+def decide(simulated: Simulated, *charges: Charge) -> Answers:
     """A decision at the simulated time."""
     return result_of(decide_charges(simulated, charges=charges, log_entries=1024))
 
 
-def test_mistake_cost_ignored_in_the_check(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_cost_ignored_in_the_check(simulated: Simulated, subject: str) -> None:
     """Nine of ten used: one more fits, two do not."""
     policy = Policy("ten", 10, 60_000)
     assert decide(simulated, Charge(policy, "g", subject, 9)).allowed
@@ -40,7 +40,7 @@ def test_mistake_cost_ignored_in_the_check(simulated: SimulatedRedis, subject: s
     assert decide(simulated, Charge(policy, "g", subject, 1)).allowed
 
 
-def test_mistake_a_weighted_denial_charged(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_a_weighted_denial_charged(simulated: Simulated, subject: str) -> None:
     """A refused cost of five leaves all three units that were there."""
     policy = Policy("ten", 10, 60_000)
     decide(simulated, Charge(policy, "g", subject, 7))
@@ -51,9 +51,7 @@ def test_mistake_a_weighted_denial_charged(simulated: SimulatedRedis, subject: s
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_mistake_debt_that_grows_on_denials(
-    simulated: SimulatedRedis, subject: str, algorithm: Algorithm
-) -> None:
+def test_mistake_debt_that_grows_on_denials(simulated: Simulated, subject: str, algorithm: Algorithm) -> None:
     """Whoever goes on asking while refused waits no longer than who waits in silence."""
     charge = Charge(Policy("one", 1, 1000, algorithm=algorithm), "g", subject)
     simulated.now_us = START_US
@@ -72,22 +70,24 @@ async def test_mistake_a_ttl_never_set(limiter: Limiter, link: RedisLink, subjec
     assert 59_000 < await link.execute("PTTL", pages_key(charge)) <= 61_000
 
 
-def test_mistake_expire_before_the_first_write(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_expire_before_the_first_write(simulated_server: SimulatedRedis, subject: str) -> None:
     """The very first charge of a client has its TTL, as it is written with it."""
     charge = Charge(Policy("minute", 100, 60_000), "g", subject)
-    decide(simulated, charge)
-    assert 59_000 < int(simulated.client.pttl(state_key(charge))) <= 61_000
+    decide(simulated_server, charge)
+    assert 59_000 < int(simulated_server.client.pttl(state_key(charge))) <= 61_000
 
 
-def test_mistake_expire_zero_for_windows_below_a_second(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_expire_zero_for_windows_below_a_second(
+    simulated_server: SimulatedRedis, subject: str
+) -> None:
     """A window of a millisecond limits, too."""
     charge = Charge(Policy("fast", 1, 1), "g", subject)
-    simulated.now_us = START_US
-    assert [True, False] == [decide(simulated, charge).allowed for _ in range(2)]
-    assert int(simulated.client.pttl(state_key(charge))) > 0
+    simulated_server.now_us = START_US
+    assert [True, False] == [decide(simulated_server, charge).allowed for _ in range(2)]
+    assert int(simulated_server.client.pttl(state_key(charge))) > 0
 
 
-def test_mistake_seconds_floored(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_seconds_floored(simulated: Simulated, subject: str) -> None:
     """A window of 500 ms is over after 500 ms, not at once and not never."""
     charge = Charge(Policy("half", 1, 500), "g", subject)
     simulated.now_us = START_US
@@ -152,7 +152,7 @@ async def test_mistake_retries_that_charge_twice(tmp_path: Path, subject: str) -
         await limiter.close()
 
 
-def test_mistake_a_denial_that_has_charged_the_hour(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_a_denial_that_has_charged_the_hour(simulated: Simulated, subject: str) -> None:
     """What the second refuses, the hour is not charged for, in whatever order they are asked."""
     second, hour = Policy("second", 1, 1000), Policy("hour", 100, 3_600_000)
     for group, policies in (("hour first", (hour, second)), ("second first", (second, hour))):
@@ -184,7 +184,7 @@ def test_mistake_reset_by_scan_inside_a_script() -> None:
     assert not any(re.search(r"""['"](SCAN|KEYS)['"]""", text, re.IGNORECASE) for text in texts)
 
 
-def test_mistake_lua_false_arriving_as_none(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_lua_false_arriving_as_none(simulated: Simulated, subject: str) -> None:
     """A refusal is made of integers: there is no nil for a client to stumble over."""
     charge = Charge(Policy("one", 1, 1000), "g", subject)
     decide(simulated, charge)
@@ -194,7 +194,7 @@ def test_mistake_lua_false_arriving_as_none(simulated: SimulatedRedis, subject: 
     assert json.dumps([named(refused)[0].remaining, named(refused)[0].release_us, named(refused)[0].wait_us])
 
 
-def test_mistake_a_reset_time_of_the_full_window(simulated: SimulatedRedis, subject: str) -> None:
+def test_mistake_a_reset_time_of_the_full_window(simulated: Simulated, subject: str) -> None:
     """What a client is told is when its own next unit comes back."""
     charge = Charge(Policy("two", 2, 60_000), "g", subject)
     simulated.now_us = START_US

@@ -23,7 +23,7 @@ from server.ratelimit.policies import state_key, subject_prefix
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, refund_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, SimulatedRedis, named, result_of
 from tests.support.properties import examples
 from tests.support.waiting import wait_until
 
@@ -34,7 +34,7 @@ SECOND_US = 1_000_000
 subjects = itertools.count()
 
 
-def decide(simulated: SimulatedRedis, *charges: Charge, log_entries: int = 1024) -> Answers:
+def decide(simulated: Simulated, *charges: Charge, log_entries: int = 1024) -> Answers:
     """A decision at the simulated time."""
     return result_of(decide_charges(simulated, charges=charges, log_entries=log_entries))
 
@@ -72,7 +72,7 @@ async def test_point_02_all_or_nothing_in_one_round_trip(
     assert [0, 97, 97, 97] == left
 
 
-def test_point_03_time_is_exact_to_the_microsecond(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_03_time_is_exact_to_the_microsecond(simulated: Simulated, subject: str) -> None:
     """Sixteen digits are not rounded on the way through Lua: a microsecond early is early."""
     charge = Charge(Policy("exact", 1, 1000), "g", subject)
     simulated.now_us = START_US + 7
@@ -84,7 +84,7 @@ def test_point_03_time_is_exact_to_the_microsecond(simulated: SimulatedRedis, su
     assert decide(simulated, charge).allowed
 
 
-def test_point_03_time_never_goes_back_for_a_key(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_03_time_never_goes_back_for_a_key(simulated: Simulated, subject: str) -> None:
     """A clock that is set back an hour neither admits more nor blocks a client for that hour."""
     charge = Charge(MINUTE, "g", subject)
     simulated.now_us = START_US
@@ -97,23 +97,23 @@ def test_point_03_time_never_goes_back_for_a_key(simulated: SimulatedRedis, subj
     assert decide(simulated, charge).allowed
 
 
-def test_point_04_a_refusal_costs_nothing(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_04_a_refusal_costs_nothing(simulated_server: SimulatedRedis, subject: str) -> None:
     """However often a refused client asks, it waits no longer, and its state does not change."""
     charge = Charge(MINUTE, "g", subject)
-    simulated.now_us = START_US
+    simulated_server.now_us = START_US
     for _ in range(3):
-        decide(simulated, charge)
-    before = simulated.client.get(state_key(charge))
+        decide(simulated_server, charge)
+    before = simulated_server.client.get(state_key(charge))
     for second in range(60):
-        simulated.now_us = START_US + second * SECOND_US
-        answer = named(decide(simulated, charge))[0]
+        simulated_server.now_us = START_US + second * SECOND_US
+        answer = named(decide(simulated_server, charge))[0]
         assert answer.wait_us == (60 - second) * SECOND_US
-    assert before == simulated.client.get(state_key(charge))
-    simulated.now_us = START_US + 60 * SECOND_US
-    assert decide(simulated, charge).allowed
+    assert before == simulated_server.client.get(state_key(charge))
+    simulated_server.now_us = START_US + 60 * SECOND_US
+    assert decide(simulated_server, charge).allowed
 
 
-def test_point_04_a_refusal_forgets_nothing(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_04_a_refusal_forgets_nothing(simulated: Simulated, subject: str) -> None:
     """What one policy refuses leaves another's log complete, even where a reload wants it in a wider form."""
     simulated.now_us = START_US
 
@@ -127,14 +127,14 @@ def test_point_04_a_refusal_forgets_nothing(simulated: SimulatedRedis, subject: 
     assert not decide(simulated, *charges(9, 1, 60_000)).allowed
 
 
-def test_point_04_a_cost_is_one_entry(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_04_a_cost_is_one_entry(simulated_server: SimulatedRedis, subject: str) -> None:
     """A cost of ten thousand takes no more room than one of one; one above the limit has its own answer."""
     policy = Policy("units", 30_000, 60_000)
     cheap, dear = Charge(policy, "cheap", subject), Charge(policy, "dear", subject, 10_000)
     for charge in (cheap, dear):
-        assert decide(simulated, charge).allowed
-    assert simulated.client.strlen(state_key(cheap)) == simulated.client.strlen(state_key(dear))
-    too_dear = named(decide(simulated, Charge(policy, "dear", subject, 30_001)))[0]
+        assert decide(simulated_server, charge).allowed
+    assert simulated_server.client.strlen(state_key(cheap)) == simulated_server.client.strlen(state_key(dear))
+    too_dear = named(decide(simulated_server, Charge(policy, "dear", subject, 30_001)))[0]
     assert (ChargeState.TOO_DEAR, 20_000, -1) == (too_dear.state, too_dear.remaining, too_dear.wait_us)
 
 
@@ -157,7 +157,7 @@ async def test_point_05_every_key_is_short_and_has_a_ttl(limiter: Limiter, link:
     assert all(ttl > 0 or ttl == -2 for ttl in ttls)
 
 
-def test_point_06_another_limit_applies_to_what_was_used(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_06_another_limit_applies_to_what_was_used(simulated: Simulated, subject: str) -> None:
     """A reload neither forgets nor forgives: the log stays, whatever the limit, the window, or the size of the log."""
     simulated.now_us = START_US
 
@@ -188,9 +188,7 @@ async def test_point_07_a_request_id_is_charged_once_and_refunded_once(
     assert await limiter.refund(charges, request_id="unknown") == 0
 
 
-def test_point_07_a_refund_is_void_when_the_clock_has_gone_back(
-    simulated: SimulatedRedis, subject: str
-) -> None:
+def test_point_07_a_refund_is_void_when_the_clock_has_gone_back(simulated: Simulated, subject: str) -> None:
     """It gives nothing back and takes nothing away: what was charged before still counts."""
     simulated.now_us = START_US
 
@@ -287,7 +285,7 @@ async def test_point_11_noscript_never_reaches_a_caller(
     history=st.lists(st.tuples(st.integers(0, 400_000), st.integers(1, 5)), min_size=1, max_size=40),
 )
 def test_point_14_a_token_bucket_refills_steadily(
-    simulated: SimulatedRedis, limit: int, window_ms: int, history: list[tuple[int, int]]
+    simulated: Simulated, limit: int, window_ms: int, history: list[tuple[int, int]]
 ) -> None:
     """In any stretch of time it admits no more than a full bucket and what has flowed in meanwhile, and no less."""
     simulated.now_us = START_US
@@ -311,9 +309,7 @@ def test_point_14_a_token_bucket_refills_steadily(
             assert answer.state is ChargeState.TOO_DEAR
 
 
-def test_point_14_a_bucket_gives_back_only_what_has_not_drained(
-    simulated: SimulatedRedis, subject: str
-) -> None:
+def test_point_14_a_bucket_gives_back_only_what_has_not_drained(simulated: Simulated, subject: str) -> None:
     """A refund never makes more room than there would be if the request had never come."""
     charges = [Charge(Policy("bucket", 10, 10_000, algorithm="token_bucket"), "g", subject, 5)]
     simulated.now_us = START_US

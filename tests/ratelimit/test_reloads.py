@@ -23,7 +23,15 @@ from server.ratelimit.scripts import (
     refund_charges,
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
-from tests.ratelimit.simulated_redis import START_US, Answer, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import (
+    START_US,
+    Answer,
+    Simulated,
+    SimulatedMemory,
+    SimulatedRedis,
+    named,
+    result_of,
+)
 from tests.ratelimit.test_histories import NEVER_EXPIRES_MS, histories, lists_of
 
 SECOND_US = 1_000_000
@@ -41,7 +49,7 @@ def charge_of(subject: str, algorithm: Algorithm, limit: int, cost: int = 1, gro
 
 
 def decide(
-    simulated: SimulatedRedis, charge: Charge, request_id: str | None = None, *, log_entries: int = 1024
+    simulated: Simulated, charge: Charge, request_id: str | None = None, *, log_entries: int = 1024
 ) -> Answer:
     """A decision at the simulated time, which says what a look just before has said."""
     looked = named(result_of(peek_charges(simulated, charges=[charge])))[0]
@@ -57,22 +65,32 @@ def decide(
     return answer
 
 
-def remaining(simulated: SimulatedRedis, charge: Charge) -> int:
+def remaining(simulated: Simulated, charge: Charge) -> int:
     """What a look says is left."""
     return named(result_of(peek_charges(simulated, charges=[charge])))[0].remaining
 
 
 @pytest.fixture(params=[2, 16])
-def simulated_pages(request: pytest.FixtureRequest, simulated: SimulatedRedis) -> SimulatedRedis:
+def simulated_pages(request: pytest.FixtureRequest, simulated: Simulated) -> Simulated:
     """A Redis of each version, with pages of each size; no key expires before its time."""
     simulated.page_entries, simulated.kept_longer_ms = request.param, NEVER_EXPIRES_MS
     simulated.now_us = START_US
     return simulated
 
 
+@pytest.fixture(params=[2, 16])
+def simulated_server_pages(
+    request: pytest.FixtureRequest, simulated_server: SimulatedRedis
+) -> SimulatedRedis:
+    """A Redis of each version, with pages of each size; no key expires before its time."""
+    simulated_server.page_entries, simulated_server.kept_longer_ms = request.param, NEVER_EXPIRES_MS
+    simulated_server.now_us = START_US
+    return simulated_server
+
+
 @pytest.mark.parametrize("limit", LIMITS)
 def test_share_02_a_fresh_key_is_fresh_under_either_algorithm(
-    simulated_pages: SimulatedRedis, subject: str, limit: int
+    simulated_pages: Simulated, subject: str, limit: int
 ) -> None:
     """What has left a bucket or a window is not there under the other algorithm."""
     for before, after in (ALGORITHMS, ALGORITHMS[::-1]):
@@ -85,7 +103,7 @@ def test_share_02_a_fresh_key_is_fresh_under_either_algorithm(
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("charges", [1, 5, 40, 100])
 def test_share_02_a_bucket_that_becomes_a_window_keeps_what_has_not_drained(
-    simulated_pages: SimulatedRedis, subject: str, limit: int, charges: int
+    simulated_pages: Simulated, subject: str, limit: int, charges: int
 ) -> None:
     """Its level counts as one charge of its last instant: all of it is free a window later, none before."""
     for _ in range(charges):
@@ -103,7 +121,7 @@ def test_share_02_a_bucket_that_becomes_a_window_keeps_what_has_not_drained(
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("charges", [1, 5, 40, 100])
 def test_share_02_a_window_that_becomes_a_bucket_has_the_level_of_one_that_was_always_there(
-    simulated_pages: SimulatedRedis, subject: str, limit: int, charges: int
+    simulated_pages: SimulatedRedis | SimulatedMemory, subject: str, limit: int, charges: int
 ) -> None:
     """The log says when each charge was made, so that the bucket can be filled and drained as it would have been."""
     always = charge_of(subject, BUCKET, limit, limit // 200, "always")
@@ -115,12 +133,15 @@ def test_share_02_a_window_that_becomes_a_bucket_has_the_level_of_one_that_was_a
         expected = decide(simulated_pages, charge_of(subject, BUCKET, limit, cost, "always"))
         assert expected == decide(simulated_pages, charge_of(subject, BUCKET, limit, cost))
         simulated_pages.now_us += SECOND_US
-    assert not simulated_pages.client.exists(pages_key(always), pages_key(charge_of(subject, BUCKET, limit)))
+    if isinstance(simulated_pages, SimulatedRedis):
+        assert not simulated_pages.client.exists(
+            pages_key(always), pages_key(charge_of(subject, BUCKET, limit))
+        )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_share_02_a_full_client_stays_full_and_is_let_in_when_it_was_told(
-    simulated_pages: SimulatedRedis, subject: str, algorithm: Algorithm
+    simulated_pages: Simulated, subject: str, algorithm: Algorithm
 ) -> None:
     """A refusal after the change names an instant, and the cost fits then and not two microseconds earlier."""
     other = next(one for one in ALGORITHMS if one != algorithm)
@@ -139,7 +160,7 @@ def test_share_02_a_full_client_stays_full_and_is_let_in_when_it_was_told(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_share_02_a_refund_finds_its_own_state_or_nothing(
-    simulated_pages: SimulatedRedis, subject: str, algorithm: Algorithm
+    simulated_pages: Simulated, subject: str, algorithm: Algorithm
 ) -> None:
     """It works while the state is the one that was charged, whatever the policy says, and is void once carried over."""
     other = next(one for one in ALGORITHMS if one != algorithm)
@@ -157,7 +178,7 @@ def test_share_02_a_refund_finds_its_own_state_or_nothing(
 @pytest.mark.parametrize("charges", [1, 40])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_share_02_unbilled_charges_are_added_to_what_is_carried_over(
-    simulated_pages: SimulatedRedis, subject: str, algorithm: Algorithm, charges: int
+    simulated_pages: Simulated, subject: str, algorithm: Algorithm, charges: int
 ) -> None:
     """What was admitted without Redis is charged to a state of the other algorithm, too."""
     other = next(one for one in ALGORITHMS if one != algorithm)
@@ -181,7 +202,7 @@ async def test_share_02_a_reload_of_the_algorithm_through_the_limiter(limiter: L
 
 
 def test_share_02_a_lower_limit_and_another_algorithm_at_once(
-    simulated_pages: SimulatedRedis, subject: str
+    simulated_pages: Simulated, subject: str
 ) -> None:
     """A level above twice the new limit is first cut to that, then drained, as by a bucket of the new limit."""
     for _ in range(5):
@@ -262,7 +283,7 @@ pauses_us = st.one_of(st.just(0), st.integers(0, 20_000), st.integers(-20_000, 0
 @histories
 @given(start=reloads, history=lists_of(st.one_of(reloads, *[st.tuples(pauses_us, st.integers(1, 4))] * 5)))
 def test_share_02_random_reloads_of_algorithm_limit_and_window(
-    simulated: SimulatedRedis, page_entries: int, start: Reload, history: Sequence[Reload | tuple[int, int]]
+    simulated: Simulated, page_entries: int, start: Reload, history: Sequence[Reload | tuple[int, int]]
 ) -> None:
     """Every answer is that of a model which carries over units and times, and looking changes nothing."""
     simulated.page_entries, simulated.kept_longer_ms = page_entries, NEVER_EXPIRES_MS
@@ -328,85 +349,89 @@ class _Kept:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("which", range(4))
 def test_share_02_two_versions_beside_each_other_keep_apart(
-    simulated_pages: SimulatedRedis, subject: str, algorithm: Algorithm, limit: int, which: int
+    simulated_server_pages: SimulatedRedis, subject: str, algorithm: Algorithm, limit: int, which: int
 ) -> None:
     """A state of the version before is neither read nor written, by no script: its format is not this one's."""
     charge = charge_of(subject, algorithm, limit, 5)
-    state, pages = old_states(simulated_pages.page_entries)[which]
-    old = _Kept(simulated_pages, old_state_key(charge), state, pages)
+    state, pages = old_states(simulated_server_pages.page_entries)[which]
+    old = _Kept(simulated_server_pages, old_state_key(charge), state, pages)
     old.put()
-    assert remaining(simulated_pages, charge) == limit
-    assert decide(simulated_pages, charge, "one").remaining == limit - 5
+    assert remaining(simulated_server_pages, charge) == limit
+    assert decide(simulated_server_pages, charge, "one").remaining == limit - 5
     unbilled = [(charge, 0)]
-    assert result_of(charge_unbilled(simulated_pages, charges=unbilled, log_entries=1024)) == 1
-    assert result_of(refund_charges(simulated_pages, charges=[charge], request_id="one")) == (5,)
-    assert decide(simulated_pages, charge).remaining == limit - 10
+    assert result_of(charge_unbilled(simulated_server_pages, charges=unbilled, log_entries=1024)) == 1
+    assert result_of(refund_charges(simulated_server_pages, charges=[charge], request_id="one")) == (5,)
+    assert decide(simulated_server_pages, charge).remaining == limit - 10
     assert old.is_there()
     assert not {old.key, old.key + b"p"} & {state_key(charge), pages_key(charge)}
 
 
-def test_a_block_holds_in_two_versions(simulated: SimulatedRedis, subject: str) -> None:
+def test_a_block_holds_in_two_versions(simulated_server: SimulatedRedis, subject: str) -> None:
     """An operator's block has the same name in the version before."""
     digest = hashlib.blake2b(subject.encode(), digest_size=12).digest()
     assert block_key(subject) == b"r:{" + urlsafe_b64encode(digest) + b"}:b"
-    simulated.client.set(block_key(subject), b"1", px=60_000)
-    looked = result_of(peek_charges(simulated, charges=[charge_of(subject, WINDOW, 10)]))
+    simulated_server.client.set(block_key(subject), b"1", px=60_000)
+    looked = result_of(peek_charges(simulated_server, charges=[charge_of(subject, WINDOW, 10)]))
     assert named(looked)[0].state is ChargeState.BLOCKED
 
 
 @pytest.mark.parametrize("charges", [40, 100])
 def test_share_02_pages_that_a_state_leaves_behind_are_not_read(
-    simulated: SimulatedRedis, subject: str, charges: int
+    simulated_server: SimulatedRedis, subject: str, charges: int
 ) -> None:
     """A shorter window makes the state expire before its pages: the next log's pages are its own."""
-    simulated.now_us = START_US
+    simulated_server.now_us = START_US
     long, short = [Charge(Policy("p", 1000, window_ms), "g", subject) for window_ms in (HOUR_MS, 60_000)]
     for _ in range(charges):
-        simulated.now_us += 1000
-        decide(simulated, long)
-    decide(simulated, short)
-    assert 0 < int(simulated.client.pttl(state_key(short))) < int(simulated.client.pttl(pages_key(short)))
-    simulated.client.unlink(state_key(short))  # as it expires then
-    simulated.now_us += 120 * SECOND_US
+        simulated_server.now_us += 1000
+        decide(simulated_server, long)
+    decide(simulated_server, short)
+    assert (
+        0
+        < int(simulated_server.client.pttl(state_key(short)))
+        < int(simulated_server.client.pttl(pages_key(short)))
+    )
+    simulated_server.client.unlink(state_key(short))  # as it expires then
+    simulated_server.now_us += 120 * SECOND_US
     for number in range(1, charges + 60):
-        simulated.now_us += SECOND_US
-        assert decide(simulated, short).remaining == 1000 - min(number, 60)
+        simulated_server.now_us += SECOND_US
+        assert decide(simulated_server, short).remaining == 1000 - min(number, 60)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_share_03_a_key_lives_as_long_as_a_slower_rule_needs_it(
-    simulated: SimulatedRedis, subject: str, algorithm: Algorithm
+    simulated_server: SimulatedRedis, subject: str, algorithm: Algorithm
 ) -> None:
     """A refusal under a longer window, or a slower rate, keeps what is in use until it has left by that rule."""
-    simulated.now_us = START_US
+    simulated_server.now_us = START_US
     fast, slow = [Charge(Policy("p", 60, ms, algorithm), "g", subject) for ms in (60_000, HOUR_MS)]
     for _ in range(60):
-        decide(simulated, fast)
-        simulated.now_us += 1
-    assert int(simulated.client.pttl(state_key(fast))) <= 61_000
-    simulated.now_us += 10 * SECOND_US
-    assert decide(simulated, slow).state is ChargeState.DENIED
-    assert int(simulated.client.pttl(state_key(slow))) > HOUR_MS - 60_000
+        decide(simulated_server, fast)
+        simulated_server.now_us += 1
+    assert int(simulated_server.client.pttl(state_key(fast))) <= 61_000
+    simulated_server.now_us += 10 * SECOND_US
+    assert decide(simulated_server, slow).state is ChargeState.DENIED
+    assert int(simulated_server.client.pttl(state_key(slow))) > HOUR_MS - 60_000
     if algorithm == WINDOW:
-        assert int(simulated.client.pttl(pages_key(slow))) > HOUR_MS - 60_000
+        assert int(simulated_server.client.pttl(pages_key(slow))) > HOUR_MS - 60_000
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_share_03_a_key_of_another_type_is_no_use(
-    simulated: SimulatedRedis, subject: str, algorithm: Algorithm
+    simulated_server: SimulatedRedis, subject: str, algorithm: Algorithm
 ) -> None:
     """What somebody else has put in a state's place is nothing that was used, and gives way to the first charge."""
     charge = charge_of(subject, algorithm, 10)
     for unbilled in (False, True):
-        simulated.client.unlink(state_key(charge))
-        decide(simulated, charge, f"request {unbilled}")
-        simulated.client.unlink(state_key(charge))
-        simulated.client.hset(state_key(charge), "field", "value")
-        simulated.client.pexpire(state_key(charge), 60_000)
-        refund = refund_charges(simulated, charges=[charge], request_id=f"request {unbilled}")
+        simulated_server.client.unlink(state_key(charge))
+        decide(simulated_server, charge, f"request {unbilled}")
+        simulated_server.client.unlink(state_key(charge))
+        simulated_server.client.hset(state_key(charge), "field", "value")
+        simulated_server.client.pexpire(state_key(charge), 60_000)
+        refund = refund_charges(simulated_server, charges=[charge], request_id=f"request {unbilled}")
         assert result_of(refund) == (0,)
         if unbilled:
-            result_of(charge_unbilled(simulated, charges=[(charge, 0)], log_entries=1024))
+            result_of(charge_unbilled(simulated_server, charges=[(charge, 0)], log_entries=1024))
         else:
-            decide(simulated, charge)
-        assert remaining(simulated, charge) == 9
+            decide(simulated_server, charge)
+        assert remaining(simulated_server, charge) == 9

@@ -16,7 +16,7 @@ from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, pee
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
 from tests.support.properties import examples
 from tests.support.redis_servers import answers, open_link
 from tests.support.waiting import wait_until
@@ -65,7 +65,7 @@ async def test_what_redis_may_have_charged_already_is_not_charged_again(tmp_path
 
 
 def test_point_08_unbilled_are_charged_at_the_time_of_their_admission(
-    simulated: SimulatedRedis, subject: str
+    simulated: Simulated, subject: str
 ) -> None:
     """They leave the window when they would have left it, and what has left it already is not charged."""
     policy = Policy("ten", 10, 60_000)
@@ -79,7 +79,7 @@ def test_point_08_unbilled_are_charged_at_the_time_of_their_admission(
 
 @pytest.mark.parametrize(("age_seconds", "charged"), [(0, 4), (12, 2), (24, 0), (60, 0)])
 def test_unbilled_of_a_bucket_have_drained_since_their_admission(
-    simulated: SimulatedRedis, subject: str, age_seconds: int, charged: int
+    simulated: Simulated, subject: str, age_seconds: int, charged: int
 ) -> None:
     """A bucket drains from the admission on: after half of the time half of it is charged, in the end nothing."""
     charge = Charge(Policy("ten", 10, 60_000, algorithm="token_bucket"), "g", subject, 4)
@@ -90,7 +90,7 @@ def test_unbilled_of_a_bucket_have_drained_since_their_admission(
     assert 10 - charged == look.remaining
 
 
-def test_point_08_unbilled_never_pass_twice_the_limit(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_08_unbilled_never_pass_twice_the_limit(simulated: Simulated, subject: str) -> None:
     """However much was admitted, a client is clear again two windows later."""
     for algorithm in ALGORITHMS:
         policy = Policy(f"ten {algorithm}", 10, 60_000, algorithm=algorithm)

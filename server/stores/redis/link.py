@@ -19,7 +19,7 @@ from .node import Dialler, LinkContext, LinkStatus, RedisNode
 from .protocol import Command, PreparedCommand, ScriptCall
 from .scripts import Script
 
-__all__ = ["LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
+__all__ = ["Link", "LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
 
 
 _LEAST_PARTS = 5
@@ -46,6 +46,39 @@ class Route(Protocol):
 
     def broadcast(self, command: Command, seconds: float) -> list[asyncio.Future[Reply]]:
         """Send a command to every master."""
+
+
+class Link(Protocol):
+    """What the rate limiter needs of a link: a `RedisLink`, or memory with the same interface."""
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether keys live on several servers."""
+
+    async def start(self) -> None:
+        """Return once connected or after the first failed try."""
+
+    async def close(self) -> None:
+        """End the link."""
+
+    async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
+        """Send a command and return the reply."""
+
+    async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
+        """Run a script and return its reply."""
+
+    async def run_script(
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[Argument],
+        *,
+        deadline_ms: float | None = None,
+    ) -> Reply:
+        """Run a script once and return its reply."""
+
+    def node_of(self, key: bytes) -> str:
+        """Return the name of the server that has a key now."""
 
 
 class RedisLink:
