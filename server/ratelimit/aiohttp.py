@@ -22,7 +22,7 @@ from ..stores.redis.link import RedisReplyError, RedisUnavailable
 from .headers import DraftVersion, problem_of, rate_limit_headers, waits_of
 from .limiter import Limiter
 from .limits import Charging, stays_charged
-from .policies import Decision, Policies, PreparedCharges, Verdict, charges_of, parse_policies
+from .policies import Charge, Decision, Policies, PreparedCharges, Verdict, charges_of, parse_policies
 from .subjects import subject_of_peer
 
 __all__ = ["LIMITER", "VERDICTS", "client_address", "limited", "limiter_context", "rate_limit"]
@@ -35,6 +35,8 @@ LIMITER: Final = web.AppKey("limiter", Limiter)
 
 VERDICTS: Final = web.RequestKey("rate_limit_verdicts", tuple[Verdict, ...])
 """The verdicts on a request, of a middleware and of a decorator together."""
+
+_CHARGES: Final = web.RequestKey("rate_limit_charges", tuple[Charge, ...])
 
 
 def client_address(request: web.Request) -> str | None:
@@ -160,10 +162,11 @@ class _Guard:
         charges = charges_of(subject, *self._policies, cost=cost, group=self._group)
         request_id = None if self._charge == "all" else secrets.token_hex(16)
         decision = await limiter.decide(charges, request_id=request_id, is_new=True)
+        request[_CHARGES] = (*request.get(_CHARGES, ()), *charges)
         verdicts = request[VERDICTS] = (*request.get(VERDICTS, ()), *decision.verdicts)
         shown = Decision(decision.allowed, verdicts, decision.source)
         if not decision.allowed:
-            return self._refusal(shown)
+            return self._refusal(shown, request[_CHARGES])
         try:
             response = await handler(request)
         except web.HTTPException as error:
@@ -182,17 +185,21 @@ class _Guard:
         if "Retry-After" in headers and "RateLimit" in headers:
             return  # of a refusal further inside
         shown = Decision(decision.allowed, request[VERDICTS], decision.source)
-        headers.update(rate_limit_headers(shown, now=time(), version=self._version))
+        charges = request[_CHARGES]
+        fields = rate_limit_headers(shown, now=time(), version=self._version, charges=charges)
+        headers.update(fields)
 
-    def _refusal(self, decision: Decision) -> web.Response:
+    def _refusal(self, decision: Decision, charges: tuple[Charge, ...]) -> web.Response:
         waits = waits_of(decision, jitter=secrets.token_hex(8))
         problem = problem_of(decision, waits=waits)
-        headers = dict(rate_limit_headers(decision, now=time(), version=self._version, waits=waits))
+        headers = rate_limit_headers(
+            decision, now=time(), version=self._version, waits=waits, charges=charges
+        )
         return web.Response(
             status=problem["status"],
             text=json.dumps(problem),
             content_type="application/problem+json",
-            headers={**headers, "Cache-Control": "no-store"},
+            headers={**dict(headers), "Cache-Control": "no-store"},
         )
 
     async def _settle(

@@ -15,15 +15,14 @@ from typing import Any
 
 from .headers import DraftVersion, problem_of, rate_limit_headers, waits_of
 from .limiter import Limiter
-from .policies import Decision, Policies, charges_of, parse_policies
+from .policies import Decision, Policies, PreparedCharges, charges_of, parse_policies
 from .subjects import subject_of_peer
 
 __all__ = ["RateLimitMiddleware", "client_address"]
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -62,8 +61,7 @@ class RateLimitMiddleware:
         self._limiter = limiter
         self._policies = parse_policies(policies)
         self._subject = subject
-        self._group = group
-        self._version = version
+        self._group, self._version = group, version
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -71,25 +69,28 @@ class RateLimitMiddleware:
         if subject is None:
             await self._app(scope, receive, send)
             return
-        decision = await self._limiter.decide(charges_of(subject, *self._policies, group=self._group))
+        charges = charges_of(subject, *self._policies, group=self._group)
+        decision = await self._limiter.decide(charges)
         if not decision.allowed:
-            await self._refuse(decision, send)
+            await self._refuse(decision, charges, send)
             return
-        headers = rate_limit_headers(decision, now=time(), version=self._version)
+        headers = rate_limit_headers(decision, now=time(), version=self._version, charges=charges)
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_with_headers(message: Scope) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *_encoded(headers)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
-    async def _refuse(self, decision: Decision, send: Send) -> None:
+    async def _refuse(self, decision: Decision, charges: PreparedCharges, send: Send) -> None:
         waits = waits_of(decision, jitter=secrets.token_hex(8))
         body = json.dumps(problem_of(decision, waits=waits)).encode()
-        headers = rate_limit_headers(decision, now=time(), version=self._version, waits=waits)
-        headers += [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
-        headers.append(("Content-Length", str(len(body))))
+        headers = rate_limit_headers(
+            decision, now=time(), version=self._version, waits=waits, charges=charges
+        )
+        length, kind = str(len(body)), "application/problem+json"
+        headers += [("Content-Type", kind), ("Content-Length", length), ("Cache-Control", "no-store")]
         await send({"type": "http.response.start", "status": 429, "headers": _encoded(headers)})
         await send({"type": "http.response.body", "body": body})
 

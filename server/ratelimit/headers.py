@@ -6,18 +6,21 @@ down, so that a client that follows them is not refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
-from .policies import Decision, Verdict, policy_item
+from .policies import Charge, Decision, Verdict, policy_item
 
 DraftVersion = Literal[11, 12]
 
-# The names of "available quota" and "effective window": the draft's successor renames both.
+# The names of "available quota" and "effective window". Proposals for the draft's successor rename both, and add the
+# cost of the request and a partition in `RateLimit`.
 _PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {
     11: (";r=", ";t="),
     12: (";a=", ";w="),
@@ -36,6 +39,7 @@ _POLICY_FIELD, _LIMIT_FIELD, _RETRY_AFTER = map(istr, ("RateLimit-Policy", "Rate
 
 _MOST_SPREAD_SECONDS: Final = 30
 _CACHED_FIELDS: Final = 1024
+_PARTITION_BYTES: Final = 9
 
 
 class Waits(NamedTuple):
@@ -82,15 +86,22 @@ def waits_of(decision: Decision, *, jitter: str = "") -> Waits:
 
 
 def rate_limit_headers(
-    decision: Decision, *, now: float, version: DraftVersion = 11, waits: Waits | None = None
+    decision: Decision,
+    *,
+    now: float,
+    version: DraftVersion = 11,
+    waits: Waits | None = None,
+    charges: Sequence[Charge] = (),
 ) -> list[tuple[str, str]]:
     """Return the headers with a client's limit and what is left of it; none if only shadow policies were asked.
 
     Args:
         decision: the limiter's answer, with its verdicts.
         now: the instant of the decision, seconds since 1970.
-        version: the draft whose parameter names are used in `RateLimit`.
+        version: the draft whose parameters are used in `RateLimit`.
         waits: of a refusal; by default those without jitter between the requests of one client.
+        charges: of the request: from version 12 on `RateLimit` then names what it costs (`c`), and the partition that
+            it is counted in (`pk`), of which a policy may have several.
     """
     shown = enforced = _enforced(decision)
     if not enforced:
@@ -105,7 +116,12 @@ def rate_limit_headers(
         (_REMAINING, str(closest.remaining)),
         (_RESET, _instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
         (_POLICY_FIELD, _policy_field(enforced)),
-        (_LIMIT_FIELD, _limit_field(shown, version, jitter_seconds)),
+        (
+            _LIMIT_FIELD,
+            _partitioned_limit_field(shown, jitter_seconds, charges)
+            if charges and version >= 12
+            else _limit_field(shown, version, jitter_seconds),
+        ),
     ]
     if retry_after_seconds is not None:
         headers.append((_RETRY_AFTER, str(retry_after_seconds)))
@@ -206,6 +222,29 @@ def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, jitter_se
             quota, seconds = _service_limit(verdict, jitter_seconds)
             items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
     return ", ".join(items.values())
+
+
+def _partitioned_limit_field(
+    verdicts: tuple[Verdict, ...], jitter_seconds: int, charges: Sequence[Charge]
+) -> str:
+    """Return `RateLimit` with the cost of the request and with partitions, as proposed for the draft's successor."""
+    costs = {(charge.policy.name, charge.group, charge.subject): charge.cost for charge in charges}
+    items = []
+    for verdict in sorted(verdicts, key=_BY_REMAINING):
+        name, subject = verdict.policy.quoted_name, verdict.subject
+        quota, seconds = _service_limit(verdict, jitter_seconds)
+        cost = costs.get((verdict.policy.name, verdict.group, subject))
+        items.append(
+            f"{name};a={quota};w={seconds}{'' if cost is None else f';c={cost}'};pk=:{_partition(subject)}:"
+        )
+    return ", ".join(items)
+
+
+@lru_cache(maxsize=_CACHED_FIELDS)
+def _partition(subject: str) -> str:
+    """Return a subject's partition: a digest, as a subject may hold an address that is nobody else's business."""
+    digest = hashlib.blake2b(subject.encode(), digest_size=_PARTITION_BYTES, person=b"partition")
+    return base64.b64encode(digest.digest()).decode()
 
 
 _BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
-from server.ratelimit.policies import Decision, Policy, Source, Verdict
+from server.ratelimit.policies import Charge, Decision, Policy, Source, Verdict
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 STANDARD = Policy("standard", 60, 60_000)
@@ -371,3 +371,30 @@ def test_point_12_the_plain_headers_speak_of_a_policy_that_is_shown(decided: Dec
         assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) in candidates
         assert datetime.fromisoformat(headers["X-RateLimit-Reset"]) >= NOW
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", headers["X-RateLimit-Reset"])
+
+
+def test_point_26_the_successor_names_the_cost_and_the_partition() -> None:
+    """From version 12 on an item has what the request costs, and one policy has an item for each of its partitions."""
+    policy = Policy("standard", 60, 60_000)
+    charges = [Charge(policy, "g", "user:1", 5), Charge(policy, "g", "ip:192.0.2.1", 2)]
+    decided = Decision(
+        True,
+        tuple(
+            Verdict(policy, "g", charge.subject, True, 60, 60 - charge.cost, 60_000, 0) for charge in charges
+        ),
+        "redis",
+    )
+    eleven, plain, twelve = (
+        dict(rate_limit_headers(decided, now=0, **options))["RateLimit"].split(", ")
+        for options in ({"charges": charges}, {"version": 12}, {"version": 12, "charges": charges})
+    )
+    assert ['"standard";r=55;t=60'] == eleven
+    assert ['"standard";a=55;w=60'] == plain
+    found = [
+        re.fullmatch(r'"standard";a=(\d+);w=(\d+);c=(\d+);pk=:([A-Za-z0-9+/]+={0,2}):', item)
+        for item in twelve
+    ]
+    assert [("55", "60", "5"), ("58", "60", "2")] == [match.groups()[:3] for match in found if match]
+    partitions = {match[4] for match in found if match}
+    assert 2 == len(partitions)
+    assert not any("MTkyLjAuMi4x" in partition for partition in partitions)
