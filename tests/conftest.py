@@ -42,6 +42,7 @@ MEMORY_BYTES = 3 * 2**30
 
 
 FAULT_ROW = "what the limiter did while Redis was broken in one way"
+CONFORMANCE_ROW = "which of the limiter's promises a store has kept"
 
 # The same examples in every run, so that a failure is the change's; `make test-long` takes random ones, and more.
 settings.register_profile("test", derandomize=True, database=None, deadline=None)
@@ -81,6 +82,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{'fault':18}{figures}  decided by")
         for row in rows:
             terminalreporter.write_line(row)
+    stores = [
+        value
+        for outcome in ("passed", "failed")
+        for report in stats.get(outcome, [])
+        for name, value in report.user_properties
+        if name == CONFORMANCE_ROW
+    ]
+    if stores:
+        terminalreporter.section("the rate limiter on every store")
+        for promise in stores[0][1]:
+            kept = "  ".join(f"{name}: {results[promise]}" for name, results in stores)
+            terminalreporter.write_line(f"{promise.replace('_', ' '):26}{kept}")
     found = [
         (report.nodeid, line)
         for report in stats.get("failed", [])
