@@ -12,12 +12,14 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, fields, missing, validate
 
+from server.api.answers.error_codes import ERROR_CODES
 from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 
 COUNTS = validate.Range(min=0)
 SHARES = validate.Range(0, 100)
 CONFIDENCE = validate.Range(MINIMUM_CONFIDENCE, MAXIMUM_CONFIDENCE)
-MASTERY = validate.OneOf(("new", "learning", "mastered"))
+MASTERY_STATUSES = ("new", "learning", "mastered")
+MASTERY = validate.OneOf(MASTERY_STATUSES)
 
 
 class Answer(Schema):
@@ -86,7 +88,10 @@ class Problem(Answer):
     title = fields.String()
     status = fields.Integer(validate=validate.Range(400, 599))
     detail = fields.String()
-    code = fields.String(metadata={"description": "a stable word to program against"})
+    code = fields.String(
+        validate=validate.OneOf([code.code for code in ERROR_CODES]),
+        metadata={"description": "A stable word to program against."},
+    )
     request_id = fields.String()
     errors = fields.List(fields.Nested(FieldProblem), load_default=None, allow_none=False)
     more_errors = fields.Integer(

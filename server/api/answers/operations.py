@@ -7,6 +7,8 @@ from marshmallow import fields, validate
 from server.api.answers.kinds import SHARES, Answer, count, maybe_text, milliseconds
 from server.telemetry.metrics.value_files import FAULTS
 
+HEALTH_STATES = ("healthy", "degraded", "unhealthy")
+
 
 class Alive(Answer):
     """The process turns."""
@@ -32,7 +34,7 @@ class Unready(Answer):
 class ServiceHealth(Answer):
     """One part that the service needs."""
 
-    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    status = fields.String(validate=validate.OneOf(HEALTH_STATES))
     response_time = milliseconds()
     error = fields.String(
         allow_none=True, metadata={"description": "a short word, such as timeout or read_only"}
@@ -49,7 +51,7 @@ class ServicesHealth(Answer):
 class HealthReport(Answer):
     """Degraded without the cache or where the database takes no writes, unhealthy without the database."""
 
-    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    status = fields.String(validate=validate.OneOf(HEALTH_STATES))
     timestamp = fields.DateTime()
     services = fields.Nested(ServicesHealth)
     uptime = fields.Float(metadata={"description": "seconds"})
@@ -168,7 +170,7 @@ class Dashboard(Answer):
 
     timestamp = fields.DateTime()
     version = fields.String()
-    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    status = fields.String(validate=validate.OneOf(HEALTH_STATES))
     machines = count()
     window_seconds = count(unit="seconds")
     key_metrics = fields.List(fields.Nested(KeyMetric))

@@ -19,13 +19,23 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.common import resolve_schema_instance
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, validate
 
 from server import __version__
 from server.api import assets as documentation
 from server.api import dashboard
 from server.api.answers.kinds import Problem, in_camel_case
 from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
+from server.api.openapi.components import (
+    ENUMS,
+    HEADERS,
+    ON_EVERY_RESPONSE,
+    ON_LIMITED_ROUTES,
+    PROBLEMS,
+    REQUEST_HEADERS,
+)
+from server.api.openapi.descriptions import PARAMETERS, PROPERTIES
+from server.api.openapi.introduction import INTRODUCTION, TAGS
 from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
 from server.api.responses import PROBLEM_JSON
 from server.api.routes import ROUTES, Route
@@ -83,12 +93,48 @@ def _kind_of_our_own(
     is_of_changes = isinstance(field.parent, Schema) and bool(field.parent.partial)
     if is_of_changes or ret.get("default", field) is None:
         ret.pop("default", None)
-    if isinstance(field, Text):
-        ret["description"] = "Trimmed before it is measured."
-    for kind, described in _KINDS:
-        if isinstance(field, kind):
-            return described | ({"type": [described["type"], "null"]} if field.allow_none else {})
-    return {}
+    known = next((described for kind, described in _KINDS if isinstance(field, kind)), None)
+    enum = _enum_of(field)
+    if enum is not None:
+        ret.pop("type", None)
+        ret.pop("enum", None)
+        reference = {"$ref": f"#/components/schemas/{enum}"}
+        described = {"anyOf": [reference, {"type": "null"}]} if _may_be_null(field) else reference
+    elif known is not None:
+        described = known | ({"type": [known["type"], "null"]} if field.allow_none else {})
+    else:
+        described = {}
+    sentence = ret.get("description") or described.get("description") or _meaning_of(field)
+    if isinstance(field, Text) and not _is_parameter(field):
+        sentence = f"{sentence} Trimmed before it is measured."
+    return described | {"description": sentence}
+
+
+def _enum_of(field: fields.Field[Any]) -> str | None:
+    """The name of the component that lists a field's values, if they are listed."""
+    for validator in field.validators:
+        if isinstance(validator, validate.OneOf):
+            choices = tuple(choice for choice in validator.choices if choice is not None)
+            return next((name for name, (listed, _) in ENUMS.items() if listed == choices), None)
+    return None
+
+
+def _may_be_null(field: fields.Field[Any]) -> bool:
+    return bool(field.allow_none) and not _is_parameter(field)
+
+
+def _is_parameter(field: fields.Field[Any]) -> bool:
+    return type(field.parent).__name__.endswith(("QuerySchema", "PageSchema"))
+
+
+def _meaning_of(field: fields.Field[Any]) -> str:
+    """The description of a field by its name. Items of lists have none of their own: the list is described."""
+    if not isinstance(field.parent, Schema):
+        return "One of them."
+    name = field.data_key or field.name or ""
+    if _is_parameter(field):
+        return PARAMETERS[name]
+    return PROPERTIES.get(f"{_name_of(field.parent)}.{name}") or PROPERTIES[name]
 
 
 def _in_a_query(
@@ -98,6 +144,8 @@ def _in_a_query(
     schema = ret["schema"]
     if isinstance(schema.get("type"), list):
         (schema["type"],) = (kind for kind in schema["type"] if kind != "null")
+    if None in schema.get("enum", ()):
+        schema["enum"] = [choice for choice in schema["enum"] if choice is not None]
     return {"style": "form", "explode": True} if isinstance(field, IdentifierList) else {}
 
 
@@ -113,153 +161,7 @@ SECURITY_SCHEMES: Mapping[str, dict[str, Any]] = MappingProxyType(
     }
 )
 
-_NUMBER = {"type": "string", "pattern": "^[0-9]+$"}
-
-
-def _header(
-    description: str, schema: dict[str, Any] | None = None, *, always: bool = False
-) -> dict[str, Any]:
-    header: dict[str, Any] = {
-        "description": description,
-        "schema": schema or {"type": "string", "minLength": 1},
-    }
-    return {**header, "required": True} if always else header
-
-
-# Of a response, by name.
-HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "X-Request-ID": _header(
-            "The caller's, if it is one that we take; else a new one.",
-            {"type": "string", "pattern": "^[A-Za-z0-9._:+/=-]{20,200}$"},
-            always=True,
-        ),
-        "X-Trace-ID": _header("The trace-id of a valid traceparent; else the request id.", always=True),
-        "Server-Timing": _header(
-            "Wall time in milliseconds, of the whole and of its parts (db, cache, limit) where they happened.",
-            {
-                "type": "string",
-                "pattern": r"^total;dur=[0-9]+\.[0-9]{2}(, (db|cache|limit);dur=[0-9]+\.[0-9]{2})*$",
-            },
-            always=True,
-        ),
-        "X-Response-Time": _header(
-            "The whole again.", {"type": "string", "pattern": r"^[0-9]+\.[0-9]{2}ms$"}, always=True
-        ),
-        "X-Performance-Rating": _header(
-            "By thresholds of the settings.",
-            {"type": "string", "enum": ["Good", "Needs Improvement", "Poor"]},
-            always=True,
-        ),
-        "Cache-Control": _header("Which caches may store the response; none stores an error.", always=True),
-        "X-RateLimit-Limit": _header("Of the policy closest to exhaustion, as are the next two.", _NUMBER),
-        "X-RateLimit-Remaining": _header("How many more requests.", _NUMBER),
-        "X-RateLimit-Reset": _header("When there is room again.", {"type": "string", "format": "date-time"}),
-        "RateLimit-Policy": _header("draft-ietf-httpapi-ratelimit-headers-11: every policy that counted."),
-        "RateLimit": _header("draft-ietf-httpapi-ratelimit-headers-11: what is left of each."),
-        "Retry-After": _header("Whole seconds.", _NUMBER),
-        "WWW-Authenticate": _header("How to sign in.", {"type": "string", "const": "Bearer"}, always=True),
-        "ETag": _header("A weak entity tag, for If-None-Match.", always=True),
-        "Vary": _header("Which request headers the response depends on.", always=True),
-        "X-Cache": _header(
-            "What the service's cache gave.", {"type": "string", "enum": ["HIT", "MISS", "STALE", "BYPASS"]}
-        ),
-        "Idempotency-Replayed": _header(
-            "This is the answer to an earlier request with the same Idempotency-Key.",
-            {"type": "string", "const": "true"},
-        ),
-        "X-Time-Zone-Used": _header(
-            "Where the student's day began: sent where the request's X-Time-Zone is not an IANA name.",
-        ),
-        "Location": _header(
-            "Where the new one is.", {"type": "string", "format": "uri-reference"}, always=True
-        ),
-    }
-)
-ON_EVERY_RESPONSE = (
-    "X-Request-ID",
-    "X-Trace-ID",
-    "Server-Timing",
-    "X-Response-Time",
-    "X-Performance-Rating",
-    "Cache-Control",
-)
-ON_LIMITED_ROUTES = (
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "RateLimit-Policy",
-    "RateLimit",
-)
-
-# Of a request, by the names of their components.
-REQUEST_HEADERS: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "If-None-Match": {
-            "description": "The ETag of the body that the client has; 304 if it is still right.",
-            "schema": {"type": "string"},
-        },
-        "Idempotency-Key": {
-            "description": "A repeat within 24 hours gets the first answer and changes nothing.",
-            "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-            "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
-        },
-        "X-Time-Zone": {
-            "description": "Where the student's day begins, an IANA name; else it begins in the profile's zone.",
-            "schema": {"type": "string"},
-            "example": "Europe/Berlin",
-        },
-    }
-)
-
-# Errors by status: the component's name, when it happens, and headers of its own.
-PROBLEMS: Mapping[int, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
-    {
-        400: (
-            "BadRequest",
-            "Something in the request is not valid; `errors` names up to 20 of what is wrong.",
-            (),
-        ),
-        401: ("Unauthorized", "Nobody that the service knows is asking.", ("WWW-Authenticate",)),
-        403: (
-            "Forbidden",
-            "The caller's role does not allow this, or its network is blocked: see `code`.",
-            (),
-        ),
-        404: ("NotFound", "There is nothing here, or nothing that the caller may see.", ()),
-        408: ("RequestTimeout", "The body did not arrive in time; the connection is closed.", ()),
-        409: ("Conflict", "The request contradicts what is stored.", ()),
-        413: (
-            "ContentTooLarge",
-            "The body is larger than 1 MiB; an import's, than 10 MiB or 100,000 rows: see `code`.",
-            (),
-        ),
-        415: (
-            "UnsupportedMediaType",
-            "The Content-Type or Content-Encoding is not one of this operation's.",
-            (),
-        ),
-        422: (
-            "UnprocessableContent",
-            "The Idempotency-Key belongs to another request, or there is no such time zone: see `code`.",
-            (),
-        ),
-        429: ("TooManyRequests", "A rate limit has no room for this request.", ("Retry-After",)),
-        503: ("ServiceUnavailable", "A part that this needs is unavailable; try again.", ("Retry-After",)),
-    }
-)
-
-
 _PLACE = re.compile(r"\{(\w+)\}")
-# In the order of the page; what the paths of each begin with.
-_TAGS = {
-    "Reading": ("/api/classes", "/api/decks"),
-    "Studying": ("/api/study", "/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
-    "Identity": ("/api/auth", "/api/profile"),
-    "Administration": ("/api/admin",),
-    "Operations": ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),
-    "Documentation": ("/api/openapi.json", "/api/docs"),
-}
 _FILES = {"/api/docs/{file}": documentation.asset_names, "/dashboard/{file}": dashboard.asset_names}
 _IDEMPOTENT_STATUSES = {408, 413, 415, 422}
 
@@ -276,17 +178,26 @@ def _specify() -> APISpec:
         version=__version__,
         openapi_version="3.1.0",
         plugins=[SchemaPlugin()],
-        info={"description": "Flashcards to study, with what each student has learnt of them."},
-        servers=[{"url": "/"}],
-        tags=[{"name": name} for name in _TAGS],
+        info={
+            "description": INTRODUCTION,
+            "contact": {"name": "The administrators of this service"},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        servers=[{"url": "/", "description": "The service that this document is from."}],
+        tags=[{"name": name, "description": description} for name, (_, description) in TAGS.items()],
     )
+    for name, (choices, description) in ENUMS.items():
+        spec.components.schema(
+            name, {"type": "string", "enum": list(choices), "description": description}
+        )
     for name, scheme in SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, scheme)
     for name, header in HEADERS.items():
         spec.components.header(name, header)
     for name, parameter in REQUEST_HEADERS.items():
         spec.components.parameter(name, "header", parameter)
-    for name, description, headers in PROBLEMS.values():
+    refused = ("Refused", "The request is not one that HTTP or the service allows: see `code`.", ())
+    for name, description, headers in (*PROBLEMS.values(), refused):
         problem = Result(
             description=description,
             contents=(Content(media_type=PROBLEM_JSON, schema=Problem()),),
@@ -306,19 +217,27 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": f"{in_camel_case(module)}.{in_camel_case(route.handler.__name__)}",
         "summary": summary.rstrip("."),
-        "tags": [next(tag for tag, prefixes in _TAGS.items() if route.path.startswith(prefixes))],
+        "description": _description(route, more),
+        "tags": [next(tag for tag, (prefixes, _) in TAGS.items() if route.path.startswith(prefixes))],
         "parameters": list(_parameters(route, operation)),
         "responses": dict(_responses(route, operation)),
     }
-    if more.strip():
-        described["description"] = more.strip()
     if route.audience != "public":
         described["security"] = [{BEARER: []}]
     elif 401 in operation.errors and not operation.bodies:  # the METRICS_TOKEN, where one is set
         described["security"] = [{}, {BEARER: []}]
+    else:
+        described["security"] = []
     if operation.bodies:
         described["requestBody"] = {"required": True, "content": _content(operation.bodies)}
     return described
+
+
+def _description(route: Route, more: str) -> str:
+    """What the handler's docstring adds to its summary, then who may call it and which limit it is under."""
+    callers = {"public": "Anybody", "admin": "Administrators"}.get(route.audience, "Students and administrators")
+    limits = "not rate limited" if route.limits is None else f"rate limited as `{route.limits}`"
+    return "\n\n".join(filter(None, (inspect.cleandoc(more), f"{callers} may call it; it is {limits}.")))
 
 
 def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] | str]:
@@ -328,7 +247,9 @@ def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] |
             schema = {"type": "string", "pattern": "^(user|ip):.+$", "example": "ip:192.0.2.1"}
         elif name == "file":
             schema = {"type": "string", "enum": _FILES[route.path]()}
-        yield {"in": "path", "name": name, "required": True, "schema": schema}
+        yield {
+            "in": "path", "name": name, "required": True, "description": PARAMETERS[name], "schema": schema
+        }
     if operation.query is not None:
         yield {"in": "query", "schema": operation.query}
     if 304 in operation.results:
@@ -348,6 +269,8 @@ def _responses(route: Route, operation: Operation) -> Iterator[tuple[str, Any]]:
             yield str(status), PROBLEMS[status][0]
         else:
             yield str(status), _response(result, headers)
+    if not any(400 <= status < 500 for status in (*operation.errors, *_implied_errors(route, operation))):
+        yield "4XX", "Refused"
 
 
 def _implied_errors(route: Route, operation: Operation) -> set[int]:
