@@ -71,6 +71,12 @@ ERROR_CODES = tuple(
         ("account_gone", 401, "The account no longer exists.", "Sign in with another one."),
         ("forbidden", 403, "The caller's role does not allow this.", "Sign in as an administrator."),
         (
+            "network_blocked",
+            403,
+            "An operator has blocked the network or the client.",
+            "Ask the operator of the service.",
+        ),
+        (
             "not_found",
             404,
             "There is nothing at this path, it is not published, or it is somebody else's.",
@@ -212,3 +218,9 @@ ERROR_CODES = tuple(
         ),
     )
 )
+
+
+def error_table() -> str:
+    """The codes as a table in Markdown: what docs/errors.md shows."""
+    rows = [f"| `{one.code}` | {one.status} | {one.cause} | {one.remedy} |" for one in ERROR_CODES]
+    return "\n".join(("| code | status | when | what to do |", "|---|---|---|---|", *rows)) + "\n"

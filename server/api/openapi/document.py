@@ -50,6 +50,8 @@ _KINDS: tuple[tuple[type[fields.Field[Any]], dict[str, Any]], ...] = (
     (PastMoment, {"type": "string", "format": "date-time", "description": "with a zone, not in the future"}),
 )
 
+_UNITS = frozenset({"days", "seconds", "milliseconds", "percent, rounded half up"})
+
 
 class SchemaPlugin(MarshmallowPlugin):
     """Apispec's plugin, which also knows our fields and takes a schema's docstring for its description."""
@@ -105,6 +107,8 @@ def _kind_of_our_own(
     else:
         described = {}
     sentence = ret.get("description") or described.get("description") or _meaning_of(field)
+    if sentence in _UNITS:
+        sentence = f"{_meaning_of(field)} In {sentence}."
     if isinstance(field, Text) and not _is_parameter(field):
         sentence = f"{sentence} Trimmed before it is measured."
     return described | {"description": sentence}
@@ -187,9 +191,7 @@ def _specify() -> APISpec:
         tags=[{"name": name, "description": description} for name, (_, description) in TAGS.items()],
     )
     for name, (choices, description) in ENUMS.items():
-        spec.components.schema(
-            name, {"type": "string", "enum": list(choices), "description": description}
-        )
+        spec.components.schema(name, {"type": "string", "enum": list(choices), "description": description})
     for name, scheme in SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, scheme)
     for name, header in HEADERS.items():
@@ -235,7 +237,9 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
 
 def _description(route: Route, more: str) -> str:
     """What the handler's docstring adds to its summary, then who may call it and which limit it is under."""
-    callers = {"public": "Anybody", "admin": "Administrators"}.get(route.audience, "Students and administrators")
+    callers = {"public": "Anybody", "admin": "Administrators"}.get(
+        route.audience, "Students and administrators"
+    )
     limits = "not rate limited" if route.limits is None else f"rate limited as `{route.limits}`"
     return "\n\n".join(filter(None, (inspect.cleandoc(more), f"{callers} may call it; it is {limits}.")))
 
@@ -248,7 +252,11 @@ def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] |
         elif name == "file":
             schema = {"type": "string", "enum": _FILES[route.path]()}
         yield {
-            "in": "path", "name": name, "required": True, "description": PARAMETERS[name], "schema": schema
+            "in": "path",
+            "name": name,
+            "required": True,
+            "description": PARAMETERS[name],
+            "schema": schema,
         }
     if operation.query is not None:
         yield {"in": "query", "schema": operation.query}
