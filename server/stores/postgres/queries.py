@@ -9,6 +9,7 @@ statement that has no reason to fail.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,9 +56,11 @@ class Query:
     private: frozenset[str] = frozenset()
 
 
+@functools.cache
 def load_queries(folder: Path = QUERIES_FOLDER) -> Mapping[str, Query]:
     """Every query of a folder and of those inside it, by its name: `find_user` is identity/find_user.sql.
 
+    A process reads a folder once: its files change with the release only.
     Comment lines are for the reader of the file: they are not sent, so they may hold a percent sign.
 
     Raises:

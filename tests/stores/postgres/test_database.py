@@ -94,9 +94,8 @@ def test_a_query_is_known_by_its_name_in_whichever_folder(tmp_path: Path) -> Non
     """A folder is for the reader: it is no part of the name, and no two folders have a query of one name."""
     for folder in ("identity", "study"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "study" / "get_x.sql").write_text("SELECT 1")
-    assert {"get_x"} == load_queries(tmp_path).keys()
-    (tmp_path / "identity" / "get_x.sql").write_text("SELECT 2")
+        (tmp_path / folder / "get_x.sql").write_text("SELECT 1")
+    assert {"get_x"} == load_queries(tmp_path / "study").keys()
     with pytest.raises(ValueError, match=r"^get_x\.sql is in two folders"):
         load_queries(tmp_path)
 
