@@ -23,6 +23,7 @@ from server.domain.identity.tokens import AccessTokens, Caller, Role
 from server.settings import ROOT, Settings
 from tests.api.conformance import check_answer
 from tests.api.issuer import AUDIENCE, Issuer
+from tests.support.passwords import QuickPasswords
 
 SECRET_KEY = "a key for tests only, long enough for HS256"
 # For tests that are not about limits.
@@ -185,10 +186,12 @@ StartApi = Callable[[Settings], Awaitable[Api]]
 
 @pytest.fixture
 def start_api(aiohttp_client: AiohttpClient, people: dict[str, Caller]) -> StartApi:
-    """Start a service with settings of the test's own; stopped when the test ends."""
+    """Start a service with settings of the test's own; stopped when the test ends. Its passwords are cheap to hash."""
 
     async def start(settings: Settings) -> Api:
-        return Api(await aiohttp_client(ServiceServer(create_app(settings))), people)
+        app = create_app(settings)
+        app[SERVICES].accounts._passwords = QuickPasswords()
+        return Api(await aiohttp_client(ServiceServer(app)), people)
 
     return start
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,35 +10,17 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse
-from argon2 import PasswordHasher
 
 from server.api.services import SERVICES
 from server.development import EmbeddedServer
-from server.domain.identity.passwords import Passwords
 from server.net.client_address import TrustedProxies
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
+from tests.support.passwords import QuickPasswords
 from tests.support.waiting import wait_until
 
 PASSWORD = "correct horse battery"
 ADA = "ada@example.com"
-
-
-class QuickPasswords(Passwords):
-    """Passwords whose hashes are real and cheap, for tests that are not about their cost. `hold` keeps the threads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-        self._nobodys_hash = self._hasher.hash("nobody has this password")
-        self.go = threading.Event()
-        self.go.set()
-        self.checked: list[str] = []
-
-    def _check(self, password_hash: str | None, password: str) -> bool:
-        self.checked.append(password)
-        assert self.go.wait(60)
-        return super()._check(password_hash, password)
 
 
 StartStrict = Callable[..., Awaitable[Api]]
@@ -47,13 +28,11 @@ StartStrict = Callable[..., Awaitable[Api]]
 
 @pytest.fixture
 def start_strict(settings: Settings, start_api: StartApi, strict_limits: Path) -> StartStrict:
-    """Start a service with its own limits, quick passwords, and time for Redis on a busy machine."""
+    """Start a service with its own limits, and time for Redis on a busy machine."""
 
     async def start(**different: Any) -> Api:
         changes: dict[str, Any] = {"rate_limits_file": strict_limits, "rate_limit_deadline_ms": 10_000}
-        api = await start_api(replace(settings, **changes | different))
-        api.services.accounts._passwords = QuickPasswords()
-        return api
+        return await start_api(replace(settings, **changes | different))
 
     return start
 

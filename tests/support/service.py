@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -67,6 +68,16 @@ class Service:
             return answer.status, answer.read().decode()
 
 
+@functools.cache
+def _filled_template(url: str, template: str) -> str:
+    """The name of a copy of a template that has the sample course and the demo accounts: made once a server."""
+    name = f"{template}_with_course"
+    run_sql(url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    import_path(replace_database(url, name), ROOT / "config" / "sample-course")
+    ensure_demo_accounts(replace_database(url, name), with_password=True)
+    return name
+
+
 @contextmanager
 def running_service(
     postgres: EmbeddedServer,
@@ -86,12 +97,11 @@ def running_service(
         variables: further settings, as in the environment.
     """
     name = f"service_{secrets.token_hex(6)}"
-    run_sql(postgres.url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    filled = _filled_template(postgres.url, template)
+    run_sql(postgres.url, f"CREATE DATABASE {name} TEMPLATE {filled} STRATEGY file_copy")
     with closing(redis.Redis.from_url(redis_server.url)) as client:
         client.flushall()
     url = replace_database(postgres.url, name)
-    import_path(url, ROOT / "config" / "sample-course")
-    ensure_demo_accounts(url, with_password=True)
     port = free_port()
     environment = {
         **os.environ,

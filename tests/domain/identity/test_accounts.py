@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.domain.identity.accounts import Accounts, EmailTaken, RefreshTokenRefused, WrongCredentials
-from server.domain.identity.passwords import Passwords
 from server.domain.identity.tokens import AccessTokens, family_of, hash_of, new_refresh_token
 from server.email_addresses import normal_email
 from server.errors import AccountGone, InvalidInput
 from tests.domain.conftest import Domain
+from tests.support.passwords import QuickPasswords
 
 PASSWORD = "correct horse battery"
 EMAIL = "ada@example.com"
@@ -27,7 +27,7 @@ EMAIL = "ada@example.com"
 def accounts(domain: Domain) -> Accounts:
     """Accounts whose refresh tokens live for a day."""
     tokens = AccessTokens("a key for tests only, long enough for HS256", lifetime_seconds=3600)
-    return Accounts(domain.database, Passwords(), tokens, refresh_token_seconds=86_400)
+    return Accounts(domain.database, QuickPasswords(), tokens, refresh_token_seconds=86_400)
 
 
 @pytest.fixture
@@ -68,15 +68,15 @@ async def test_an_address_that_the_database_lowers_otherwise(domain: Domain, acc
     assert ["email"] == list(caught.value.errors)
 
 
-class CountingPasswords(Passwords):
+class CountingPasswords(QuickPasswords):
     """Passwords that count what they hash."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.checked: list[str] = []
+        self.costs: list[str] = []
 
     def _check(self, password_hash: str | None, password: str) -> bool:
-        self.checked.append((password_hash or self._nobodys_hash).rpartition("$")[0].rpartition("$")[0])
+        self.costs.append((password_hash or self._nobodys_hash).rpartition("$")[0].rpartition("$")[0])
         return super()._check(password_hash, password)
 
 
@@ -94,8 +94,8 @@ async def test_an_unknown_address_is_as_much_work_as_a_wrong_password(domain: Do
             await accounts.log_in(email=email, password="not the password")
         errors.append((type(caught.value), caught.value.detail))
     assert 1 == len(set(errors))
-    assert 3 == len(passwords.checked)
-    assert 1 == len(set(passwords.checked)), "the same algorithm, memory, passes and lanes"
+    assert 3 == len(passwords.costs)
+    assert 1 == len(set(passwords.costs)), "the same algorithm, memory, passes and lanes"
 
 
 @pytest.mark.usefixtures("signed_in")
@@ -249,7 +249,7 @@ async def test_share_15_of_several_accounts_from_before_each_opens_by_its_own_sp
     first, second = SPELLINGS[EMAIL][0], EMAIL
     await accounts.create_user(email=EMAIL, password=PASSWORD, name="first")
     domain.sql("UPDATE users SET email = %s", first)
-    hashed = await Passwords().hash("another password")
+    hashed = await QuickPasswords().hash("another password")
     domain.sql("INSERT INTO users (email, password_hash, name) VALUES (%s, %s, 'second')", second, hashed)
     assert "first" == (await accounts.log_in(email=first, password=PASSWORD))["user"]["name"]
     assert "second" == (await accounts.log_in(email=second, password="another password"))["user"]["name"]
