@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from bench.connections import print_connections
 from bench.harness.load import LoadFailed
@@ -23,6 +24,7 @@ from bench.instructions import measure
 from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
+from bench.rating import print_ratings
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from bench.slow_readers import print_slow_readers
@@ -101,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
             options.connections, options.seconds, options.per_second, options.writers
         )
     )
+    _add_rating(parts)
     unread = parts.add_parser("slow-readers", help="a worker's memory with clients that do not read")
     unread.add_argument("--readers", type=int, default=100, help="that do not (100)")
     unread.add_argument("--megabytes", type=float, default=4.0, help="of each answer (4)")
@@ -132,6 +135,22 @@ def _require_optimised() -> None:
             "take another: make clean, then make bench PYTHON=/usr/bin/python3 (Debian's, for example), "
             "or measure without publishing: .venv/bin/python -m bench service"
         )
+
+
+def _add_rating(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rating = parts.add_parser("rating", help="what a rating costs, beside a cached read")
+    rating.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    rating.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
+    rating.add_argument("--connections", type=int, default=32, help="of the load generator (32)")
+    rating.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout, measured in turn")
+    rating.set_defaults(
+        run=lambda options: print_ratings(
+            rounds=options.rounds,
+            seconds=options.seconds,
+            connections=options.connections,
+            against=options.against,
+        )
+    )
 
 
 def _everything(options: argparse.Namespace) -> None:

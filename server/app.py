@@ -37,6 +37,7 @@ from server.domain.identity.passwords import Passwords
 from server.domain.identity.subjects import parse_subject
 from server.domain.identity.tokens import AccessTokens
 from server.domain.study.overlays import Overlays
+from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
 from server.middleware.authentication import authentication, authorization
@@ -191,6 +192,7 @@ def create_app(settings: Settings) -> web.Application:
             authorization(rules),
         ],
     )
+    writer = Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000)
     app[CURSORS] = Cursors(settings.secret_key)
     app[OPENAPI] = openapi_asset(openapi_document())
     app[READINESS] = Readiness()
@@ -213,7 +215,8 @@ def create_app(settings: Settings) -> web.Application:
         ),
         catalog=catalog,
         reading=Reading(catalog, Overlays(database)),
-        writer=Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000),
+        writer=writer,
+        ratings=Ratings(database, writer),
     )
     rules.update(add_routes(app))
     app[RULES] = rules

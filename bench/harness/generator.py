@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import cast
@@ -24,6 +24,8 @@ import uvloop
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _LAST_ANSWER_SECONDS = 10.0
 _BUCKET_SECONDS = 10e-6
+# In a request: replaced by something else each time it is sent. Of the same length, which the head may have announced.
+UNIQUE = b"@unique-in-each-request@"
 
 Latencies = Counter[int]
 
@@ -100,7 +102,7 @@ async def generate(
     """Load from this process: latencies in units of 10 µs, answers of 400 and more, failures, and the seconds."""
     loop = asyncio.get_running_loop()
     latencies: Latencies = Counter()
-    in_turn = cycle(requests)
+    in_turn = never_the_same(requests) if any(UNIQUE in request for request in requests) else cycle(requests)
     began = time.perf_counter()
     made = await asyncio.gather(
         *(
@@ -119,6 +121,13 @@ async def generate(
         _, late = await asyncio.wait([client.ended for client in clients], timeout=_LAST_ANSWER_SECONDS)
     broken = connections - len(clients) + len(late) + sum(client.broken for client in clients)
     return latencies, sum(client.refused for client in clients), broken, elapsed
+
+
+def never_the_same(requests: Sequence[bytes]) -> Iterator[bytes]:
+    """The requests in turn, each with something of its own in the place of UNIQUE."""
+    process = os.urandom(4).hex().encode()
+    for number, request in enumerate(cycle(requests)):
+        yield request.replace(UNIQUE, b"%s%016x" % (process, number))
 
 
 def percentile_ms(latencies: Latencies, share: float) -> float:

@@ -63,14 +63,17 @@ class LoadFigures:
         return self.requests / self.seconds
 
 
-def request_bytes(port: int, path: str, headers: Mapping[str, str], *, method: str = "GET") -> bytes:
-    """A request without a body, as it goes over the wire."""
+def request_bytes(
+    port: int, path: str, headers: Mapping[str, str], *, method: str = "GET", body: bytes = b""
+) -> bytes:
+    """A request as it goes over the wire; a body is JSON."""
     lines = [
         f"{method} {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         *(f"{k}: {v}" for k, v in headers.items()),
+        *(("Content-Type: application/json", f"Content-Length: {len(body)}") if body else ()),
     ]
-    return "\r\n".join([*lines, "", ""]).encode()
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def generator_name() -> str:

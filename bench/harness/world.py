@@ -54,13 +54,20 @@ class World:
 
 
 @contextlib.contextmanager
-def world(*, readers: int, cores: Cores, redis_binary: Path | None = None) -> Iterator[World]:
+def world(
+    *,
+    readers: int,
+    cores: Cores,
+    redis_binary: Path | None = None,
+    migrations: Path = ROOT / "sql" / "migrations",
+) -> Iterator[World]:
     """The surroundings, for the length of the block; nothing of them is left after it.
 
     Args:
         readers: how many different users the requests come from.
         cores: who runs where.
         redis_binary: the redis-server to use; the embedded one by default.
+        migrations: of the database; by default the present ones.
     """
     STATE.mkdir(parents=True, exist_ok=True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
@@ -71,7 +78,7 @@ def world(*, readers: int, cores: Cores, redis_binary: Path | None = None) -> It
             redis = stack.enter_context(
                 redis_server(folder / "redis", binary=redis_binary, options=_REDIS_OPTIONS)
             )
-        migrate(postgres.url, ROOT / "sql" / "migrations")
+        migrate(postgres.url, migrations)
         yield furnish(folder, cores=cores, redis=redis, database_url=postgres.url, readers=readers)
 
 

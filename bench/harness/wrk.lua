@@ -2,9 +2,14 @@
 --
 -- Environment:
 --   BENCH_REQUESTS  a file: whole requests, each preceded by its length in bytes and a line break
-local requests, count, at = {}, 0, 0
+-- What stands at @unique-in-each-request@ is replaced by something else each time.
+local requests, count, at, sent = {}, 0, 0, 0
+local process
 
 function init(_)
+  local random = assert(io.open("/dev/urandom", "rb"))
+  process = random:read(4):gsub(".", function(byte) return string.format("%02x", byte:byte()) end)
+  random:close()
   local file = assert(io.open(os.getenv("BENCH_REQUESTS"), "rb"))
   while true do
     local length = file:read("*n")
@@ -18,7 +23,8 @@ end
 
 function request()
   at = at % count + 1
-  return requests[at]
+  sent = sent + 1
+  return (requests[at]:gsub("@unique%-in%-each%-request@", string.format("%s%016x", process, sent)))
 end
 
 function done(summary, latency, _)

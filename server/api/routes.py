@@ -109,7 +109,9 @@ ROUTES = (
     Route("GET", "/api/bookmarks", study.list_bookmarks, "reader", "reads"),
     Route("GET", "/api/sessions", study.list_sessions, "reader", "reads"),
     # Studying
-    Route("PUT", "/api/progress/cards/{flashcardId}", study.rate_card, "user", "ratings"),
+    Route(
+        "PUT", "/api/progress/cards/{flashcardId}", study.rate_card, "user", "ratings", study.look_up_overlays
+    ),
     Route("POST", "/api/progress/cards", study.rate_cards, "user", "ratings"),
     Route("POST", "/api/sessions", study.start_session, "user", "writes"),
     Route("POST", "/api/sessions/{sessionId}/end", study.end_session, "user", "writes"),

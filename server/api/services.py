@@ -14,6 +14,7 @@ from server.domain.catalog.catalog import Catalog
 from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers
 from server.domain.identity.tokens import Caller
+from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
 from server.errors import ServiceUnavailable, Unauthenticated
@@ -49,6 +50,7 @@ class Services:
     catalog: Catalog
     reading: Reading
     writer: Writer
+    ratings: Ratings
 
 
 @dataclass(slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from aiohttp import web
 
 from server.api.pagination import PageSchema
@@ -20,13 +21,15 @@ from server.api.schemas import (
     SessionsQuerySchema,
 )
 from server.api.services import CURSORS, caller_of, services_of
-from server.api.writes import answer, no_content, write
+from server.api.state import state_of
+from server.api.writes import answer, keyed_request, no_content, respond, write
 from server.clock import exact_timestamp
 from server.domain.identity.accounts import get_profile
 from server.domain.study import analytics, bookmarks, ratings, sessions
 from server.domain.study.bookmarks import describe_bookmark
+from server.domain.study.overlays import OverlaysToSee
 from server.domain.study.progress import LAST_ID, count_due_cards_by_class, latest_change, list_changes
-from server.domain.study.ratings import Rating, describe_progress, record_ratings
+from server.domain.study.ratings import Rating
 from server.domain.study.sessions import NEWEST, Position, describe_session
 from server.domain.values import find_zone, stored_zone
 from server.domain.writing import Answer, Unit
@@ -47,14 +50,20 @@ async def rate_card(request: web.Request) -> web.Response:
     """Record one rating; the answer is the card's progress."""
     flashcard_id = path_id(request, "flashcardId")
     rating = Rating(flashcard_id=flashcard_id, **await read_json(request, _RATING))
-    return await _record(request, [rating], lambda progress: progress[0])
+    return await _record(request, [rating], overlays=state_of(request).looked_up)
+
+
+def look_up_overlays(request: web.Request) -> OverlaysToSee | None:
+    """Ask for what rate_card will replace in the cache, together with the limiter's decision."""
+    flashcard_id = path_id(request, "flashcardId")
+    return services_of(request).ratings.look_up_overlays(caller_of(request).user_id, flashcard_id)
 
 
 async def rate_cards(request: web.Request) -> web.Response:
     """Record a batch of ratings, all or none; the answer is the progress of each rating's card."""
     body = await read_json(request, _RATINGS)
     batch = [Rating(**entry) for entry in body["ratings"]]
-    return await _record(request, batch, lambda progress: {"progress": progress})
+    return await _record(request, batch, is_batch=True)
 
 
 async def get_card_progress(request: web.Request) -> web.Response:
@@ -93,7 +102,7 @@ async def list_progress(request: web.Request) -> web.Response:
     return tagged_response(
         request,
         {
-            "progress": [describe_progress(row) for row in page],
+            "progress": [orjson.loads(row["progress"]) for row in page],
             "until": None if until is None else exact_timestamp(until),
             "nextCursor": next_cursor,
         },
@@ -208,7 +217,11 @@ async def list_bookmarks(request: web.Request) -> web.Response:
 
 
 async def _record(
-    request: web.Request, ratings: Sequence[Rating], describe: Callable[[list[dict[str, Any]]], Any]
+    request: web.Request,
+    given: Sequence[Rating],
+    *,
+    is_batch: bool = False,
+    overlays: OverlaysToSee | None = None,
 ) -> web.Response:
     """Record ratings; a time zone that is none must not keep a student's work from being recorded."""
     user_id = caller_of(request).user_id
@@ -217,11 +230,15 @@ async def _record(
     replaces_header = name is not None and zone is None
     if replaces_header:
         zone = stored_zone((await get_profile(services_of(request).database, user_id))["timeZone"])
-
-    async def work(unit: Unit) -> Answer:
-        return answer(describe(await record_ratings(unit, user_id, ratings, zone=zone)))
-
-    response = await write(request, work)
+    recorded = await services_of(request).ratings.record(
+        user_id,
+        given,
+        zone=zone,
+        keyed=await keyed_request(request),
+        is_batch=is_batch,
+        overlays=overlays,
+    )
+    response = respond(recorded)
     if replaces_header and zone is not None:
         response.headers[TIME_ZONE_USED] = zone.key
     return response

@@ -58,7 +58,7 @@ async def write(request: web.Request, work: Work, *, body: bytes | None = None) 
         IdempotencyKeyReused: it belongs to another request.
         MasteryError: what the work raises; nothing has happened then, and the key stays free.
     """
-    keyed = await _keyed_request(request, body)
+    keyed = await keyed_request(request, body)
 
     async def once(unit: Unit) -> Answer:
         return await work(unit) if keyed is None else await answer_once(unit, keyed, work)
@@ -67,7 +67,12 @@ async def write(request: web.Request, work: Work, *, body: bytes | None = None) 
     return respond(await services_of(request).writer.run(once, user_id=user_id))
 
 
-async def _keyed_request(request: web.Request, body: bytes | None) -> KeyedRequest | None:
+async def keyed_request(request: web.Request, body: bytes | None = None) -> KeyedRequest | None:
+    """What makes a request a repeatable one; None without an Idempotency-Key. Arguments as `write`.
+
+    Raises:
+        InvalidInput: the key is not usable.
+    """
     values = request.headers.getall(IDEMPOTENCY_KEY, ())
     if not values:
         return None

@@ -17,8 +17,8 @@ from server.domain.study.repetition import (
     Review,
     SchedulerName,
     mastery_of,
-    next_review,
     remember,
+    review_after,
 )
 
 # Few study very much and many a little: the n-th busiest in proportion to (n + _HEAD) ** -_SKEW, as Zipf's law has it.
@@ -183,7 +183,7 @@ def _sittings(
         rated = []
         for (card_id, deck), level, seen in zip(sitting, levels, times, strict=True):
             memory = _memory(level, moment) if deck.scheduler == "fsrs" else None
-            due_at = next_review(Review(level, moment)) if memory is None else memory.due_at
+            due_at = moment + review_after(level) if memory is None else memory.due_at
             rated.append(Rated(card_id, deck.id, level, mastery_of(level), seen, moment, due_at, memory))
             moment -= pace
         yield rated

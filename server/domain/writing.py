@@ -21,10 +21,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
+
 from server.errors import AccountGone, MasteryError, NotFound, ServiceUnavailable
 from server.stores.cache.cache import Cache
 from server.stores.cache.invalidation import Successor
-from server.stores.postgres.database import ConstraintViolated, Database, Transaction
+from server.stores.postgres.database import ConstraintViolated, Database, DatabaseUnavailable, Transaction
+
+log = structlog.get_logger(__name__)
 
 
 class TooManyAtOnce(ServiceUnavailable):
@@ -114,22 +118,27 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """A write under way.
+class Consequences:
+    """What follows from a write once it is certain to have happened.
 
     Args:
-        transaction: where all of it happens.
         cache: to see what it holds of what is going to change.
         stale: to be filled with the cache keys of what it changes.
         successors: to be filled with the new values of some of them, where the unit knows them.
         afterwards: to be filled with what is to be done once it is certain to have happened, such as audit lines.
     """
 
-    transaction: Transaction
     cache: Cache
     stale: set[str] = field(default_factory=set)
     successors: dict[str, Successor] = field(default_factory=dict)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit(Consequences):
+    """A write under way. Args: transaction: where all of it happens; the others as in Consequences."""
+
+    transaction: Transaction
 
 
 class Writer:
@@ -144,7 +153,7 @@ class Writer:
 
     def __init__(self, database: Database, cache: Cache, *, wait_seconds: float = 5.0) -> None:
         self._database = database
-        self._cache = cache
+        self.cache = cache
         self._turns = Turns(at_once=max(1, min(2, database.pool.size // 2)), wait_seconds=wait_seconds)
 
     async def run(self, work: Callable[[Unit], Awaitable[Result]], *, user_id: UUID | None = None) -> Result:
@@ -159,33 +168,79 @@ class Writer:
             MasteryError: what the work raises; nothing has happened then.
             DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
         """
+
+        async def run(note: Callable[[Unit], None]) -> Result:
+            async def attempt(transaction: Transaction) -> Result:
+                unit = Unit(cache=self.cache, transaction=transaction)
+                note(unit)
+                return await work(unit)
+
+            return await self._database.run_transaction(attempt)
+
+        return await self._in_turn(run, user_id)
+
+    async def run_statement(
+        self,
+        work: Callable[[Consequences], Awaitable[Result]],
+        *,
+        user_id: UUID | None,
+        is_repeatable: bool = False,
+    ) -> Result:
+        """The same for work that writes with a single statement, which is a transaction by itself.
+
+        Args:
+            work: may run twice, as above.
+            user_id: whose write it is.
+            is_repeatable: whether it may be run again though it may have happened: under a key it happens once.
+
+        Raises: as `run`.
+        """
+
+        async def run(note: Callable[[Consequences], None]) -> Result:
+            async def attempt() -> Result:
+                consequences = Consequences(self.cache)
+                note(consequences)
+                return await work(consequences)
+
+            try:
+                return await attempt()
+            except DatabaseUnavailable as error:
+                if not (error.retryable or (is_repeatable and error.reason == "closed")):
+                    raise
+                log.info("database.transaction_retried", error=error.reason)
+            return await attempt()
+
+        return await self._in_turn(run, user_id)
+
+    async def _in_turn(
+        self, run: Callable[[Callable[[Consequences], None]], Awaitable[Result]], user_id: UUID | None
+    ) -> Result:
         if user_id is None:
-            return await self._run(work)
+            return await self._run(run)
         await self._turns.take(user_id)
         try:
-            return await self._run(work)
+            return await self._run(run)
         finally:
             self._turns.give_back(user_id)
 
-    async def _run(self, work: Callable[[Unit], Awaitable[Result]]) -> Result:
-        """Do the work in a transaction; once it returns, no reader gets what it made stale."""
-        unit: Unit | None = None
+    async def _run(self, run: Callable[[Callable[[Consequences], None]], Awaitable[Result]]) -> Result:
+        """Run a write that notes its consequences; once it returns, no reader gets what it made stale."""
+        noted: Consequences | None = None
         is_committed = False
 
-        async def attempt(transaction: Transaction) -> Result:
-            nonlocal unit
-            unit = Unit(transaction, self._cache)
-            return await work(unit)
+        def note(consequences: Consequences) -> None:
+            nonlocal noted
+            noted = consequences
 
         try:
-            result = await self._database.run_transaction(attempt)
+            result = await run(note)
             is_committed = True
         finally:
-            if unit is not None:
+            if noted is not None:
                 # Also when the answer to COMMIT was lost, or the client has hung up; but then without successors,
                 # which may hold what was never committed.
-                await self._cache.invalidate(unit.stale, unit.successors if is_committed else None)
-        for action in [] if unit is None else unit.afterwards:
+                await self.cache.invalidate(noted.stale, noted.successors if is_committed else None)
+        for action in [] if noted is None else noted.afterwards:
             action()
         return result
 

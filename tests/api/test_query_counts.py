@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
+import aiopg
 import pytest
 import redis
 
@@ -54,12 +56,6 @@ WITHOUT_QUERIES = {
     "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
     "/api/openapi.json", "/api/docs", "/api/docs/{file}", "/dashboard", "/dashboard/{file}", "/api/dashboard",
 }  # fmt: skip
-RATING = {
-    "find_rateable_cards", "lock_user_stats", "find_own_sessions", "add_reviews", "add_session_cards",
-    "record_ratings", "record_activity",
-}  # fmt: skip
-OF_A_CLASS_SET_TO_FSRS = {"list_memory_states", "list_reviews", "keep_memory_states"}
-WITH_A_KEY = {"claim_idempotency_key", "keep_idempotent_answer"}
 # Asked now and then, apart from what the route asks.
 WHETHER_THE_CALLER_EXISTS = Counter({"find_user": 2})
 
@@ -135,10 +131,8 @@ async def test_a_class_of_many_decks_is_studied_with_as_many_queries(api: Api, d
 
 
 @pytest.mark.parametrize("cards", [1, 3])
-async def test_ratings_need_the_same_queries_however_many(
-    api: Api, course: Course, database_url: str, cards: int
-) -> None:
-    """A batch costs what a single rating costs; a key and spaced repetition cost a few queries more."""
+async def test_a_rating_is_one_statement(api: Api, course: Course, database_url: str, cards: int) -> None:
+    """However many cards, in a session and under a key; what it assumes is looked up when it is new."""
     started = await api.post("/api/sessions", json={"deckIds": [str(course.decks["Analysis"])]})
     session_id = (await started.json())["sessionId"]
     ratings = [
@@ -152,13 +146,86 @@ async def test_ratings_need_the_same_queries_however_many(
         assert 200 == response.status
         return tally.since() - WHETHER_THE_CALLER_EXISTS
 
+    looks, records, reads_log = (
+        Counter({"find_rating_facts"}),
+        Counter({"record_ratings"}),
+        Counter({"list_reviews"}),
+    )
     keyed = {"Idempotency-Key": "a-batch"}
-    assert Counter(RATING) == await asked()
-    assert Counter(RATING | WITH_A_KEY) == await asked(**keyed)
-    assert Counter({"claim_idempotency_key"}) == await asked(**keyed), "a repeat"
+    assert looks + records == await asked()
+    assert records == await asked()
+    assert records == await asked(**keyed)
+    assert records == await asked(**keyed), "a repeat"
     run_sql(database_url, "UPDATE classes SET scheduler = 'fsrs'")
-    assert Counter(RATING | OF_A_CLASS_SET_TO_FSRS) == await asked()
-    assert Counter(RATING | OF_A_CLASS_SET_TO_FSRS - {"list_reviews"}) == await asked(), "the memory is kept"
+    assert records + looks + reads_log + records == await asked(), "the class was not as it had been"
+    assert looks + records == await asked(), "the memory is kept"
+
+
+# By route: the most messages to PostgreSQL, each of which waits for its answer.
+ROUND_TRIPS = {
+    "rating": 1,
+    "rating with a key": 1,
+    "rating in a session": 1,
+    "rating of a new card": 2,
+    "rating with FSRS": 2,
+    "batch": 1,
+    "batch with FSRS": 2,
+    "study page": 0,
+    "start of a session": 3,
+    "end of a session": 4,
+    "bookmark": 4,
+}
+
+
+async def test_writes_need_few_round_trips(
+    api: Api, course: Course, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where the driver sends: BEGIN, COMMIT and everything else that waits for the server."""
+    sent: list[str] = []
+    execute = aiopg.Cursor.execute
+
+    async def counted(cursor: aiopg.Cursor, operation: str, *args: Any, **kwargs: Any) -> None:
+        sent.append(operation)
+        await execute(cursor, operation, *args, **kwargs)
+
+    r1, r2, a1 = (course.cards[name] for name in ("r1", "r2", "a1"))
+    deck = str(course.decks["Analysis"])
+    study = f"/api/classes/{course.classes['Risk']}/study?mode=all"
+    for card in (r1, a1):
+        await api.put(f"/api/progress/cards/{card}", json={"confidenceLevel": 3})
+    await api.get(study)
+    monkeypatch.setattr(aiopg.Cursor, "execute", counted)
+    counts: dict[str, int] = {}
+
+    async def count(what: str, method: str, path: str, **request: Any) -> Any:
+        sent.clear()
+        response = await getattr(api, method)(path, **request)
+        assert response.status < 300, await response.text()
+        counts[what] = len([text for text in sent if "query=find_user " not in text])
+        return await response.json()
+
+    path, batch = (
+        f"/api/progress/cards/{r1}",
+        [{"flashcardId": str(card), "confidenceLevel": 5} for card in (r1, a1)],
+    )
+    await count("rating", "put", path, json={"confidenceLevel": 4})
+    await count(
+        "rating with a key", "put", path, json={"confidenceLevel": 4}, headers={"Idempotency-Key": "k"}
+    )
+    await count("rating of a new card", "put", f"/api/progress/cards/{r2}", json={"confidenceLevel": 4})
+    session = (await count("start of a session", "post", "/api/sessions", json={"deckIds": [deck]}))[
+        "sessionId"
+    ]
+    await count("rating in a session", "put", path, json={"confidenceLevel": 4, "sessionId": session})
+    await count("end of a session", "post", f"/api/sessions/{session}/end")
+    await count("batch", "post", "/api/progress/cards", json={"ratings": batch})
+    await count("study page", "get", study)
+    await count("bookmark", "put", f"/api/bookmarks/{r1}")
+    run_sql(database_url, "UPDATE classes SET scheduler = 'fsrs'")
+    for _ in range(2):  # the first has to find out
+        await count("rating with FSRS", "put", path, json={"confidenceLevel": 4})
+        await count("batch with FSRS", "post", "/api/progress/cards", json={"ratings": batch})
+    assert counts == ROUND_TRIPS
 
 
 def test_every_read_has_its_line_here() -> None:

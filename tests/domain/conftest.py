@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import orjson
 import psycopg2
 import pytest
 from psycopg2.extras import register_uuid
 
 from server.domain.study.bookmarks import add_bookmark
-from server.domain.study.ratings import Rating, record_ratings
+from server.domain.study.ratings import Rating, Ratings
 from server.domain.study.sessions import end_session, start_session
 from server.domain.writing import Writer
 from server.stores.cache.cache import Cache
@@ -33,13 +34,16 @@ class Domain:
 
     database: Database
     writer: Writer
+    ratings: Ratings
     url: str
 
     async def record_ratings(
         self, user_id: UUID, ratings: Sequence[Rating], *, zone: ZoneInfo | None
     ) -> list[dict[str, Any]]:
-        """Record ratings in a unit of work of their own."""
-        return await self.writer.run(lambda unit: record_ratings(unit, user_id, ratings, zone=zone))
+        """Record ratings, and give the progress of each."""
+        answer = await self.ratings.record(user_id, ratings, zone=zone, is_batch=True)
+        progress: list[dict[str, Any]] = orjson.loads(answer.body or b"")["progress"]
+        return progress
 
     async def start_session(self, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:
         """Start a session in a unit of work of its own."""
@@ -72,7 +76,8 @@ async def domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
     cache = Cache(link, Metrics(), ttl_seconds=60, deadline_ms=2000)
     await database.start()
     await link.start()
-    yield Domain(database, Writer(database, cache), database_url)
+    writer = Writer(database, cache)
+    yield Domain(database, writer, Ratings(database, writer), database_url)
     await cache.close()
     await link.close()
     await database.close()

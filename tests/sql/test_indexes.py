@@ -21,18 +21,10 @@ FIRST_PAGE = {
     "before_id": "ffffffff-ffff-ffff-ffff-ffffffffffff",
     "page_size": 50,
 }
-RATING = {
-    "confidence_levels": [5],
-    "mastery_statuses": ["mastered"],
-    "times": [1],
-    "seen_ats": ["2024-02-29 12:00:00+00"],
-    "review_ats": ["2024-03-07 12:00:00+00"],
-}
 NO_FILTER = dict.fromkeys(load_queries()["list_flashcards"].parameters)
 
 SERVED = [
     ("idx_user_card_progress_user_flashcard", "get_card_progress", {"user_id": USER, "flashcard_id": CARD}),
-    ("idx_user_card_progress_user_flashcard", "record_ratings", {"user_id": USER, "flashcard_ids": CARD} | RATING),
     ("idx_user_card_progress_mastery", "count_mastery", {"user_id": USER}),
     ("idx_flashcards_deck_published", "list_published_classes", {}),
     ("idx_flashcards_deck_published", "list_class_decks", {"class_id": CLASS}),

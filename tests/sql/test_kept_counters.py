@@ -16,8 +16,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - the dri
 
 from server.cli.counters import check_counters
 from server.cli.generating import generate
-from server.domain.study.activity import active_day
 from server.stores.postgres.queries import load_queries
+from tests.sql.older_releases import record_now
 from tests.stores.postgres.databases import ask
 
 QUERIES = load_queries()
@@ -93,46 +93,16 @@ def pick(connection: Connection, table: str, random: Random) -> str:
 
 
 def rate(connection: Connection, user_id: str, cards: list[str], levels: list[int]) -> None:
-    """A batch of ratings, by the queries of the service in their order; the connection's transaction."""
-    found = run(connection, QUERIES["find_rateable_cards"].sql, flashcard_ids=cards)
-    rateable = sorted({row[0] for row in found})
-    run(connection, QUERIES["lock_user_stats"].sql, user_id=user_id)
-    chosen = [level for _, level in zip(rateable, levels, strict=False)]
+    """A batch of ratings of those of the cards that can be rated, as the service records it."""
+    rateable = sorted(
+        {row[0] for row in run(connection, QUERIES["find_rateable_cards"].sql, flashcard_ids=cards)}
+    )
     now = datetime.now(UTC)
-    day = active_day(now, ZoneInfo("UTC"))
-    run(
-        connection,
-        QUERIES["add_reviews"].sql,
-        user_id=user_id,
-        flashcard_ids=rateable,
-        confidence_levels=chosen,
-        response_times_ms=[None] * len(rateable),
-        rated_ats=[now] * len(rateable),
-        days=[day.day] * len(rateable),
-        lapses_ats=[day.lapses_at] * len(rateable),
-    )
-    run(
-        connection,
-        QUERIES["record_ratings"].sql,
-        user_id=user_id,
-        flashcard_ids=rateable,
-        confidence_levels=chosen,
-        mastery_statuses=[STATUS[level] for level in chosen],
-        times=[1] * len(rateable),
-        seen_ats=[now] * len(rateable),
-        review_ats=[now] * len(rateable),
-    )
-    if rateable:
-        run(
-            connection,
-            QUERIES["record_activity"].sql,
-            user_id=user_id,
-            active_at=now,
-            days=[day.day],
-            first_ats=[now],
-            lapses_ats=[day.lapses_at],
-            deck_ids=[],
-        )
+    ratings = [(card, level, now) for card, level in zip(rateable, levels, strict=False)]
+    if ratings:
+        with connection.cursor() as cursor:
+            outcome = record_now(cursor, user_id, ratings, ZoneInfo("UTC"))
+        assert outcome["outcome"] in {"recorded", "no_card", "no_user", "unexpected"}
 
 
 def happen(connection: Connection, random: Random, statements: tuple[str, ...]) -> None:

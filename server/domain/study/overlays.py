@@ -13,7 +13,6 @@ next page finds them in the cache. Three rules keep them true:
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from uuid import UUID
 
 from server.clock import iso_timestamp
 from server.domain.catalog.catalog import class_key
-from server.domain.writing import Unit
-from server.stores.cache.cache import CacheKeys, Kept, Lookup
+from server.domain.writing import Consequences
+from server.stores.cache.cache import Cache, CacheKeys, Kept, Lookup
 from server.stores.cache.invalidation import Successor
 from server.stores.postgres.database import Database
 
@@ -145,39 +144,50 @@ class OverlaysSeen:
     counts: Kept | None
     cards: Kept | None
 
-    def replace(
-        self, unit: Unit, *, deck_ids: Iterable[UUID], counts: Sequence[Row], rated: Sequence[Row]
-    ) -> None:
-        """Say in the unit which keys are stale, and what will be there instead.
-
-        Args:
-            unit: the unit of work, about to be committed.
-            deck_ids: the decks of the class with rated cards.
-            counts: what the user has of them by mastery, read by the transaction after this was seen.
-            rated: the rated cards' rows of user_card_progress, as the transaction has made them.
-        """
-        unit.stale.update(overlay_keys(self.user_id, self.class_id))
-        if (
+    @property
+    def has_counts(self) -> bool:
+        """Whether there are counts, of the cards that the page has."""
+        return (
             self.page is not None
             and self.counts is not None
             and _fingerprint(self.counts) == _fingerprint(self.page)
-        ):
-            without_cards: dict[str, Any] = {str(deck_id): {} for deck_id in deck_ids}
-            successor = _with_entries(self.counts, without_cards | describe_counts(counts))
+        )
+
+    def replace(
+        self, unit: Consequences, *, counts: Sequence[Row], rated: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Say in the unit what will be at these keys.
+
+        Args:
+            unit: the unit of work, whose statement is done.
+            counts: what the user has by mastery in the decks with rated cards, read by the transaction after this was
+                seen.
+            rated: the progress of the rated cards as it is answered.
+        """
+        if self.counts is not None and self.has_counts and counts:
+            successor = _with_entries(self.counts, describe_counts(counts))
             unit.successors[counts_key(self.user_id, self.class_id)] = successor
         if self.cards is not None and len(self.cards.value["overlay"]) <= _MOST_CARDS:
-            successor = _with_entries(self.cards, describe_cards(rated))
-            unit.successors[cards_key(self.user_id, self.class_id)] = successor
+            entries = {
+                progress["flashcardId"]: {
+                    "confidenceLevel": progress["confidenceLevel"],
+                    "masteryStatus": progress["masteryStatus"],
+                    "nextReviewDate": progress["nextReviewDate"],
+                    "lastSeen": progress["lastSeenDate"],
+                }
+                for progress in rated
+            }
+            unit.successors[cards_key(self.user_id, self.class_id)] = _with_entries(self.cards, entries)
 
 
 class OverlaysToSee:
-    """The same, on its way."""
+    """Pending lookups of overlays and their pages."""
 
-    def __init__(self, unit: Unit, user_id: UUID, class_ids: Iterable[UUID]) -> None:
-        """Ask now; the answers come while the database works."""
+    def __init__(self, cache: Cache, user_id: UUID, class_ids: Iterable[UUID]) -> None:
+        """Ask now; the answers come while something else is done."""
         self._user_id = user_id
         self._lookups = {
-            class_id: unit.cache.lookups(
+            class_id: cache.lookups(
                 CacheKeys(class_key(class_id), counts_key(user_id, class_id), cards_key(user_id, class_id))
             ).each()
             for class_id in class_ids
@@ -186,9 +196,7 @@ class OverlaysToSee:
     async def arrive(self) -> list[OverlaysSeen]:
         """Wait for the answers: one for each class."""
         return [
-            OverlaysSeen(
-                self._user_id, class_id, *await asyncio.gather(*(lookup.kept() for lookup in lookups))
-            )
+            OverlaysSeen(self._user_id, class_id, *[await lookup.kept() for lookup in lookups])
             for class_id, lookups in self._lookups.items()
         ]
 

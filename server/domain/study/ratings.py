@@ -1,29 +1,51 @@
 """Ratings: a rated card becomes progress, a session's figures and a day of a streak, all or nothing.
 
-A rating takes its locks in this order: the cards, the user's row of user_stats, and the user's own rows. So what two
-devices of a user send at the same time happens one after the other.
+One statement does all of it (`record_ratings` in sql/schema.sql). It takes its locks in this order: the cards, the
+user's row of user_stats, and the user's own rows. So what two devices of a user send at the same time happens one after
+the other.
+
+What a rating means is decided here: the mastery, the next review, the day where the user is. For that the class of a
+card, its scheduler and the user's time zone must be known before the statement. They change rarely, so they are
+remembered from one rating to the next. The statement checks them under its locks, and does nothing if one is otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.clock import iso_timestamp
-from server.domain.study.activity import ActiveDay, active_day, lock_activity, record_activity
-from server.domain.study.overlays import OverlaysToSee
-from server.domain.study.repetition import Review, Standing, mastery_of, memorize, next_review
-from server.domain.writing import Unit, vanished_as_not_found
-from server.errors import Conflict, NotFound
+import orjson
+
+from server.bounded_dict import BoundedDict
+from server.domain.study.activity import active_day
+from server.domain.study.overlays import OverlaysSeen, OverlaysToSee, overlay_keys
+from server.domain.study.repetition import Review, SchedulerName, mastery_of, memorize, review_after
+from server.domain.values import stored_zone
+from server.domain.writing import (
+    Answer,
+    Consequences,
+    IdempotencyKeyReused,
+    KeyedRequest,
+    Writer,
+    vanished_as_not_found,
+)
+from server.errors import AccountGone, Conflict, MasteryError, NotFound
 from server.stores.postgres.database import Database, Transaction
+
+# How many cards and users a worker remembers. One more lookup in the database is needed for each of the others.
+_MOST_REMEMBERED = 20_000
+# How often a rating goes by assumptions. Then it looks under the locks, after which nothing of the user's changes.
+_ATTEMPTS = 3
+_NOWHERE = UUID(int=0)
 
 
 async def get_card_progress(database: Database, user_id: UUID, flashcard_id: UUID) -> dict[str, Any]:
-    """A user's progress on a card.
+    """A user's progress on a card, in the form of the API.
 
     Raises:
         NotFound: the user has not rated it.
@@ -31,19 +53,8 @@ async def get_card_progress(database: Database, user_id: UUID, flashcard_id: UUI
     row = await database.fetch_one("get_card_progress", user_id=user_id, flashcard_id=flashcard_id)
     if row is None:
         raise NotFound("There is no progress on this card.")
-    return describe_progress(row)
-
-
-def describe_progress(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A progress row in the form of the API."""
-    return {
-        "flashcardId": str(row["flashcard_id"]),
-        "confidenceLevel": row["confidence_level"],
-        "masteryStatus": row["mastery_status"],
-        "timesSeen": row["times_seen"],
-        "lastSeenDate": iso_timestamp(row["last_seen_at"]),
-        "nextReviewDate": iso_timestamp(row["next_review_at"]),
-    }
+    progress: dict[str, Any] = orjson.loads(row["progress"])
+    return progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,138 +69,273 @@ class Rating:
 
 
 @dataclass(frozen=True, slots=True)
-class _Dated:
-    """A rating, and when it was made: on which day of the user's."""
+class _Place:
+    """Where a card is, and how its next review is chosen there."""
 
-    rating: Rating
-    day: ActiveDay
+    class_id: UUID
+    scheduler: SchedulerName
+
+
+@dataclass(frozen=True, slots=True)
+class _Assumed:
+    """What a statement is made of, and what it checks.
+
+    Attributes:
+        places: of the cards; those without one are expected to be refused.
+        zone: of the profile, by its name; None if it is not needed, or there is no such user.
+        last_active_at: as far as is known.
+        memories: rows of find_rating_facts for the cards whose class is set to FSRS.
+    """
+
+    places: Mapping[UUID, _Place]
+    zone: str | None
+    last_active_at: datetime | None
+    memories: Sequence[Mapping[str, Any]] = ()
 
     @property
-    def at(self) -> datetime:
-        return self.day.first_at
+    def class_ids(self) -> set[UUID]:
+        return {place.class_id for place in self.places.values()}
 
 
-async def record_ratings(
-    unit: Unit, user_id: UUID, ratings: Sequence[Rating], *, zone: ZoneInfo | None
-) -> list[dict[str, Any]]:
-    """Record ratings, and answer with the progress of their cards, in the order given.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be recorded."""
+
+    user_id: UUID
+    ratings: Sequence[Rating]
+    zone: ZoneInfo | None
+    keyed: KeyedRequest | None
+    is_batch: bool
+    card_ids: list[UUID]
+
+
+class Ratings:
+    """Records ratings.
 
     Args:
-        unit: the unit of work.
-        user_id: whose ratings they are.
-        ratings: one or more; a card may occur several times.
-        zone: where the user's day begins; None for the profile's.
-
-    Raises:
-        NotFound: a card can't be rated, or a session is not the user's.
-        AccountGone: the user no longer exists.
-        Conflict: a session has ended.
+        database: where they go.
+        writer: runs them in the user's turn, and invalidates what they make stale.
     """
-    transaction = unit.transaction
-    with vanished_as_not_found():
-        cards = await _find_rateable_cards(transaction, ratings)
-        overlays = OverlaysToSee(unit, user_id, {card["class_id"] for card in cards.values()})
-        activity = await lock_activity(transaction, user_id)
-        await _check_sessions(transaction, user_id, ratings)
-        # One after another, also where two hosts' clocks differ: a rating of now is the newest.
-        now = max(datetime.now(UTC), activity.last_active_at)
-        here = zone or activity.zone
-        dated = [_Dated(rating, active_day(rating.rated_at or now, here)) for rating in ratings]
-        await _add_reviews(transaction, user_id, dated)
-        await _add_session_cards(transaction, dated)
-        rows = await _upsert_progress(transaction, user_id, dated, cards)
-        seen = await overlays.arrive()  # before the counts are read
-        counts = await record_activity(
-            transaction,
-            user_id,
-            activity,
-            [entry.day for entry in dated],
-            deck_ids={card["deck_id"] for card in cards.values()},
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+        self._places: BoundedDict[UUID, _Place] = BoundedDict(_MOST_REMEMBERED)
+        self._zones: BoundedDict[UUID, str] = BoundedDict(_MOST_REMEMBERED)
+
+    def look_up_overlays(self, user_id: UUID, flashcard_id: UUID) -> OverlaysToSee | None:
+        """Ask the cache for what a rating of the card will replace; None where the card's class is not known yet."""
+        place = self._places.get(flashcard_id)
+        return None if place is None else OverlaysToSee(self._writer.cache, user_id, {place.class_id})
+
+    async def record(
+        self,
+        user_id: UUID,
+        ratings: Sequence[Rating],
+        *,
+        zone: ZoneInfo | None,
+        keyed: KeyedRequest | None = None,
+        is_batch: bool = False,
+        overlays: OverlaysToSee | None = None,
+    ) -> Answer:
+        """Record ratings, and answer with the progress of their cards, in the order given.
+
+        Args:
+            user_id: whose ratings they are.
+            ratings: one or more; a card may occur several times.
+            zone: where the user's day begins; None for the profile's.
+            keyed: under which key the request may be repeated.
+            is_batch: whether the answer is `{"progress": [...]}`, or that of the one rating.
+            overlays: from look_up_overlays.
+
+        Raises:
+            NotFound: a card can't be rated, or a session is not the user's.
+            AccountGone: the user no longer exists.
+            Conflict: a session has ended.
+            IdempotencyKeyReused: the key was used for another request.
+            TooManyAtOnce: the user's other writes take too long.
+            DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
+        """
+        card_ids = sorted({rating.flashcard_id for rating in ratings})
+        request = _Request(user_id, ratings, zone, keyed, is_batch, card_ids)
+        return await self._writer.run_statement(
+            lambda unit: self._record(unit, request, overlays),
+            user_id=user_id,
+            is_repeatable=keyed is not None,
         )
+
+    async def _record(self, unit: Consequences, request: _Request, overlays: OverlaysToSee | None) -> Answer:
+        with vanished_as_not_found():
+            assumed = self._recall(request) or await self._look(self._database, request)
+            for _ in range(_ATTEMPTS):
+                answer = await self._attempt(self._database, unit, request, assumed, overlays)
+                if answer is not None:
+                    return answer
+                assumed, overlays = await self._look(self._database, request), None
+
+            async def under_the_locks(transaction: Transaction) -> Answer:
+                await transaction.fetch_all("find_rateable_cards", flashcard_ids=request.card_ids)
+                await transaction.fetch_all("lock_user_stats", user_id=request.user_id)
+                assumed = await self._look(transaction, request)
+                answer = await self._attempt(transaction, unit, request, assumed, None)
+                if answer is None:
+                    raise Conflict("The card's class is being changed; try again.")
+                return answer
+
+            return await self._database.run_transaction(under_the_locks)
+
+    def _recall(self, request: _Request) -> _Assumed | None:
+        """What is remembered; None unless it is enough."""
+        places = {}
+        for card_id in request.card_ids:
+            place = self._places.get(card_id)
+            if place is None or place.scheduler == "fsrs":
+                return None
+            places[card_id] = place
+        zone = None
+        if request.zone is None:
+            zone = self._zones.get(request.user_id)
+            if zone is None:
+                return None
+        return _Assumed(places, zone, None)
+
+    async def _look(self, queries: Database | Transaction, request: _Request) -> _Assumed:
+        """What the database says, which is remembered."""
+        rows = await queries.fetch_all(
+            "find_rating_facts", user_id=request.user_id, flashcard_ids=request.card_ids
+        )
+        zone, last_active_at = rows[0]["time_zone"], rows[0]["last_active_at"]
+        if zone is not None:
+            self._zones[request.user_id] = zone
+        cards = [row for row in rows if row["flashcard_id"] is not None]
+        places = {row["flashcard_id"]: _Place(row["class_id"], row["scheduler"]) for row in cards}
+        for card_id, place in places.items():
+            self._places[card_id] = place
+        return _Assumed(
+            places,
+            zone if request.zone is None else None,
+            last_active_at,
+            [row for row in cards if row["scheduler"] == "fsrs"],
+        )
+
+    async def _attempt(
+        self,
+        queries: Database | Transaction,
+        unit: Consequences,
+        request: _Request,
+        assumed: _Assumed,
+        overlays: OverlaysToSee | None,
+    ) -> Answer | None:
+        """Record the ratings if everything is as assumed; None if it is not, and nothing has happened."""
+        user_id, keyed = request.user_id, request.keyed
+        if overlays is None:
+            overlays = OverlaysToSee(unit.cache, user_id, assumed.class_ids)
+        stale = {key for class_id in assumed.class_ids for key in overlay_keys(user_id, class_id)}
+        unit.stale.update(stale)
+        parameters = await _parameters(queries, request, assumed)
+        seen = await overlays.arrive()  # before the counts are read
+        row = await queries.fetch_one(
+            "record_ratings",
+            user_id=user_id,
+            key=None if keyed is None else keyed.key,
+            fingerprint=None if keyed is None else keyed.fingerprint,
+            stale=sorted(stale),
+            is_batch=request.is_batch,
+            counts_wanted=any(one.has_counts for one in seen),
+            **parameters,
+        )
+        if row is None:
+            raise RuntimeError("record_ratings gave no row")
+        if row["outcome"] == "unexpected":
+            unit.stale.clear()
+            return None
+        if row["outcome"] == "replayed":
+            unit.stale.update(row["stale"])  # the first one may have died before it could say so
+            return Answer(status=row["status"], body=row["body"], location=row["location"], is_replay=True)
+        if row["outcome"] != "recorded":
+            unit.stale.clear()
+            raise _refusal(row)
+        _replace(unit, seen, assumed.places, row)
+        return Answer(status=row["status"], body=row["body"])
+
+
+async def _parameters(
+    queries: Database | Transaction, request: _Request, assumed: _Assumed
+) -> dict[str, Any]:
+    """What record_ratings is to record, and what it is to check."""
+    ratings = request.ratings
+    # One after another, also where two hosts' clocks differ: a rating of now is the newest.
+    now = datetime.now(UTC)
+    if assumed.last_active_at is not None:
+        now = max(now, assumed.last_active_at)
+    here = request.zone or stored_zone(assumed.zone or "UTC")
+    today = active_day(now, here)
+    days = [today if rating.rated_at is None else active_day(rating.rated_at, here) for rating in ratings]
+    named = [rating.rated_at is not None for rating in ratings]
+    # Any moment of today is as good as now, unless something was made of the moment itself.
+    now_until: datetime | None = now
+    if all(named):
+        now_until = None
+    elif not any(named) and not assumed.memories:
+        now_until = datetime.combine(today.day + timedelta(days=1), time_of_day.min, tzinfo=here)
+    memories = None
+    if assumed.memories:
+        reviews: dict[UUID, list[Review]] = {}
+        for rating, day in sorted(
+            zip(ratings, days, strict=True), key=lambda entry: entry[1].first_at
+        ):  # stable: the order given is the order of equals
+            review = Review(rating.confidence_level, day.first_at)
+            reviews.setdefault(rating.flashcard_id, []).append(review)
+        memories = await memorize(queries, request.user_id, assumed.memories, reviews)
+    places = assumed.places
+    levels = [rating.confidence_level for rating in ratings]
+    return {
+        "zone": assumed.zone,
+        "now": now,
+        "now_until": now_until,
+        "flashcard_ids": [rating.flashcard_id for rating in ratings],
+        "confidence_levels": levels,
+        "mastery_statuses": [mastery_of(level) for level in levels],
+        "review_seconds": [int(review_after(level).total_seconds()) for level in levels],
+        "response_times_ms": [rating.response_time_ms for rating in ratings],
+        "session_ids": [rating.session_id for rating in ratings],
+        "rated_ats": [rating.rated_at for rating in ratings],
+        "days": [day.day for day in days],
+        "lapses_ats": [day.lapses_at for day in days],
+        "card_ids": request.card_ids,
+        "class_ids": [
+            places[card_id].class_id if card_id in places else _NOWHERE for card_id in request.card_ids
+        ],
+        "own_sessions": list({rating.session_id for rating in ratings if rating.session_id is not None}),
+        "memories": None if memories is None else orjson.dumps(memories).decode(),
+    }
+
+
+def _refusal(row: Mapping[str, Any]) -> MasteryError:
+    """The error that stands for what record_ratings has refused."""
+    outcome: str = row["outcome"]
+    if outcome == "no_card":
+        return NotFound(f"There is no such card: {', '.join(sorted(map(str, row['missing']))[:10])}.")
+    if outcome == "no_session":
+        return NotFound("There is no such session.")
+    if outcome == "session_ended":
+        return Conflict("The session has ended; rate without it or start another one.")
+    return IdempotencyKeyReused() if outcome == "key_reused" else AccountGone()
+
+
+def _replace(
+    unit: Consequences, seen: Sequence[OverlaysSeen], places: Mapping[UUID, _Place], row: Mapping[str, Any]
+) -> None:
+    """Say in the unit which overlays of the cache come after those that were seen there."""
+    if not any(one.counts or one.cards for one in seen):
+        return
+    answered = orjson.loads(row["body"])
+    progress = {entry["flashcardId"]: entry for entry in answered.get("progress", [answered])}
     for one in seen:
-        of_class = [card for card in cards.values() if card["class_id"] == one.class_id]
-        deck_ids, card_ids = {card["deck_id"] for card in of_class}, {card["id"] for card in of_class}
         one.replace(
             unit,
-            deck_ids=deck_ids,
-            counts=[row for row in counts if row["deck_id"] in deck_ids],
-            rated=[row for row in rows if row["flashcard_id"] in card_ids],
+            counts=[entry for entry in row["counts"] or () if entry["class_id"] == str(one.class_id)],
+            rated=[
+                progress[str(card_id)] for card_id, place in places.items() if place.class_id == one.class_id
+            ],
         )
-    by_card = {row["flashcard_id"]: describe_progress(row) for row in rows}
-    return [by_card[rating.flashcard_id] for rating in ratings]
-
-
-async def _find_rateable_cards(
-    transaction: Transaction, ratings: Sequence[Rating]
-) -> dict[UUID, dict[str, Any]]:
-    wanted = list({rating.flashcard_id for rating in ratings})
-    rows = await transaction.fetch_all("find_rateable_cards", flashcard_ids=wanted)
-    cards = {row["id"]: row for row in rows}
-    missing = [str(flashcard_id) for flashcard_id in wanted if flashcard_id not in cards]
-    if missing:
-        raise NotFound(f"There is no such card: {', '.join(sorted(missing)[:10])}.")
-    return cards
-
-
-async def _check_sessions(transaction: Transaction, user_id: UUID, ratings: Sequence[Rating]) -> None:
-    wanted = {rating.session_id for rating in ratings if rating.session_id is not None}
-    if not wanted:
-        return
-    rows = await transaction.fetch_all("find_own_sessions", user_id=user_id, session_ids=list(wanted))
-    if len(rows) != len(wanted):
-        raise NotFound("There is no such session.")
-    if any(row["ended_at"] is not None for row in rows):
-        raise Conflict("The session has ended; rate without it or start another one.")
-
-
-async def _add_reviews(transaction: Transaction, user_id: UUID, ratings: Sequence[_Dated]) -> None:
-    await transaction.execute(
-        "add_reviews",
-        user_id=user_id,
-        flashcard_ids=[dated.rating.flashcard_id for dated in ratings],
-        confidence_levels=[dated.rating.confidence_level for dated in ratings],
-        response_times_ms=[dated.rating.response_time_ms for dated in ratings],
-        rated_ats=[dated.at for dated in ratings],
-        days=[dated.day.day for dated in ratings],
-        lapses_ats=[dated.day.lapses_at for dated in ratings],
-    )
-
-
-async def _add_session_cards(transaction: Transaction, ratings: Sequence[_Dated]) -> None:
-    in_session = [dated for dated in ratings if dated.rating.session_id is not None]
-    if in_session:
-        await transaction.execute(
-            "add_session_cards",
-            session_ids=[dated.rating.session_id for dated in in_session],
-            flashcard_ids=[dated.rating.flashcard_id for dated in in_session],
-            confidence_levels=[dated.rating.confidence_level for dated in in_session],
-            response_times_ms=[dated.rating.response_time_ms for dated in in_session],
-            rated_ats=[dated.at for dated in in_session],
-        )
-
-
-async def _upsert_progress(
-    transaction: Transaction,
-    user_id: UUID,
-    ratings: Sequence[_Dated],
-    cards: Mapping[UUID, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    reviews: dict[UUID, list[Review]] = {}
-    for dated in sorted(
-        ratings, key=lambda entry: entry.at
-    ):  # stable: the order given is the order of equals
-        review = Review(dated.rating.confidence_level, dated.at)
-        reviews.setdefault(dated.rating.flashcard_id, []).append(review)
-    standings = {card: Standing(given[-1], next_review(given[-1])) for card, given in reviews.items()}
-    spaced = {card: given for card, given in reviews.items() if cards[card]["scheduler"] == "fsrs"}
-    standings |= await memorize(transaction, user_id, spaced)
-    return await transaction.fetch_all(
-        "record_ratings",
-        user_id=user_id,
-        flashcard_ids=list(standings),
-        confidence_levels=[standing.newest.confidence_level for standing in standings.values()],
-        mastery_statuses=[mastery_of(standing.newest.confidence_level) for standing in standings.values()],
-        times=[len(reviews[card]) for card in standings],
-        seen_ats=[standing.newest.at for standing in standings.values()],
-        review_ats=[standing.due_at for standing in standings.values()],
-    )

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from fsrs import Card, Rating, Scheduler, State
 
-from server.stores.postgres.database import Transaction
+from server.stores.postgres.database import Database, Transaction
 
 Mastery = Literal["new", "learning", "mastered"]
 SchedulerName = Literal["fixed", "fsrs"]
@@ -47,14 +47,6 @@ class Review:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a card stands: its newest review, and when it is due again."""
-
-    newest: Review
-    due_at: datetime
-
-
 def mastery_of(confidence_level: int) -> Mastery:
     """4 and 5 are mastered, 3 is learning, 1 and 2 are new; whatever the scheduler."""
     if confidence_level > _LEARNING:
@@ -62,9 +54,9 @@ def mastery_of(confidence_level: int) -> Mastery:
     return "learning" if confidence_level == _LEARNING else "new"
 
 
-def next_review(review: Review) -> datetime:
-    """When a card is due again, by the fixed table: 12 hours for 1 and 2, then 1, 3 and 7 days."""
-    return review.at + _REVIEW_AFTER[review.confidence_level]
+def review_after(confidence_level: int) -> timedelta:
+    """How long after a review a card is due again, by the fixed table: 12 hours for 1 and 2, then 1, 3 and 7 days."""
+    return _REVIEW_AFTER[confidence_level]
 
 
 MemoryPhase = Literal["learning", "review", "relearning"]
@@ -146,76 +138,68 @@ def _card(memory: Memory | None, now: datetime) -> Card:
     )
 
 
+Row = Mapping[str, Any]
 Reviews = Mapping[UUID, Sequence[Review]]
 
 
-async def memorize(transaction: Transaction, user_id: UUID, new_reviews: Reviews) -> dict[UUID, Standing]:
-    """Bring a user's memories of cards up to date, and say when the cards are due.
+async def memorize(
+    queries: Database | Transaction, user_id: UUID, facts: Sequence[Row], new_reviews: Reviews
+) -> list[dict[str, Any]]:
+    """What FSRS will know of a user's memory of cards after new reviews, for record_ratings.
 
     Args:
-        transaction: in which the user's row is locked, and the reviews are in the log.
+        queries: where the log is read, if it has reviews that a memory lacks.
         user_id: whose memory it is.
-        new_reviews: by card, each from old to new.
+        facts: rows of find_rating_facts.
+        new_reviews: by card, each from old to new; not in the log yet.
+
+    Returns:
+        For each of the facts the columns of memory_states and `logged`: how many reviews it takes for granted.
     """
-    if not new_reviews:
-        return {}
-    rows = await transaction.fetch_all("list_memory_states", user_id=user_id, flashcard_ids=list(new_reviews))
-    kept = {
-        row["flashcard_id"]: _memory(row)
-        for row in rows
-        if _is_continued(row, new_reviews[row["flashcard_id"]])
-    }
-    counts = {row["flashcard_id"]: row["logged"] for row in rows}
-    reviews = dict(new_reviews)
-    anew = [flashcard_id for flashcard_id in new_reviews if flashcard_id not in kept]
-    if anew:
-        logged = await _read_log(transaction, user_id, anew)
-        reviews |= logged
-        counts |= {flashcard_id: len(entries) for flashcard_id, entries in logged.items()}
-    memories = {
-        flashcard_id: remember_all(kept.get(flashcard_id), entries)
-        for flashcard_id, entries in reviews.items()
-    }
-    await _keep(transaction, user_id, memories, counts)
+    anew = [row["flashcard_id"] for row in facts if row["logged"] and not _is_continued(row, new_reviews)]
+    log = await _read_log(queries, user_id, anew) if anew else {}
+    return [_memorize(row, log.get(row["flashcard_id"]), new_reviews[row["flashcard_id"]]) for row in facts]
+
+
+def _memorize(row: Row, log: Sequence[Review] | None, new_reviews: Sequence[Review]) -> dict[str, Any]:
+    """The memory of one card. Args: log: its reviews, where the kept memory is not just moved on."""
+    kept, logged = None, row["logged"]
+    if log is not None:
+        logged = len(log)
+        new_reviews = sorted([*log, *new_reviews], key=lambda review: review.at)
+    elif logged:
+        kept = _memory(row)
+    memory = remember_all(kept, new_reviews)
     return {
-        flashcard_id: Standing(reviews[flashcard_id][-1], memory.due_at)
-        for flashcard_id, memory in memories.items()
+        "flashcard_id": row["flashcard_id"],
+        "stability": memory.stability,
+        "difficulty": memory.difficulty,
+        "state": memory.phase,
+        "step": memory.step,
+        "due_at": memory.due_at,
+        "last_review_at": memory.last_review_at,
+        "reviews": len(new_reviews) if log is not None else logged + len(new_reviews),
+        "logged": logged,
     }
 
 
-def _is_continued(row: Mapping[str, Any], reviews: Sequence[Review]) -> bool:
-    """Whether a kept memory lacks the new reviews, which come after all that it was made of, and nothing else."""
-    return bool(row["logged"] == row["reviews"] + len(reviews) and reviews[0].at >= row["last_review_at"])
+def _is_continued(row: Row, new_reviews: Reviews) -> bool:
+    """Whether the new reviews come after all that a kept memory was made of, and it lacks nothing of the log."""
+    first = new_reviews[row["flashcard_id"]][0]
+    return bool(row["logged"] == row["reviews"] and first.at >= row["last_review_at"])
 
 
 async def _read_log(
-    transaction: Transaction, user_id: UUID, flashcard_ids: Sequence[UUID]
+    queries: Database | Transaction, user_id: UUID, flashcard_ids: Sequence[UUID]
 ) -> dict[UUID, list[Review]]:
-    rows = await transaction.fetch_all("list_reviews", user_id=user_id, flashcard_ids=list(flashcard_ids))
+    rows = await queries.fetch_all("list_reviews", user_id=user_id, flashcard_ids=list(flashcard_ids))
     log: dict[UUID, list[Review]] = {flashcard_id: [] for flashcard_id in flashcard_ids}
     for row in rows:
         log[row["flashcard_id"]].append(Review(row["confidence_level"], row["rated_at"]))
     return log
 
 
-async def _keep(
-    transaction: Transaction, user_id: UUID, memories: Mapping[UUID, Memory], counts: Mapping[UUID, int]
-) -> None:
-    await transaction.execute(
-        "keep_memory_states",
-        user_id=user_id,
-        flashcard_ids=list(memories),
-        stabilities=[memory.stability for memory in memories.values()],
-        difficulties=[memory.difficulty for memory in memories.values()],
-        states=[memory.phase for memory in memories.values()],
-        steps=[memory.step for memory in memories.values()],
-        due_ats=[memory.due_at for memory in memories.values()],
-        last_review_ats=[memory.last_review_at for memory in memories.values()],
-        review_counts=[counts[flashcard_id] for flashcard_id in memories],
-    )
-
-
-def _memory(row: Mapping[str, Any]) -> Memory:
+def _memory(row: Row) -> Memory:
     return Memory(
         stability=row["stability"],
         difficulty=row["difficulty"],

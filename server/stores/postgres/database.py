@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import aiopg
 import structlog
-from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 
 from server.stores.postgres.errors import (
     ConstraintViolated,
@@ -55,8 +55,10 @@ _RENEWAL_SECONDS = 1.0
 class Transaction:
     """Several queries that happen together or not at all; from `Database.transaction`."""
 
-    def __init__(self, runner: QueryRunner, connection: aiopg.Connection) -> None:
+    def __init__(self, runner: QueryRunner, connection: aiopg.Connection, begin: str) -> None:
+        """Args: begin: what begins it; it travels with the first query."""
         self._runner = runner
+        self._begin = begin
         self._connection: aiopg.Connection | None = connection
         self._ends_at: float | None = None
 
@@ -77,6 +79,11 @@ class Transaction:
         self._ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
         await self.execute("extend_deadline", timeout_ms=int(timeout_ms) + _SERVER_GRACE_MS)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a query."""
+        return not self._begin
+
     def end(self) -> None:
         """Give up the connection: nothing runs in this transaction any more."""
         self._connection = None
@@ -89,9 +96,15 @@ class Transaction:
             raise RuntimeError("this transaction has ended")
         query = self._runner.queries[name]
         with measure("db"):
+            begin, self._begin = self._begin, ""
             return read(
                 await self._runner.run(
-                    self._connection, query, parameters, final=False, timeout_seconds=self._seconds_left()
+                    self._connection,
+                    query,
+                    parameters,
+                    final=False,
+                    preamble=begin,
+                    timeout_seconds=self._seconds_left(),
                 )
             )
 
@@ -253,11 +266,8 @@ class Database:
             QueryFailed: the block went on after a query that had failed, and there is nothing to commit.
         """
         begin = "BEGIN" if isolation is None else f"BEGIN ISOLATION LEVEL {isolation.upper()}"
-        if self._connector.preamble:
-            begin = f"{begin}; {self._connector.preamble}"
         async with self._connection() as connection:
-            await self._control(connection, begin, final=False)
-            transaction = Transaction(self._runner, connection)
+            transaction = Transaction(self._runner, connection, f"{begin}; {self._connector.preamble}")
             try:
                 yield transaction
             except Exception:
@@ -269,7 +279,8 @@ class Database:
                 connection.close()  # cancelled: no more waiting; the server rolls back when we hang up
                 raise
             transaction.end()
-            await self._commit(connection)
+            if transaction.has_begun:
+                await self._commit(connection)
 
     async def run_transaction(
         self, work: Callable[[Transaction], Awaitable[Result]], *, isolation: Isolation | None = None
@@ -366,8 +377,8 @@ class Database:
         await self._control(connection, "COMMIT", final=True)
 
     async def _roll_back(self, connection: aiopg.Connection) -> None:
-        if connection.closed:
-            return
+        if connection.closed or connection.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE:
+            return  # the server has rolled back, or nothing had begun
         try:
             await self._control(connection, "ROLLBACK", final=False)
         except DatabaseUnavailable:

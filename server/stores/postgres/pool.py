@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
@@ -108,6 +109,8 @@ class ConnectionPool:
             raise DatabaseUnavailable("closed")
         while self._free:
             connection = self._free.pop()
+            if not connection.closed and _has_word(connection):
+                connection.close()  # an idle server has nothing to say but that it ends
             if not connection.closed:
                 self._fewest_free = min(self._fewest_free, len(self._free))
                 self._used.add(connection)
@@ -390,6 +393,16 @@ async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Con
     connection: aiopg.Connection = await aiopg.connect(dsn, timeout=timeout_seconds, enable_hstore=False)
     register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
     return connection
+
+
+def _has_word(connection: aiopg.Connection) -> bool:
+    """Whether something has arrived on an idle connection.
+
+    Seen before a statement is sent, its loss is no failure. Afterwards nobody could say whether the statement was run.
+    """
+    poll = select.poll()
+    poll.register(connection.raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _forget_closed_sockets() -> None:

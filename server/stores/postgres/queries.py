@@ -141,8 +141,8 @@ class QueryRunner:
             query: what to run.
             parameters: exactly those that it names.
             final: what it changes stays at once, so that a lost answer leaves the outcome unknown.
-            preamble: statements to run before it, in the same message and so in the same transaction. A query with
-                private parameters has to be in a transaction already.
+            preamble: statements to run before it, in the same message and so in the same transaction. For a query with
+                private parameters it has to begin one, or that has been done already.
             timeout_seconds: how long it may take; by default as long as any query.
 
         Raises:
@@ -156,7 +156,8 @@ class QueryRunner:
         started = perf_counter()
         try:
             if query.private:
-                await self._send_private(connection, query, adapted)
+                await self._send_private(connection, query, adapted, preamble)
+                preamble = ""
             return await self.run_sql(
                 connection,
                 query.name,
@@ -173,12 +174,12 @@ class QueryRunner:
                 log.warning("database.slow_query", query=query.name, duration_ms=round(seconds * 1000, 2))
 
     async def _send_private(
-        self, connection: aiopg.Connection, query: Query, adapted: dict[str, Any]
+        self, connection: aiopg.Connection, query: Query, adapted: dict[str, Any], preamble: str
     ) -> None:
         """Keep the private values as the transaction's own settings, and name these in the query instead."""
         sql = ", ".join(f"set_config('private.{name}', %({name})s, true)" for name in sorted(query.private))
         values = {name: adapted[name] for name in query.private}
-        await self.run_sql(connection, query.name, f"SELECT {sql}", values, final=False)
+        await self.run_sql(connection, query.name, f"{preamble}SELECT {sql}", values, final=False)
         for name in query.private:
             adapted[name] = AsIs(f"nullif(current_setting('private.{name}'), '')")
 

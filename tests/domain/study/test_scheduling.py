@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.clock import iso_timestamp
-from server.domain.study.repetition import Review, mastery_of, next_review
+from server.domain.study.repetition import mastery_of, review_after
 from server.domain.values import percentage
 
 NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
@@ -18,7 +18,7 @@ NOON = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
 def test_confidence_decides_mastery_and_review() -> None:
     """The whole table of the contract."""
-    table = {level: (mastery_of(level), next_review(Review(level, NOON)) - NOON) for level in range(1, 6)}
+    table = {level: (mastery_of(level), review_after(level)) for level in range(1, 6)}
     assert {
         1: ("new", timedelta(hours=12)),
         2: ("new", timedelta(hours=12)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import psycopg2
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.domain.study.activity import active_days
-from server.stores.postgres.queries import load_queries
+from tests.sql.older_releases import record_now
 from tests.support.properties import examples
 
 ZONES = [ZoneInfo(name) for name in (
@@ -22,6 +21,12 @@ ZONES = [ZoneInfo(name) for name in (
     "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Kiritimati", "Etc/GMT+12", "Asia/Tehran",
 )]  # fmt: skip
 BERLIN, KIRITIMATI, BAKER_ISLAND = ZONES[1], ZONES[9], ZONES[10]
+
+CARD = """
+    WITH c AS (INSERT INTO classes (name, is_published) VALUES ('C', true) RETURNING id),
+         d AS (INSERT INTO decks (class_id, name, is_published) SELECT id, 'D', true FROM c RETURNING id)
+    INSERT INTO flashcards (deck_id, question, answer, is_published) SELECT id, 'Q', 'A', true FROM d RETURNING id::text
+"""
 
 Streak = tuple[int, date, datetime]
 Study = Callable[[Sequence[datetime], ZoneInfo], Streak]
@@ -33,24 +38,18 @@ def study(database_url: str) -> Iterator[tuple[Study, Callable[[], None]]]:
     with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO users (email) VALUES ('student@example.com') RETURNING id::text")
         (user_id,) = cursor.fetchone() or (None,)
+        cursor.execute(CARD)
+        (card_id,) = cursor.fetchone() or (None,)
 
         def record(moments: Sequence[datetime], zone: ZoneInfo) -> Streak:
-            days = active_days(moments, zone)
-            parameters = {
-                "user_id": user_id,
-                "active_at": max(moments),
-                "deck_ids": [str(UUID(int=0))],
-                "days": [day.day for day in days],
-                "first_ats": [day.first_at for day in days],
-                "lapses_ats": [day.lapses_at for day in days],
-            }
-            cursor.execute(load_queries()["record_activity"].sql, parameters)
+            record_now(cursor, user_id, [(card_id, 3, moment) for moment in moments], zone)
             cursor.execute("SELECT study_streak_days, last_active_date, streak_lapses_at FROM user_stats")
             ((days_in_a_row, last, lapses_at),) = cursor.fetchall()
             return days_in_a_row, last, lapses_at
 
         def forget() -> None:
             cursor.execute("DELETE FROM user_active_days")
+            cursor.execute("DELETE FROM review_log")
             cursor.execute("UPDATE user_stats SET study_streak_days = 0, streak_lapses_at = '-infinity'")
 
         yield record, forget
