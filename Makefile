@@ -44,14 +44,16 @@ test-long: ## run the property tests on many random examples, and the tests that
 	@exec $(pytest) -m "hypothesis or long" --hypothesis-profile long -o timeout=900 $(ARGS)
 
 .PHONY: check
-check: ## lint, formatting, types, and who may import whom
-#: Before each commit, too: pre-commit install
+check: ## lint, formatting, types, who may import whom, and the OpenAPI document
+#: Before each commit, too, but for the document: pre-commit install
 #: To repair: .venv/bin/python -m ruff check --fix; .venv/bin/python -m ruff format
 	@.ci/set-up requirements-dev.txt
+	@.ci/lint-api prepare &
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	.ci/lint-api
 
 .PHONY: schema
 schema: ## write sql/schema.sql, the whole schema on one page, from the migrations
