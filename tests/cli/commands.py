@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from server.settings import ROOT
+from tests.support.forked_commands import run_forked
 
 
 def run_command(
@@ -23,3 +24,10 @@ def run_command(
         timeout=60,
         check=False,
     )
+
+
+def run_forked_command(
+    *arguments: str, database_url: str, stdin: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The same in a process that need not start first: for tests of many commands."""
+    return run_forked(arguments, os.environ | {"DATABASE_URL": database_url} | variables, stdin)

@@ -12,7 +12,7 @@ from server.cli.counters import CountersReport, check_counters
 from server.cli.generating import generate
 from server.development import free_port
 from server.errors import CommandError
-from tests.cli.commands import run_command
+from tests.cli.commands import run_command, run_forked_command
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask
 from tests.support.waiting import wait_until
@@ -107,13 +107,13 @@ async def test_repair_waits_for_a_write_under_way(studied_url: str) -> None:
 
 def test_the_command_tells_and_fails_and_repairs(studied_url: str) -> None:
     """Exit code 1 for counters that differ, with what differs; 0 once they are set right."""
-    assert 0 == run_command("check-counters", database_url=studied_url).returncode
+    assert 0 == run_forked_command("check-counters", database_url=studied_url).returncode
     run_sql(studied_url, DAMAGE)
     found = run_command("check-counters", database_url=studied_url)
     assert (1, True) == (found.returncode, " instead of " in found.stdout)
     assert "30 users, 3 of them with wrong counters; check-counters --repair sets them right" in found.stderr
-    assert 0 == run_command("check-counters", "--repair", database_url=studied_url).returncode
-    assert 0 == run_command("check-counters", database_url=studied_url).returncode
+    assert 0 == run_forked_command("check-counters", "--repair", database_url=studied_url).returncode
+    assert 0 == run_forked_command("check-counters", database_url=studied_url).returncode
 
 
 def test_a_database_that_is_away_is_told() -> None:

@@ -14,7 +14,7 @@ from server.domain.identity.users import LastAdmin, delete_user, update_user
 from server.settings import Settings
 from server.stores.postgres.database import Database
 from tests.api.conftest import StartApi, people, redis_url, run_statement, settings, start_api
-from tests.cli.commands import run_command
+from tests.cli.commands import run_command, run_forked_command
 from tests.conftest import run_sql
 
 __all__ = ["people", "redis_url", "settings", "start_api"]
@@ -24,14 +24,14 @@ EMAIL, PASSWORD = "Ada@Example.com", "correct horse battery"
 
 def users(url: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run `users …`, which has to work, and print no traceback."""
-    done = run_command("users", *arguments, database_url=url, stdin=stdin)
+    done = run_forked_command("users", *arguments, database_url=url, stdin=stdin)
     assert 0 == done.returncode, done.stderr
     return done
 
 
 def refused(url: str, *arguments: str, stdin: str | None = None, code: int = 1) -> str:
     """Run `users …`, which has to be refused with a sentence; gives it."""
-    done = run_command("users", *arguments, database_url=url, stdin=stdin)
+    done = run_forked_command("users", *arguments, database_url=url, stdin=stdin)
     assert (code, "") == (done.returncode, done.stdout)
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -53,9 +53,9 @@ async def test_deploy_05_the_first_admin_is_made_and_signs_in(
 ) -> None:
     """On an empty database, one command makes an admin, whose login opens the admin routes."""
     run_sql(database_url, "DELETE FROM users")
-    done = await asyncio.to_thread(
-        users, database_url, "create", EMAIL, "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n"
-    )
+    create = ("users", "create", EMAIL, "--role", "admin", "--password-stdin")
+    done = await asyncio.to_thread(run_command, *create, database_url=database_url, stdin=f"{PASSWORD}\n")
+    assert 0 == done.returncode, done.stderr
     user_id = done.stdout.split()[-1]
     event = audits(done)[0]
     assert ("audit.user_created", user_id, "admin", "command line") == (
