@@ -88,7 +88,7 @@ def _written(subject: Subject, before: int, requests: int) -> bytes:
         with subject.log.open("rb") as log:
             log.seek(before)
             written = log.read()
-        if written.count(b"http.request") >= requests:
+        if written.count(b"server.access") >= requests:
             return written
         if time.monotonic() > until:
             raise CommandError(f"{subject.log.name}: not every request has a line")
