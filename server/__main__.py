@@ -355,11 +355,10 @@ def _limits(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from server.cli.status import fetch_status, is_this_machine
     from server.cli.users import demo_token
-    from server.cli.web import local_address
+    from server.cli.web import local_url
 
     settings = _settings(*(() if os.environ.get("METRICS_TOKEN") else ("SECRET_KEY",)))
-    host, port = local_address(settings.host, settings.port)
-    address = options.url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    address = options.url or local_url(settings.host, settings.port)
     if settings.metrics_token is None and not is_this_machine(address):
         raise CommandError(f"METRICS_TOKEN is not set: {address} asks for its own")
     token = settings.metrics_token or demo_token(settings, "admin")

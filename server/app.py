@@ -16,6 +16,7 @@ from aiohttp import web
 
 from server import __version__
 from server.api.assets import OPENAPI, openapi_asset
+from server.api.home import HOME, home_of
 from server.api.openapi.document import openapi_document
 from server.api.pagination import Cursors
 from server.api.requests import MAX_BODY_BYTES
@@ -195,6 +196,7 @@ def create_app(settings: Settings) -> web.Application:
     writer = Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000)
     app[CURSORS] = Cursors(settings.secret_key)
     app[OPENAPI] = openapi_asset(openapi_document())
+    app[HOME] = home_of(settings)
     app[READINESS] = Readiness()
     app[SERVICES] = Services(
         settings=settings,

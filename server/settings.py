@@ -280,6 +280,8 @@ class Settings:
         default=frozenset(),
     )
     hsts: bool = _setting(_Kind(_parse_switch, "on or off"), default=False)
+    # Only for a page: whether the accounts are there is up to `make run`, which sets it.
+    demo_accounts: bool = _setting(_Kind(_parse_switch, "on or off"), default=False)
 
     auth_jwks_url: str | None = _setting(
         _url(("https", "http"), "https://issuer.example.com/.well-known/jwks.json"), default=None

@@ -32,7 +32,10 @@ _PATH = re.compile(
 _NEW_FILE = re.compile(r"^`[^`]+`\n\n(?=```)", re.MULTILINE)  # whose contents the page shows
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _SEPARATOR = "--- the next example ---"
-_BLOCK = re.compile(r"^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# Commands that can be pasted as they are, and below them what they print, if the page shows that.
+_BLOCK = re.compile(
+    r"^```sh\n(?P<command>.*?)^```$(?:\n\n```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,14 @@ class Example:
 
 
 def examples_of(page: str) -> list[Example]:
-    """The commands in a page's console blocks: a line that begins with `$ `, continued by a backslash."""
+    """The commands of a page that it shows in blocks of `sh`, each with the block of `text` that follows it."""
     text = (ROOT / page).read_text()
-    examples = []
-    for block in _BLOCK.finditer(text):
-        lines = block["text"].splitlines()
-        first = text.count("\n", 0, block.start("text")) + 1
-        index = 0
-        while index < len(lines):
-            at, command = index, lines[index].removeprefix("$ ")
-            while command.endswith("\\"):
-                index += 1
-                command += "\n" + lines[index]
-            index += 1
-            output = []
-            while index < len(lines) and not lines[index].startswith("$ "):
-                output.append(lines[index])
-                index += 1
-            examples.append(Example(page, first + at, command, "\n".join(output)))
-    return examples
+    return [
+        Example(
+            page, text.count("\n", 0, block.start()) + 2, block["command"].rstrip(), block["output"] or "…"
+        )
+        for block in _BLOCK.finditer(text)
+    ]
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -89,6 +81,7 @@ def served_environment(
 
 
 @needs("curl")
+@needs("jq")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page_print_what_it_shows(page: str, served_environment: dict[str, str]) -> None:
     """Every command of the page, in order, in one shell."""

@@ -56,12 +56,13 @@ def get(address: str, token: str) -> object:
 
 
 def test_printed_commands_work_when_pasted(running: tuple[Service, str]) -> None:
-    """Every curl line of the banner is answered with 200."""
+    """After the export line, every curl line of the banner is answered with 200."""
     service, _ = running
+    (export,) = [line for line in service.output.splitlines() if line.startswith("export ")]
     lines = [line for line in service.output.splitlines() if line.startswith("curl ")]
     assert 3 == len(lines)
     for line in lines:
-        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+        done = subprocess.run(["sh", "-c", f"{export}\n{line}"], capture_output=True, text=True, check=True)
         assert done.stdout.startswith("HTTP/1.1 200 OK"), line
 
 
@@ -290,3 +291,30 @@ def test_everything_printed_is_one_shell_word_or_plain(running: tuple[Service, s
     service, _ = running
     lines = [shlex.split(line) for line in service.output.splitlines() if line.startswith("curl ")]
     assert [3, 5, 5] == [len(line) for line in lines]
+
+
+def test_the_banner_and_the_page_name_the_accounts(running: tuple[Service, str]) -> None:
+    """Whoever opens the address finds the pages and the accounts, whose passwords sign them in."""
+    service, address = running
+    for page in ("", "/api/docs", "/dashboard"):
+        assert f"{address}{page}\n" in service.output
+    request = urllib.request.Request(f"{address}/", headers={"Accept": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - an address of our own
+        accounts = json.load(response)["demoAccounts"]
+    assert ["user", "admin"] == [account["role"] for account in accounts]
+    for account in accounts:
+        assert f"{account['email']} / {account['password']}" in service.output
+        body = json.dumps({"email": account["email"], "password": account["password"]}).encode()
+        login = urllib.request.Request(  # noqa: S310
+            f"{address}/api/auth/login", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(login, timeout=10) as response:  # noqa: S310
+            assert account["role"] == json.load(response)["user"]["role"]
+
+
+def test_status_finds_the_running_service(checkout: Checkout, running: tuple[Service, str]) -> None:
+    """Without an address and whatever the port is: what `make run` has announced is asked."""
+    del running
+    status = checkout.server("status")
+    assert "KEY METRIC" in status.stdout, status.stderr
+    assert "does not answer" not in status.stderr

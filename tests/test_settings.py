@@ -104,6 +104,7 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         [",", "web,", "web,,mobile"],
     ),
     "HSTS": ("hsts", [("on", True), ("TRUE", True), ("1", True), ("off", False), ("no", False)], ["maybe", "2"]),
+    "DEMO_ACCOUNTS": ("demo_accounts", [("on", True), ("off", False)], ["yes please"]),
     "REDIS_VERIFY_TLS": ("redis_verify_tls", [("off", False), ("yes", True)], ["none"]),
     **{
         variable: (variable.lower(), [("1", 1), ("1000", 1000)], ["0", *NO_NUMBERS])

@@ -8,7 +8,7 @@ from typing import Literal
 
 from aiohttp import hdrs, web
 
-from server.api import admin, auth, classes, dashboard, operations, profile, study
+from server.api import admin, auth, classes, dashboard, home, operations, profile, study
 from server.api import assets as documentation
 from server.api.admin import classes as admin_classes
 from server.api.admin import decks as admin_decks
@@ -52,6 +52,7 @@ class Route:
 ROUTES = (
     # Operations
     Route("GET", "/api/health", operations.health, "public", None),
+    Route("GET", "/", home.show_home, "public", None),
     Route("GET", "/livez", operations.livez, "public", None),
     Route("GET", "/readyz", operations.readyz, "public", None),
     Route("GET", "/api/metrics", operations.show_metrics, "public", None),

@@ -31,11 +31,14 @@ def with_env_file(environment: Mapping[str, str], file: Path) -> dict[str, str]:
 
 
 def beside_development(environment: Mapping[str, str], state: StateFolder) -> dict[str, str]:
-    """The environment with the servers and the key of this checkout's running `make run`, where unset."""
+    """The environment with the address, the servers and the key of this checkout's running `make run`, where unset."""
     running = state.find_running()
     if running is None:
         return dict(environment)
+    address = urlsplit(running.address)
     found = {
+        "HOST": address.hostname or "",
+        "PORT": str(address.port or ""),
         "DATABASE_URL": running.database_url,
         "REDIS_URL": running.redis_url,
         "SECRET_KEY": running.secret_key,

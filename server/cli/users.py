@@ -20,6 +20,7 @@ from marshmallow import ValidationError, validate
 from server.cli.invalidation import tell_readers
 from server.clock import iso_timestamp
 from server.domain.identity.accounts import EmailTaken, add_account
+from server.domain.identity.demo import DEMO_EMAILS, DEMO_IDS, DEMO_PASSWORD
 from server.domain.identity.passwords import LONGEST, SHORTEST, Passwords
 from server.domain.identity.tokens import AccessTokens, Caller, Role
 from server.domain.identity.users import PLAN_FORM, delete_user, issue_reset, list_users, update_user
@@ -37,12 +38,6 @@ _PAGE = 100
 _DEADLINE_MS = 10_000
 _LONGEST_NAME = 255
 
-DEMO_PASSWORD = "mastery-demo-password"  # noqa: S105 - printed by `make run`; production has no such account
-DEMO_IDS: dict[Role, UUID] = {
-    "user": UUID("00000000-0000-4000-8000-000000000001"),
-    "admin": UUID("00000000-0000-4000-8000-000000000002"),
-}
-DEMO_EMAILS: dict[Role, str] = {"user": "student@example.com", "admin": "admin@example.com"}
 DEMO_TOKEN_SECONDS = 7 * 24 * 3600
 _INSERT = """
 INSERT INTO users (id, email, password_hash, name, role)

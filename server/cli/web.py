@@ -62,6 +62,12 @@ def local_address(host: str, port: int) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - not bound
 
 
+def local_url(host: str, port: int) -> str:
+    """The same as a URL."""
+    host, port = local_address(host, port)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def is_ready(host: str, port: int) -> bool:
     """Whether the server says that it is ready for requests."""
     connection = http.client.HTTPConnection(*local_address(host, port), timeout=5)

@@ -17,7 +17,7 @@ COUNTERS: Final = (
 GAUGES: Final = ("pool_in_use", "pool_size", "pool_waiters", "memory_percent")
 NOT_KNOWN: Final = -1.0  # the value of a gauge that can't be read
 # As in the recording rules for Prometheus; requests of the dashboard itself are no traffic either.
-_NO_TRAFFIC: Final = re.compile(r"/(livez|readyz|api/health|api/metrics.*|api/dashboard|dashboard.*)")
+_NO_TRAFFIC: Final = re.compile(r"/(|livez|readyz|api/health|api/metrics.*|api/dashboard|dashboard.*)")
 
 Labels = Mapping[str, str]
 Routes = Mapping[str, tuple[int, ...]]

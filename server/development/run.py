@@ -19,9 +19,10 @@ from server.cli.settings import completed
 from server.cli.signals import pause, run_interruptibly
 from server.cli.state import Running, StateFolder
 from server.cli.users import demo_token, ensure_demo_accounts
-from server.cli.web import check_port, gunicorn_command, is_ready, local_address
+from server.cli.web import check_port, gunicorn_command, is_ready, local_url
 from server.development import postgres_server, redis_server
 from server.development.processes import Process, child_process, wait_until_ready
+from server.domain.identity.demo import DEMO_EMAILS, DEMO_PASSWORD
 from server.errors import CommandError
 from server.files import HOME
 from server.settings import Settings
@@ -40,30 +41,41 @@ _NOT_YET = {
 }
 
 
-def banner(address: str, tokens: dict[str, str], *, colours: bool) -> str:
-    """The address, the demo accounts' tokens, and commands that work when pasted.
+def banner(address: str, tokens: dict[str, str], *, with_password: bool, colours: bool) -> str:
+    """Where everything is, the demo accounts, and commands that work when pasted.
 
     Args:
         address: of the service, such as "http://127.0.0.1:8000".
         tokens: an access token by role.
+        with_password: whether the demo accounts sign in by their password, too.
         colours: for a terminal.
     """
     bold, reset = ("\x1b[1m", "\x1b[0m") if colours else ("", "")
-    lines = ["", f"{bold}Mastery is ready: {address}{reset}", ""]
-    for role, token in tokens.items():
-        lines += [f"The demo {role}'s token:", token, ""]
-    user = shlex.quote(f"Authorization: Bearer {tokens['user']}")
-    admin = shlex.quote(f"Authorization: Bearer {tokens['admin']}")
-    lines += [
-        "Try:",
-        f"curl -i {address}/api/health",
-        f"curl -i -H {user} {address}/api/classes",
-        f"curl -i -H {admin} {address}/api/admin/analytics/users",
-        "",
-        f"{bold}Ctrl-C stops it.{reset} Its data stays for the next time; make clean removes it.",
-        "",
-    ]
-    return "\n".join(lines)
+    accounts = [f"{email} / {DEMO_PASSWORD}" for email in DEMO_EMAILS.values()] if with_password else []
+    return "\n".join(
+        [
+            "",
+            f"{bold}Mastery is ready: {address}{reset}",
+            "",
+            f"  {'API reference':<14} {address}/api/docs",
+            f"  {'Dashboard':<14} {address}/dashboard",
+            *(
+                f"  {name:<14} {account}"
+                for name, account in zip(("Student", "Admin"), accounts, strict=False)
+            ),
+            "",
+            "For the examples of the documentation, paste:",
+            f"export MASTERY={shlex.quote(address)} TOKEN={tokens['user']} ADMIN={tokens['admin']}",
+            "",
+            "Then try:",
+            'curl -i "$MASTERY/api/health"',
+            'curl -i -H "Authorization: Bearer $TOKEN" "$MASTERY/api/classes"',
+            'curl -i -H "Authorization: Bearer $ADMIN" "$MASTERY/api/admin/analytics/users"',
+            "",
+            f"{bold}Ctrl-C stops it.{reset} Its data stays for the next time; make clean removes it.",
+            "",
+        ]
+    )
 
 
 def run_development(environment: Mapping[str, str], root: Path, version: str) -> None:
@@ -85,12 +97,11 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
     with state.claimed():
         check_port(checked.host, checked.port)
         with _servers(environment, state) as (complete, embedded):
+            owns_database = "postgres" in embedded
             settings = Settings.from_env(complete)
-            address = "http://{}:{}".format(*local_address(settings.host, settings.port))
+            address = local_url(settings.host, settings.port)
             state.announce(_running(settings, address))
-            run_interruptibly(
-                functools.partial(_prepare_data, settings, root, is_own_database="postgres" in embedded)
-            )
+            run_interruptibly(functools.partial(_prepare_data, settings, root, is_own_database=owns_database))
             with child_process(
                 gunicorn_command(root), output=None, environment=complete, stop_seconds=DRAIN_SECONDS
             ) as gunicorn:
@@ -98,7 +109,9 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
                 if not wait_until_ready(gunicorn, ready, seconds=READY_SECONDS):
                     raise CommandError("the web server did not become ready; its log lines say why")
                 tokens = {role: demo_token(settings, role) for role in ("user", "admin")}
-                sys.stdout.write(banner(address, tokens, colours=sys.stdout.isatty()))
+                sys.stdout.write(
+                    banner(address, tokens, with_password=owns_database, colours=sys.stdout.isatty())
+                )
                 sys.stdout.flush()
                 _watch(gunicorn, embedded)
                 raise CommandError(f"the web server ended by itself, with exit code {gunicorn.returncode}")
@@ -121,6 +134,8 @@ def _servers(
                 log.info("development.server_started", server=name, port=server.port, server_pid=server.pid)
                 found[variable] = server.url
                 processes[name] = server.process
+        if "postgres" in processes:  # only in a database of our own have the accounts a password
+            found["DEMO_ACCOUNTS"] = "on"
         if not environment.get("SECRET_KEY", "").strip():
             found["SECRET_KEY"] = state.secret_key()
         yield completed(environment, found), processes

@@ -17,6 +17,7 @@ Audience = Literal["public", "user", "admin"]
 # Every route, and who may use it: a route that is not here fails the tests.
 AUDIENCES: dict[str, Audience] = {
     "GET /api/health": "public",
+    "GET /": "public",
     "GET /livez": "public",
     "GET /readyz": "public",
     "GET /api/metrics": "public",

@@ -145,7 +145,7 @@ async def test_every_documented_success_happens(api: Api, course: Course) -> Non
 
 
 async def _operate(send: Any) -> None:
-    for path in ("/api/health", "/livez", "/readyz", "/api/metrics", "/api/docs", "/dashboard"):
+    for path in ("/", "/api/health", "/livez", "/readyz", "/api/metrics", "/api/docs", "/dashboard"):
         await send("GET", path, None)
     await send("POST", "/api/metrics", None)
     await send("GET", "/api/metrics/cache", "admin")

@@ -53,7 +53,7 @@ READS: dict[str, set[str]] = {
 }  # fmt: skip
 # These read nothing, or are not about data.
 WITHOUT_QUERIES = {
-    "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
+    "/", "/api/health", "/livez", "/readyz", "/api/metrics", "/api/metrics/cache", "/api/admin/rate-limits/{subject}",
     "/api/openapi.json", "/api/docs", "/api/docs/{file}", "/dashboard", "/dashboard/{file}", "/api/dashboard",
 }  # fmt: skip
 # Asked now and then, apart from what the route asks.

@@ -40,13 +40,19 @@ def test_a_running_service_fills_the_rest(tmp_path: Path) -> None:
     with state.claimed():
         state.announce(
             Running(
-                pid=1, address="a", database_url="postgresql://d", redis_url="redis://r", secret_key="key"
+                pid=1,
+                address="http://127.0.0.1:8123",
+                database_url="postgresql://d",
+                redis_url="redis://r",
+                secret_key="key",
             )
         )
         expected = {
             "DATABASE_URL": "postgresql://mine",
             "REDIS_URL": "redis://r",
             "SECRET_KEY": "key",
+            "HOST": "127.0.0.1",
+            "PORT": "8123",
             "MASTERY_ENV": "development",
         }
         assert expected == beside_development(environment, state)

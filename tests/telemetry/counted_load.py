@@ -15,7 +15,7 @@ import aiohttp
 import psycopg2
 from psycopg2 import sql
 
-from server.cli.users import DEMO_IDS
+from server.domain.identity.demo import DEMO_IDS
 from server.domain.identity.tokens import AccessTokens, Caller
 from tests.support.service import SECRET_KEY, Service
 

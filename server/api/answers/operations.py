@@ -5,9 +5,40 @@ from __future__ import annotations
 from marshmallow import fields, validate
 
 from server.api.answers.kinds import SHARES, Answer, count, maybe_text, milliseconds
+from server.domain.identity.tokens import ROLES
 from server.telemetry.metrics.value_files import FAULTS
 
 HEALTH_STATES = ("healthy", "degraded", "unhealthy")
+
+
+class Links(Answer):
+    """Where to go on, relative to this service."""
+
+    documentation = fields.String()
+    openapi = fields.String()
+    dashboard = fields.String()
+    health = fields.String()
+
+
+class DemoAccount(Answer):
+    """An account of a development server."""
+
+    role = fields.String(validate=validate.OneOf(ROLES))
+    email = fields.String()
+    password = fields.String()
+
+
+class Home(Answer):
+    """What this service is."""
+
+    name = fields.String()
+    description = fields.String()
+    version = fields.String()
+    links = fields.Nested(Links)
+    demo_accounts = fields.List(
+        fields.Nested(DemoAccount),
+        load_default=list,
+    )
 
 
 class Alive(Answer):

@@ -10,6 +10,16 @@ from types import MappingProxyType
 
 PROPERTIES: Mapping[str, str] = MappingProxyType(
     {
+        "Home.demoAccounts": "Only where `make run` has made them.",
+        "Links.documentation": "The page to read the API.",
+        "Links.openapi": "The OpenAPI document.",
+        "Links.dashboard": "The page for administrators.",
+        "Links.health": "Whether the services answer.",
+        "Home.links": "Where to go on, relative to this service.",
+        "Home.description": "What this is, in a sentence.",
+        "Home.name": "The name of the service.",
+        "Home.version": "The version of the service.",
+        "DemoAccount.password": "The public password.",
         "ChangedProgress.progress": "The changed cards, the oldest change first.",
         "Class.decks": "Its published decks, by order, then name.",
         "DeckOfClass.classId": "The class that the deck belongs to.",

@@ -74,6 +74,10 @@ TAGS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),
             "How the service is. Never rate limited.",
         ),
-        "Documentation": (("/api/openapi.json", "/api/docs"), "This document, and a page to read it."),
+        # The last one, because every path begins with a slash.
+        "Documentation": (
+            ("/api/openapi.json", "/api/docs", "/"),
+            "Where to begin, this document, and a page to read it.",
+        ),
     }
 )

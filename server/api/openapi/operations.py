@@ -9,7 +9,7 @@ from typing import Any
 
 from marshmallow import Schema
 
-from server.api import admin, auth, classes, dashboard, operations, profile, study
+from server.api import admin, auth, classes, dashboard, home, operations, profile, study
 from server.api import assets as documentation
 from server.api.admin import classes as admin_classes
 from server.api.admin import decks as admin_decks
@@ -175,6 +175,16 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             results={
                 **answers(state.HealthReport),
                 **answers(state.HealthReport, status=503, headers=("Retry-After",)),
+            }
+        ),
+        home.show_home: Operation(
+            results={
+                200: Result(
+                    description="What this is, and where to go on; a page, or JSON where Accept names it first.",
+                    contents=(Content(media_type="text/html", schema=_TEXT), Content(schema=state.Home())),
+                    headers=("ETag", "Vary"),
+                ),
+                304: asset(JSON)[304],
             }
         ),
         operations.livez: Operation(results=answers(state.Alive)),
