@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,3 +143,90 @@ def test_the_service_can_be_installed(tmp_path: Path) -> None:
     assert migrations > 0
     usage = run(sys.executable, "-m", "server", "--help", cwd=tmp_path, PYTHONPATH=str(site))
     assert "serve" in usage
+
+
+# Runs the Python blocks of a page as one program; `app` and `guarded` are applications that are asked afterwards.
+RUN_PAGE = """
+import ast, asyncio, json, sys
+
+blocks, namespace = json.loads(sys.argv[1]), {}
+
+
+async def run():
+    for number, block in enumerate(blocks):
+        code = compile(block, f"block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if (waiting := eval(code, namespace)) is not None:
+            await waiting
+
+
+async def ask_aiohttp(app):
+    from aiohttp.test_utils import TestClient, TestServer
+
+    async with TestClient(TestServer(app)) as client:
+        answers = [await client.get("/export", headers={"X-User": "page"}) for _ in range(3)]
+        assert "100/minute" in answers[0].headers["RateLimit-Policy"]
+        return [answer.status for answer in answers]
+
+
+async def ask_asgi(application):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async with application._limiter:
+        await application({"type": "http", "client": ["192.0.2.9", 1]}, None, send)
+    return [name.decode() for name, _ in sent[0]["headers"]]
+
+
+async def main():
+    await run()
+    print(len(blocks))
+    if "app" in namespace:
+        print(await ask_aiohttp(namespace["app"]))
+    if "guarded" in namespace:
+        print(await ask_asgi(namespace["guarded"]))
+
+asyncio.run(main())
+"""
+
+
+def blocks_of(page: str, url: str) -> list[str]:
+    """The Python blocks of a page, on the tests' Redis; no busy machine is too late for them."""
+    text = (ROOT / page).read_text().replace('("redis://localhost:6379/0")', f'("{url}", deadline_ms=60_000)')
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_of_the_pages_run(
+    limiter_python: Path, shared_redis: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Every example of the limiter's pages does what it shows, with the wheel; without aiohttp where it needs none."""
+    everything = blocks_of("docs/limiter.md", shared_redis.url)
+    alone = [block for block in everything if "aiohttp" not in block]
+    assert len(everything) - len(alone) == 1
+    located = "import mastery_ratelimit as m, os; print(os.path.dirname(m.__path__[0]))"
+    site = run(limiter_python, "-c", located, cwd=tmp_path).strip()
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "mastery_ratelimit").symlink_to(Path(site) / "mastery_ratelimit")
+    headers = "['ratelimit-policy', 'ratelimit']"
+    printed = run(limiter_python, "-c", RUN_PAGE, json.dumps(alone), cwd=tmp_path).splitlines()
+    assert str(len(alone)) == printed[0]
+    assert headers[1:-1] in printed[1]
+    with_aiohttp = run(
+        sys.executable,
+        "-c",
+        RUN_PAGE,
+        json.dumps([block for block in everything if block not in alone]),
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path / "only"),
+    )
+    assert "[200, 200, 429]" == with_aiohttp.splitlines()[-1]
+    for page in ("docs/limiter-migration.md", "packaging/ratelimit/README.md"):
+        blocks = blocks_of(page, shared_redis.url)
+        program = [
+            sys.executable,
+            "-c",
+            RUN_PAGE.replace("/export", "/search"),
+            json.dumps([b.replace("redis://localhost", shared_redis.url) for b in blocks]),
+        ]
+        assert str(len(blocks)) in run(*program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "only")).splitlines()
