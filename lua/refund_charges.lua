@@ -9,7 +9,8 @@
     2n+1           the record of the request id
   ARGV:
     1              entries of a log before it becomes a ring
-    then three for each charge: limit and window (milliseconds) as in decide_charges, and the units that stay charged
+    then three for each charge: limit and window (milliseconds) as in decide_charges, and the units that stay charged;
+                   below 0: the charge is left as it is, for another call
   Returns:
     the units given back for each charge: 0 where nothing was charged, it has left the window, the state is another one
     since (a change of the algorithm among it), or, in a ring, the charge was merged into a later one that is now the
@@ -78,13 +79,18 @@ if not record or record[3] then
   return {}
 end
 
-local refunded = {}
+local refunded, all = {}, true
 for index = 1, count do
   local key, pages_key = KEYS[index], KEYS[count + index]
   local limit, span, cost = tonumber(ARGV[index * 3 - 1]), ARGV[index * 3] * 1000, tonumber(ARGV[index * 3 + 1])
   local charged, tag, base, time = unpack(record[2][index])
   local value = charged > 0 and redis.call('MGET', key)[1]
   refunded[index] = 0
+  if cost < 0 then
+    charged, cost, value, all = 0, 0, nil, false
+  else
+    record[2][index] = { 0 }
+  end
   if charged > 0 and cost > charged then
     -- @include charging_more
     refunded[index] = -charge_more(value, key, pages_key, limit, span, cost - charged, tag)
@@ -96,5 +102,5 @@ for index = 1, count do
     refunded[index] = refund_window(value, key, pages_key, span, charged - cost, tag, base, time)
   end
 end
-redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ record[1], record[2], true }), 'KEEPTTL')
+redis.call('SET', KEYS[#KEYS], cmsgpack.pack({ record[1], record[2], all }), 'KEEPTTL')
 return refunded

@@ -20,6 +20,7 @@ from server.api.state import SETTLED_COST, RequestState, state_of
 from server.errors import MasteryError, NetworkBlocked
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
+from server.ratelimit.aiohttp import release_at_end
 from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
 from server.ratelimit.limits import Charging, stays_charged
 from server.ratelimit.policies import Decision, PreparedCharges
@@ -73,7 +74,9 @@ def rate_limit(
             else None,
         )
         charging = limits.charged_by_answer.get(place)
-        charge_id = None if charging is None and not rule.settles else secrets.token_hex(16)
+        charge_id = None
+        if charging is not None or rule.settles or charges.leases:
+            charge_id = secrets.token_hex(16)
         prefetch = None
         if rule.look_up is not None and caller is not None:
             prefetch = partial(_look_up, rule.look_up, request, state)
@@ -91,17 +94,10 @@ def rate_limit(
         state.limit_headers = rate_limit_headers(decision, now=time(), waits=waits)
         if decision.allowed:
             state.limit_outcome = "allowed"
-            # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
-            if charge_id is None or decision.source != "redis":
+            if charge_id is None:
                 return await handler(request)
             charged = _Charged(limiter, limiter.overridden(charges), charge_id, decision, charging or "all")
-            try:
-                response = await handler(request)
-            except Exception as error:  # a cancelled request stays charged: it may have had its effect
-                await charged.settle(request, _status_of(error))
-                raise
-            await charged.settle(request, response.status)
-            return response
+            return await charged.run(request, handler)
         state.limit_outcome = "denied"
         if on_refusal is not None:
             on_refusal(decision.violated[0].subject)
@@ -144,6 +140,21 @@ class _Charged:
     decision: Decision
     charging: Charging
 
+    async def run(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Run the handler, and charge what its answer says."""
+        if self.charges.leases:
+            release_at_end(self.limiter, self.charges, self.charge_id, self.decision)
+        # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
+        if self.decision.source != "redis":
+            return await handler(request)
+        try:
+            response = await handler(request)
+        except Exception as error:  # a cancelled request stays charged: it may have had its effect
+            await self.settle(request, _status_of(error))
+            raise
+        await self.settle(request, response.status)
+        return response
+
     async def settle(self, request: web.Request, status: int) -> None:
         """Charge what the request has cost, before its response is sent, so that the client's next one finds it so.
 
@@ -152,9 +163,9 @@ class _Charged:
         """
         try:
             if not stays_charged(self.charging, status):
-                await self.limiter.refund(self.charges, request_id=self.charge_id)
+                await self.limiter.settle(self.charges, request_id=self.charge_id, costs=self._all_at(0))
             elif (cost := request.get(SETTLED_COST)) is not None and self._differs_from(cost):
-                costs = [cost] * len(self.charges)
+                costs = self._all_at(cost)
                 units = await self.limiter.settle(self.charges, request_id=self.charge_id, costs=costs)
                 state_of(request).limit_headers = rate_limit_headers(
                     _settled(self.decision, units), now=time()
@@ -163,7 +174,16 @@ class _Charged:
             log.warning("rate_limit.refund_lost", error=str(error))
 
     def _differs_from(self, cost: int) -> bool:
-        return any(charge.cost != cost for charge in self.charges)
+        return any(
+            charge.cost != cost
+            for index, charge in enumerate(self.charges)
+            if index not in self.charges.leases
+        )
+
+    def _all_at(self, cost: int) -> list[int | None]:
+        """The final costs: what is limited at once is given back later, when the response has been sent."""
+        leases = self.charges.leases
+        return [None if index in leases else cost for index in range(len(self.charges))]
 
 
 def _settled(decision: Decision, units: tuple[int, ...]) -> Decision:

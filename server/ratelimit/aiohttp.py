@@ -7,6 +7,7 @@ app = web.Application(middlewares=[rate_limit(limiter, "100/minute; 1000/hour")]
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import secrets
@@ -129,6 +130,16 @@ def limited(
     return decorate
 
 
+def release_at_end(limiter: Limiter, charges: PreparedCharges, request_id: str, decision: Decision) -> None:
+    """Give back what the current request has at once, as soon as its response is written, or the client has gone.
+
+    For middlewares and handlers: aiohttp runs each request in a task of its own, which ends with the response.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(lambda _: limiter.release(charges, request_id=request_id, decision=decision))
+
+
 class _Guard:
     """Charges requests in one way; the arguments are those of `rate_limit`."""
 
@@ -160,13 +171,15 @@ class _Guard:
         limiter = request.config_dict[LIMITER] if limiter is None else limiter
         cost = self._cost if isinstance(self._cost, int) else self._cost(request)
         charges = charges_of(subject, *self._policies, cost=cost, group=self._group)
-        request_id = None if self._charge == "all" else secrets.token_hex(16)
+        request_id = None if self._charge == "all" and not charges.leases else secrets.token_hex(16)
         decision = await limiter.decide(charges, request_id=request_id, is_new=True)
         request[_CHARGES] = (*request.get(_CHARGES, ()), *charges)
         verdicts = request[VERDICTS] = (*request.get(VERDICTS, ()), *decision.verdicts)
         shown = Decision(decision.allowed, verdicts, decision.source)
         if not decision.allowed:
             return self._refusal(shown, request[_CHARGES])
+        if charges.leases and request_id is not None:
+            release_at_end(limiter, charges, request_id, decision)
         try:
             response = await handler(request)
         except web.HTTPException as error:
@@ -208,7 +221,8 @@ class _Guard:
         """Give the charge back if the response says so; if Redis fails, it stays until the window has passed."""
         if request_id is None or stays_charged(self._charge, status):
             return
+        costs = [None if index in charges.leases else 0 for index in range(len(charges))]
         try:
-            await limiter.refund(charges, request_id=request_id)
+            await limiter.settle(charges, request_id=request_id, costs=costs)
         except (RedisUnavailable, RedisReplyError):
             return

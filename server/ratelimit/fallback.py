@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -67,6 +67,15 @@ class _Window:
         else:
             self.entries.append((at, at, units))
 
+    def remove(self, units: int) -> None:
+        """Give units back; the oldest go, so that what stays does so for no shorter time."""
+        while self.entries and units > 0:
+            first, last, held = self.entries.popleft()
+            given = min(held, units)
+            self.used, units = self.used - given, units - given
+            if held > given:
+                self.entries.appendleft((first, last, held - given))
+
     def since(self, instant: float) -> Iterator[tuple[float, int]]:
         return ((last, units) for _, last, units in self.entries if last > instant)
 
@@ -105,6 +114,12 @@ class FailureModes:
             units, part = min(charge.cost, verdict.limit), charge.policy.window_ms / 1000 / MERGED_PARTS
             self._window(charge).add(now, units, merged_seconds=part)
         return Decision(True, verdicts, _strictest({charge.policy.on_failure for charge, _ in enforced}))
+
+    def give_back(self, charges: Iterable[Charge]) -> None:
+        """Give back what was admitted here."""
+        for charge in charges:
+            if (window := self._windows.get(state_key(charge))) is not None:
+                window.remove(charge.cost)
 
     def _verdict(self, charge: Charge, now: float) -> Verdict:
         policy = charge.policy
@@ -346,7 +361,8 @@ class Fallback:
         decision = self.modes.decide(charges, now)
         if decision.allowed and owed:
             for charge in charges:
-                self._unbilled.add(charge, now)
+                if charge.policy.algorithm != "concurrency":  # by then it will have ended
+                    self._unbilled.add(charge, now)
         return decision
 
     async def close(self) -> None:

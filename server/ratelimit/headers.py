@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
-from .policies import Charge, Decision, Verdict, policy_item
+from .policies import Charge, Decision, Verdict
 
 DraftVersion = Literal[11, 12]
 
@@ -167,12 +167,16 @@ def _enforced(decision: Decision) -> tuple[Verdict, ...]:
 
 
 def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
-    """Return the verdict closest to exhaustion: the longest refusal, else the fewest units left."""
+    """Return the verdict closest to exhaustion: the longest refusal, else the fewest units left.
+
+    What is limited at once comes last: it has no time at which it is reset.
+    """
     return verdicts[0] if len(verdicts) == 1 else min(verdicts, key=_closeness)
 
 
-def _closeness(verdict: Verdict) -> tuple[bool, int, int, int]:
-    return verdict.retryable, -verdict.wait_ms, verdict.remaining, -verdict.next_release_ms
+def _closeness(verdict: Verdict) -> tuple[bool, bool, int, int, int]:
+    is_last = verdict.policy.algorithm == "concurrency"
+    return verdict.retryable, is_last, -verdict.wait_ms, verdict.remaining, -verdict.next_release_ms
 
 
 def _reset_ms(verdict: Verdict) -> int:
@@ -204,11 +208,7 @@ def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
     for verdict in verdicts:
         policy, limit = verdict.policy, verdict.limit
         if policy.name not in items:
-            items[policy.name] = (
-                policy.item
-                if limit == policy.limit
-                else policy_item(policy.quoted_name, limit, policy.window_ms)
-            )
+            items[policy.name] = policy.item if limit == policy.limit else policy.item_of(limit)
     return ", ".join(items.values())
 
 
@@ -220,7 +220,11 @@ def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, jitter_se
         policy = verdict.policy
         if policy.name not in items:
             quota, seconds = _service_limit(verdict, jitter_seconds)
-            items[policy.name] = f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
+            items[policy.name] = (
+                f"{policy.quoted_name}{quota_name}{verdict.remaining}"  # at once: there is no window
+                if policy.algorithm == "concurrency"
+                else f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
+            )
     return ", ".join(items.values())
 
 
@@ -272,9 +276,12 @@ def _names(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def _in_words(verdicts: Iterable[Verdict]) -> str:
-    """Return the limits in words: `10 per minute (strict)`."""
+    """Return the limits in words: `10 per minute (strict)`, `2 at once (imports)`."""
     limits = [
-        _limit_in_words(verdict.limit, verdict.policy.window_ms, verdict.policy.name) for verdict in verdicts
+        f"{verdict.limit} at once ({verdict.policy.name})"
+        if verdict.policy.algorithm == "concurrency"
+        else _limit_in_words(verdict.limit, verdict.policy.window_ms, verdict.policy.name)
+        for verdict in verdicts
     ]
     return ", ".join(dict.fromkeys(limits))
 

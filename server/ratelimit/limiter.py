@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -22,7 +23,6 @@ from .policies import (
     Policy,
     PreparedCharges,
     Source,
-    Verdict,
     block_key,
     charges_of,
     new_verdict,
@@ -32,7 +32,7 @@ from .policies import (
     state_key,
 )
 from .refusals import DenialLog, DenyCache, RefusalEpoch
-from .scripts import Answers, Calls, ChargeState
+from .scripts import Answers, Calls, decision_of, soon
 from .server_check import report_what_may_be_lost
 
 log = get_logger(__name__)
@@ -91,6 +91,7 @@ class Limiter:
         self._on_failure = on_failure
         self._fallback = Fallback(link, self._calls, workers=workers, on_change=on_fallback)
         self._denials = DenyCache()
+        self._releases: set[asyncio.Task[None]] = set()
         self._coalescer = Coalescer()
         self._denial_log = DenialLog()
         self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
@@ -141,6 +142,8 @@ class Limiter:
     async def close(self) -> None:
         """Stop what runs in the background."""
         await self._fallback.close()
+        if self._releases:
+            await asyncio.wait(self._releases)
         await self.overrides.close()
         await self._epoch.close()
         await self._calls.close()
@@ -198,6 +201,8 @@ class Limiter:
             charges = self.overrides.applied_to(charges)
         if not charges:
             return Decision(True, (), "redis")
+        if charges.leases and request_id is None:
+            raise ValueError("what is limited at once is given back by its request id: it needs one")
         now = monotonic()
         may_repeat = request_id is not None and not is_new
         decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
@@ -206,10 +211,8 @@ class Limiter:
                 prefetch()
             decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
         self._report(decision, now)
-        if charges.cost_more and decision.allowed and decision.source == "redis":
-            for charge, verdict in zip(charges, decision.verdicts, strict=True):
-                if verdict.allowed and charge.cost > 1:
-                    self._on_cost(charge.policy.name, charge.cost - 1)
+        if charges.cost_more:
+            self._report_costs(charges, decision)
         return decision
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
@@ -232,7 +235,7 @@ class Limiter:
             if override is None or override.limit is not None
             else verdict._replace(allowed=True, wait_ms=0, retryable=True)
             for verdict, override in zip(
-                _decision(charges, await self._calls.peek(charges)).verdicts, found, strict=True
+                decision_of(charges, await self._calls.peek(charges)).verdicts, found, strict=True
             )
         )
         return Decision(all(verdict.allowed or verdict.shadow for verdict in verdicts), verdicts, "redis")
@@ -253,7 +256,7 @@ class Limiter:
         return sum(await self.settle(charges, request_id=request_id, costs=[0] * len(charges)))
 
     async def settle(
-        self, charges: Sequence[Charge], *, request_id: str, costs: Sequence[int]
+        self, charges: Sequence[Charge], *, request_id: str, costs: Sequence[int | None]
     ) -> tuple[int, ...]:
         """Charge a decision's request what it has cost in the end; at most once, and not after a refund.
 
@@ -262,7 +265,7 @@ class Limiter:
         Args:
             charges: those of the decision.
             request_id: the one it was made with.
-            costs: units for each charge, 0 or more.
+            costs: units for each charge, 0 or more; None leaves the charge for another call.
 
         Returns:
             the units given back for each charge; below 0 where more was charged.
@@ -272,7 +275,7 @@ class Limiter:
             ValueError: a cost is no such integer, or there is not one for each charge.
         """
         if len(costs) != len(charges) or not all(
-            type(cost) is int and 0 <= cost <= MAX_COST for cost in costs
+            cost is None or (type(cost) is int and 0 <= cost <= MAX_COST) for cost in costs
         ):
             raise ValueError(f"the costs are {costs!r}, not an integer from 0 to {MAX_COST} for each charge")
         charged = self.overridden(charges)
@@ -286,6 +289,31 @@ class Limiter:
         if any(back > 0 for back in units):
             await self._epoch.advance()
         return units
+
+    def release(self, charges: Sequence[Charge], *, request_id: str, decision: Decision) -> None:
+        """Give back what a request had at once, in the background; the other charges stay.
+
+        If Redis does not answer, the leases end by themselves, a window after they were given.
+
+        Args:
+            charges: those of the decision.
+            request_id: the one it was made with.
+            decision: which admitted the request.
+        """
+        made = self.overridden(charges)
+        if decision.source == "redis":
+            task = asyncio.get_running_loop().create_task(self._release(made, request_id))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+        else:
+            self._fallback.modes.give_back(made[index] for index in made.leases)
+
+    async def _release(self, charges: PreparedCharges, request_id: str) -> None:
+        costs = [0 if index in charges.leases else None for index in range(len(charges))]
+        try:
+            await self._calls.refund(charges, request_id, costs)
+        except (RedisUnavailable, RedisReplyError) as error:
+            log.warning("rate_limit.refund_lost", error=str(error))
 
     def overridden(self, charges: Sequence[Charge]) -> PreparedCharges:
         """Return the charges that a decision makes: under the overrides' limits, without those that are exempt."""
@@ -420,16 +448,28 @@ class Limiter:
         self._fallback.succeeded(charges)
         for index in charges.seeds:
             self._fallback.modes.report_use(charges[index], answers.rows[index][1], now)
-        decision = _decision(charges, answers)
+        decision = decision_of(charges, answers)
         if not decision.allowed:
+            if charges.leases:
+                decision = soon(decision)
             self._remember(charges, answers, decision, now)
         return decision
 
     def _remember(self, charges: Sequence[Charge], answers: Answers, decision: Decision, now: float) -> None:
         for charge, row, verdict in zip(charges, answers.rows, decision.verdicts, strict=True):
             _, _, release_us, wait_us = row
-            if wait_us > 0 and not verdict.allowed and not verdict.shadow:
+            if (
+                wait_us > 0
+                and not (verdict.allowed or verdict.shadow)
+                and verdict.policy.algorithm != "concurrency"
+            ):
                 self._denials.remember(charge, verdict, asked_at=now, wait_us=wait_us, release_us=release_us)
+
+    def _report_costs(self, charges: PreparedCharges, decision: Decision) -> None:
+        if decision.allowed and decision.source == "redis":
+            for charge, verdict in zip(charges, decision.verdicts, strict=True):
+                if verdict.allowed and charge.cost > 1:
+                    self._on_cost(charge.policy.name, charge.cost - 1)
 
     def _report(self, decision: Decision, now: float) -> None:
         self.sources[decision.source] += 1
@@ -446,29 +486,3 @@ class Limiter:
                 self._on_decision(verdict.policy.name, outcome, decision.source)
         if not decision.allowed:
             self._denial_log.denied(decision, now)
-
-
-def _decision(charges: Sequence[Charge], answers: Answers) -> Decision:
-    return Decision(answers.allowed, tuple(map(_verdict, charges, answers.rows)), "redis")
-
-
-def _verdict(charge: Charge, row: tuple[int, int, int, int]) -> Verdict:
-    policy = charge.policy
-    state, remaining, release_us, wait_us = row
-    return new_verdict(
-        (
-            policy,
-            charge.group,
-            charge.subject,
-            state == _FITS,
-            policy.limit,
-            remaining,
-            -(-release_us // 1000),
-            -(-wait_us // 1000) if wait_us > 0 else 0,
-            state != _TOO_DEAR,
-            policy.shadow,
-        )
-    )
-
-
-_FITS, _TOO_DEAR = int(ChargeState.FITS), int(ChargeState.TOO_DEAR)

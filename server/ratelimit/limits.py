@@ -64,15 +64,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class RouteCost:
-    """What a route's requests cost where that differs from its group; they are counted with the group's others.
+    """What holds for a route's requests apart from its group's rules; they are counted with the group's others.
 
     Args:
         group: the name of the route's group.
+        policies: for requests to the route, in addition to the group's.
         cost: the units of a request; None: the group's.
         charge: which requests stay charged; None: as in the group.
     """
 
     group: str
+    policies: tuple[str, ...] = ()
     cost: int | None = None
     charge: Charging | None = None
 
@@ -135,23 +137,26 @@ class RateLimits:
             if self.presets[policy].subject in NAMED_KINDS
         )
         # What a request's charges are made from, by group, and by route where its costs are its own.
-        places = {name: (name, group.cost, group.charge) for name, group in self.groups.items()}
+        places: dict[str, tuple[str, int, Charging, tuple[str, ...]]] = {
+            name: (name, group.cost, group.charge, ()) for name, group in self.groups.items()
+        }
         for route, own in self.routes.items():
-            _, cost, charge = places[own.group]
-            places[route] = (own.group, own.cost or cost, own.charge or charge)
+            _, cost, charge, _ = places[own.group]
+            places[route] = (own.group, own.cost or cost, own.charge or charge, own.policies)
         # Empty for nearly every place: asked once for each request.
         self.charged_by_answer: Final[dict[str, Charging]] = {
-            place: charge for place, (_, _, charge) in places.items() if charge != "all"
+            place: charge for place, (_, _, charge, _) in places.items() if charge != "all"
         }
         self._anonymous: Final = {
-            place: tuple(self._rules(group, cost, None)) for place, (group, cost, _) in places.items()
+            place: tuple(self._rules(group, cost, None, more))
+            for place, (group, cost, _, more) in places.items()
         }
         self._signed_in: Final = {
             place: {
-                plan: tuple(self._rules(group, cost, limits))
+                plan: tuple(self._rules(group, cost, limits, more))
                 for plan, limits in (*self.plans.items(), (None, {}))
             }
-            for place, (group, cost, _) in places.items()
+            for place, (group, cost, _, more) in places.items()
         }
 
     def same_as(self, other: RateLimits) -> bool:
@@ -240,7 +245,8 @@ class RateLimits:
         for rule in rules:
             subject = subject_of_request(rule.subject, user_id=user_id, address=address, named=named)
             if subject is not None:
-                charges.append(Charge(rule.policy, rule.group, subject, cost or rule.cost))
+                units = rule.cost if rule.policy.algorithm == "concurrency" else cost or rule.cost
+                charges.append(Charge(rule.policy, rule.group, subject, units))
         if self.networks and (listed := self.networks.find(address)) is not None:
             return PreparedCharges(()) if listed[0] == "allow" else BlockedCharges(charges)
         return PreparedCharges(charges)
@@ -255,24 +261,24 @@ class RateLimits:
             plan: the plan whose limits a user's policies are shown with.
         """
         kind = kind_of(subject)
-        found = {
-            (rule.policy.name, rule.group): Charge(
-                rule.policy, rule.group, subject, 1 if rule.group == SHARED_GROUP else rule.cost
-            )
-            for group in self.groups
-            for rules in (
-                self._anonymous[group],
-                self._signed_in[group].get(plan, self._signed_in[group][None]),
-            )
-            for rule in rules
-            if rule.subject == kind
-        }
+        found: dict[tuple[str, str], Charge] = {}
+        for place, anonymous in self._anonymous.items():  # the groups before the routes
+            signed_in = self._signed_in[place]
+            for rule in (*anonymous, *signed_in.get(plan, signed_in[None])):
+                if rule.subject == kind:
+                    cost = 1 if rule.group == SHARED_GROUP else rule.cost
+                    found.setdefault(
+                        (rule.policy.name, rule.group), Charge(rule.policy, rule.group, subject, cost)
+                    )
         return tuple(found.values())
 
-    def _rules(self, group: str, cost: int, limits: Mapping[str, int] | None) -> Iterator[_Rule]:
+    def _rules(
+        self, group: str, cost: int, limits: Mapping[str, int] | None, more: tuple[str, ...]
+    ) -> Iterator[_Rule]:
         """Yield the rules of a group: for signed-in users with a plan's limits, for anonymous clients with None."""
         names, is_anonymous = self.groups[group], limits is None
-        for name in dict.fromkeys((*names.policies, *(names.anonymous if is_anonymous else names.signed_in))):
+        own = names.anonymous if is_anonymous else names.signed_in
+        for name in dict.fromkeys((*names.policies, *own, *more)):
             preset = self.presets[name]
             if is_anonymous and preset.subject == "user":
                 continue
@@ -281,4 +287,6 @@ class RateLimits:
                 kind = "address" if is_anonymous else "user"
             if limits is not None and name in limits:
                 policy = replace(policy, limit=limits[name])
-            yield _Rule(policy, SHARED_GROUP if preset.share else group, kind, cost)
+            # A request is one request at once, whatever it costs.
+            units = 1 if policy.algorithm == "concurrency" else cost
+            yield _Rule(policy, SHARED_GROUP if preset.share else group, kind, units)

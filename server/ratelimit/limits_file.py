@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ _SYNTAX_ERROR: Final = re.compile(
 _SECTIONS: Final = ("policies", "groups", "plans", "routes", "networks", "overrides")
 _POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
 _GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge", "cost")
-_ROUTE_KEYS: Final = ("cost", "charge")
+_ROUTE_KEYS: Final = ("policies", "cost", "charge")
 
 
 class RateLimitsError(Exception):
@@ -126,12 +127,12 @@ def _rate_limits(
         _check_cost(check, ("groups", name, "cost"), group.cost, group, presets, plans)
     costs: dict[str, RouteCost] = {}
     for route, table in check.tables(document, "routes", free_names=True).items():
-        found = _route_cost(check, route, table, routes)
+        found = _route_cost(check, route, table, presets, routes)
         if found is not None and found.group in groups:
             costs[route] = found
-            _check_cost(
-                check, ("routes", route, "cost"), found.cost or 1, groups[found.group], presets, plans
-            )
+            group = groups[found.group]
+            own = replace(group, policies=(*group.policies, *found.policies))
+            _check_cost(check, ("routes", route, "cost"), found.cost or group.cost, own, presets, plans)
     networks = read_networks(check, document.get("networks", {}))
     excepted = check.tables(document, "overrides", free_names=True)
     overrides = list(read_overrides(check, excepted, presets, parse_subject))
@@ -139,10 +140,15 @@ def _rate_limits(
 
 
 def _route_cost(
-    check: Check, route: str, table: Mapping[str, Any], routes: Mapping[str, str] | None
+    check: Check,
+    route: str,
+    table: Mapping[str, Any],
+    presets: Mapping[str, Preset],
+    routes: Mapping[str, str] | None,
 ) -> RouteCost | None:
     path = ("routes", route)
     check.keys(path, table, _ROUTE_KEYS)
+    policies = _policy_names(check, (*path, "policies"), table.get("policies", []), presets)
     cost = check.units((*path, "cost"), table["cost"]) if "cost" in table else None
     charge = check.word((*path, "charge"), table["charge"], CHARGINGS, "all") if "charge" in table else None
     if routes is None:
@@ -154,7 +160,7 @@ def _route_cost(
         )
         check.problem(path, f"there is no such limited route; {guess}")
         return None
-    return RouteCost(routes[route], cost, charge)
+    return RouteCost(routes[route], policies, cost, charge)
 
 
 def _check_cost(
@@ -167,7 +173,9 @@ def _check_cost(
 ) -> None:
     """Note a policy under which no request of this cost would ever be admitted."""
     for name in dict.fromkeys((*group.policies, *group.signed_in, *group.anonymous)):
-        if name in presets and not presets[name].policy.shadow:
+        if name in presets and not (
+            presets[name].policy.shadow or presets[name].policy.algorithm == "concurrency"
+        ):
             limits = [presets[name].policy.limit, *(plan[name] for plan in plans.values() if name in plan)]
             if cost > min(limits):
                 check.problem(

@@ -151,13 +151,19 @@ class MemoryLink:
         reply, receipts = self._find(keys[-1]) or (None, None)
         if receipts is None:
             return []
-        self._kept[keys[-1]] = ((reply, None), self._kept[keys[-1]][1])
+        left = [_Receipt(0, None, 0, -1)] * count
         units = []
         for index, receipt in enumerate(receipts[:count]):
             limit, window_ms, cost = map(int, args[index * 3 + 1 : index * 3 + 4])
+            if cost < 0:
+                left[index] = receipt
+                units.append(0)
+                continue
             is_bucket = receipt.born >= 0
             charge = _Charge(keys[index], is_bucket, limit, window_ms * 1000, cost - receipt.units)
             units.append(self._settle(charge, receipt, now, entries) if receipt.units else 0)
+        is_over = not any(int(args[index * 3 + 3]) < 0 for index in range(count))
+        self._kept[keys[-1]] = ((reply, None if is_over else left), self._kept[keys[-1]][1])
         return units
 
     def _settle(self, charge: _Charge, receipt: _Receipt, now: int, entries: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from ..stores.redis.protocol import ScriptCall
 
-Algorithm = Literal["sliding_window", "token_bucket"]
+Algorithm = Literal["sliding_window", "token_bucket", "concurrency"]
 OnFailure = Literal["open", "closed", "local"]
 
 # What decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
@@ -29,6 +29,7 @@ MAX_LIMIT: Final = 1_000_000_000
 MAX_WINDOW_MS: Final = 366 * 24 * 3600 * 1000
 MAX_NAME_LENGTH: Final = 64
 MAX_COST: Final = 2**31 - 1
+MAX_IN_FLIGHT: Final = 1000  # fewer than a log's entries: there no lease is merged with another
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Policy:
         name: printable ASCII, 1 to 64 characters; part of the Redis key and of the RateLimit headers.
         limit: units of cost, 1 or more.
         window_ms: the window's length, milliseconds, 1 or more.
-        algorithm: `sliding_window` (an exact log) or `token_bucket` (GCRA: a steady refill).
+        algorithm: `sliding_window` (an exact log), `token_bucket` (GCRA: a steady refill), or `concurrency`: at most
+            `limit` (up to `MAX_IN_FLIGHT`) at once, each until it is given back, or for a window at the most.
         on_failure: what holds while Redis does not answer: each process admits up to the limit (`open`), or its
             share of it (`local`), or nothing passes (`closed`).
         shadow: evaluated and counted, never enforced, never shown to the client.
@@ -88,9 +90,21 @@ class Policy:
             raise ValueError(
                 f"the failure mode of policy {self.name!r} is {self.on_failure!r}, not one of {FAILURE_MODES}"
             )
+        if self.algorithm == "concurrency" and self.limit > MAX_IN_FLIGHT:
+            raise ValueError(f"policy {self.name!r} allows {self.limit} at once; {MAX_IN_FLIGHT} at most")
         escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
         object.__setattr__(self, "quoted_name", f'"{escaped}"')
-        object.__setattr__(self, "item", policy_item(self.quoted_name, self.limit, self.window_ms))
+        object.__setattr__(self, "item", self.item_of(self.limit))
+
+    def item_of(self, limit: int) -> str:
+        """Return the policy in `RateLimit-Policy` with another limit.
+
+        `w` is whole seconds, rounded up, and left out below one; what is limited at once has a unit of its own instead.
+        """
+        if self.algorithm == "concurrency":
+            return f'{self.quoted_name};q={limit};qu="concurrent-requests"'
+        window = f";w={-(-self.window_ms // 1000)}" if self.window_ms >= 1000 else ""
+        return f"{self.quoted_name};q={limit}{window}"
 
     @classmethod
     def parse(
@@ -177,12 +191,6 @@ def parse_policies(policies: Policies) -> tuple[Policy, ...]:
 @lru_cache(maxsize=1024)
 def _parse_text(text: str) -> tuple[Policy, ...]:
     return tuple(map(Policy.parse, re.split(r"[;,]", text)))
-
-
-def policy_item(quoted_name: str, limit: int, window_ms: int) -> str:
-    """Return an item of `RateLimit-Policy`; `w` is whole seconds, rounded up, and left out below one."""
-    window = f";w={-(-window_ms // 1000)}" if window_ms >= 1000 else ""
-    return f"{quoted_name};q={limit}{window}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +357,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         keys: of each charge's state.
         one_subject: whether all are of one subject.
         cost_more: whether one of them costs more than one unit.
+        leases: the indexes of the charges that are given back when the request ends.
+        lease_ms: how long such a charge lasts at the most, milliseconds; 0 if there is none.
         seeds: the indexes of the charges under `local` policies, whose use is kept for the time without Redis.
         call: the script call that decides them without a request id, with the length of logs it was made for; None
             until it is needed.
@@ -361,6 +371,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     keys: tuple[bytes, ...]
     one_subject: bool
     cost_more: bool
+    leases: tuple[int, ...]
+    lease_ms: int
     seeds: tuple[int, ...]
     call: tuple[int, ScriptCall] | None
     overridden: tuple[object, PreparedCharges] | None
@@ -375,6 +387,10 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
             raise ValueError("two charges have the same policy, group and subject: make them one")
         self.one_subject = len({charge.subject for charge in self}) <= 1
         self.cost_more = any(charge.cost > 1 for charge in self)
+        self.leases = tuple(
+            index for index, charge in enumerate(self) if charge.policy.algorithm == "concurrency"
+        )
+        self.lease_ms = max((self[index].policy.window_ms for index in self.leases), default=0)
         self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
         self.call = self.overridden = None
         return self

@@ -21,8 +21,11 @@ from .policies import (
     MAX_CHARGES,
     Algorithm,
     Charge,
+    Decision,
     PreparedCharges,
+    Verdict,
     block_key,
+    new_verdict,
     pages_key,
     record_key,
     state_key,
@@ -30,7 +33,8 @@ from .policies import (
 
 log = get_logger(__name__)
 
-_ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1}
+# A lease is an entry of a log: it lives for a window at the most, and a refund ends it.
+_ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1, "concurrency": 0}
 
 # '>BI4I6I4I4BBB' in Lua, and text of the length that is the last; six bytes are two and four here.
 _CHARGE: Final = struct.Struct(">BIHIIIB?B")
@@ -155,7 +159,7 @@ async def refund_charges(
     *,
     charges: Sequence[Charge],
     request_id: str,
-    costs: Sequence[int] | None = None,
+    costs: Sequence[int | None] | None = None,
     log_entries: int = 1024,
     deadline_ms: float | None = None,
 ) -> tuple[int, ...]:
@@ -165,8 +169,8 @@ async def refund_charges(
         runner: the link to Redis.
         charges: those of the decision, in its order.
         request_id: of the decision.
-        costs: the units that stay charged, for each charge; None: none. A cost above what was charged takes what is
-            left of the limit at the most.
+        costs: the units that stay charged, for each charge; None: none of any. A cost above what was charged takes what
+            is left of the limit at the most. None for one charge leaves it for another call.
         log_entries: as for `decide_charges`.
         deadline_ms: of the call.
 
@@ -177,7 +181,7 @@ async def refund_charges(
     keys = [*map(state_key, charges), *map(pages_key, charges), record_key(charges, request_id)]
     args = [log_entries]
     for charge, cost in zip(charges, costs or [0] * len(charges), strict=True):
-        args += [charge.policy.limit, charge.policy.window_ms, cost]
+        args += [charge.policy.limit, charge.policy.window_ms, -1 if cost is None else cost]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
     )
@@ -257,7 +261,7 @@ class Calls:
             decide_charges,
             self._link,
             log_entries=self._log_entries,
-            keep_ms=self._keep_ms,
+            keep_ms=max(self._keep_ms, charges.lease_ms),
             deadline_ms=self._deadline_ms,
             request_id=request_id or secrets.token_hex(16),
         )
@@ -287,7 +291,7 @@ class Calls:
         return _joined(charges, parts, await asyncio.gather(*calls))
 
     async def refund(
-        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int] | None = None
+        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int | None] | None = None
     ) -> tuple[int, ...]:
         """Take back what `decide` has charged for a request id, or settle it at other costs, once.
 
@@ -322,7 +326,7 @@ class Calls:
             await asyncio.wait(self._refunds)
 
     async def _refund(
-        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int]
+        self, charges: Sequence[Charge], request_id: str, costs: Sequence[int | None]
     ) -> tuple[int, ...]:
         units = await refund_charges(
             self._link,
@@ -363,3 +367,48 @@ def _joined(
         for charge, row in zip(part, answer.rows, strict=True)
     }
     return Answers(all(answer.allowed for answer in answers), tuple(by_charge[charge] for charge in charges))
+
+
+# A client that has too much in flight is to try again so soon.
+AT_ONCE_WAIT_MS = 1000
+
+
+def soon(decision: Decision) -> Decision:
+    """Return a refusal whose wait for a lease is short: others end with their requests, long before they expire."""
+    return Decision(decision.allowed, tuple(map(_soon, decision.verdicts)), decision.source)
+
+
+def _soon(verdict: Verdict) -> Verdict:
+    if verdict.allowed or verdict.policy.algorithm != "concurrency":
+        return verdict
+    return verdict._replace(
+        next_release_ms=min(verdict.next_release_ms, AT_ONCE_WAIT_MS),
+        wait_ms=min(verdict.wait_ms, AT_ONCE_WAIT_MS),
+    )
+
+
+def decision_of(charges: Sequence[Charge], answers: Answers) -> Decision:
+    """Return the decision that a script has made."""
+    return Decision(answers.allowed, tuple(map(_verdict, charges, answers.rows)), "redis")
+
+
+def _verdict(charge: Charge, row: tuple[int, int, int, int]) -> Verdict:
+    policy = charge.policy
+    state, remaining, release_us, wait_us = row
+    return new_verdict(
+        (
+            policy,
+            charge.group,
+            charge.subject,
+            state == _FITS,
+            policy.limit,
+            remaining,
+            -(-release_us // 1000),
+            -(-wait_us // 1000) if wait_us > 0 else 0,
+            state != _TOO_DEAR,
+            policy.shadow,
+        )
+    )
+
+
+_FITS, _TOO_DEAR = int(ChargeState.FITS), int(ChargeState.TOO_DEAR)
