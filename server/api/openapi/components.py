@@ -9,6 +9,8 @@ from typing import Any, get_args
 from server.api.answers.error_codes import ERROR_CODES
 from server.api.answers.kinds import MASTERY_STATUSES
 from server.api.answers.operations import HEALTH_STATES
+from server.api.openapi.descriptions import PROPERTIES
+from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.identity.tokens import ROLES
 from server.domain.study.analytics import USER_ORDERS
@@ -16,6 +18,7 @@ from server.domain.study.repetition import SCHEDULERS
 from server.domain.study.study_order import STUDY_MODES
 from server.ratelimit.limits import CHARGINGS
 from server.ratelimit.policies import Source
+from server.telemetry.metrics.value_files import FAULTS
 
 # Values with names of their own, so that generated clients have one type for each: the values, and what they are.
 ENUMS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
@@ -32,7 +35,39 @@ ENUMS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         "Charging": (CHARGINGS, "Which requests stay charged to a rate limit."),
         "LimitSource": (get_args(Source), "What has decided a rate limit."),
         "Dialect": (tuple(SEPARATORS), "What divides the columns of a table."),
+        "MetricsFault": (FAULTS, "Why a process can't share its metrics."),
         "Health": (HEALTH_STATES, "How a part of the service is."),
+    }
+)
+
+FILE_CARD = "FileCard"
+
+
+def _text(longest: int, description: str, *, may_be_null: bool = False) -> dict[str, Any]:
+    kind: Any = ["string", "null"] if may_be_null else "string"
+    shortest = {} if may_be_null else {"minLength": 1}
+    return {"type": kind, **shortest, "maxLength": longest, "description": description}
+
+
+# What no marshmallow schema describes: the reader of files checks it.
+SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        FILE_CARD: {
+            "type": "object",
+            "description": "A card of a JSON file.",
+            "properties": {
+                "question": _text(LONGEST_TEXT, PROPERTIES["question"]),
+                "answer": _text(LONGEST_TEXT, PROPERTIES["answer"]),
+                "category": _text(LONGEST_NOTE, PROPERTIES["category"], may_be_null=True),
+                "explanation": _text(LONGEST_NOTE, PROPERTIES["explanation"], may_be_null=True),
+            },
+            "required": ["answer", "question"],
+            "additionalProperties": False,
+        },
+        **{
+            name: {"type": "string", "enum": list(choices), "description": description}
+            for name, (choices, description) in ENUMS.items()
+        },
     }
 )
 

@@ -42,6 +42,8 @@ PROPERTIES: Mapping[str, str] = MappingProxyType(
         "Problem.type": "Always about:blank: `code` is what to program against.",
         "RateLimitState.subject": "The client: `user:` and an id, or `ip:` and an address.",
         "RecordedRatings.progress": "One entry a rating, in the order of the ratings.",
+        "RegisterRequest.email": "The address to sign in with.",
+        "LoginRequest.email": "The address that the account signs in with.",
         "Study.progress": "The reader's progress.",
         "Study.totalCards": "How many cards there are to choose from.",
         "StudyCard.progress": "What the reader last said of the card; null for one that was never rated.",

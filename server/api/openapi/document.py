@@ -33,6 +33,7 @@ from server.api.openapi.components import (
     ON_LIMITED_ROUTES,
     PROBLEMS,
     REQUEST_HEADERS,
+    SCHEMAS,
 )
 from server.api.openapi.descriptions import PARAMETERS, PROPERTIES
 from server.api.openapi.introduction import INTRODUCTION, TAGS
@@ -92,8 +93,9 @@ def _kind_of_our_own(
     _converter: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]
 ) -> dict[str, Any]:
     """Called last for each field. Bound to the converter by apispec, which says `ret` for what is known so far."""
-    is_of_changes = isinstance(field.parent, Schema) and bool(field.parent.partial)
-    if is_of_changes or ret.get("default", field) is None:
+    default = ret.get("default")
+    # In words where it is of a body: generators of clients take a property with a default for one that is always there.
+    if default is None or not _is_parameter(field):
         ret.pop("default", None)
     known = next((described for kind, described in _KINDS if isinstance(field, kind)), None)
     enum = _enum_of(field)
@@ -111,6 +113,9 @@ def _kind_of_our_own(
         sentence = f"{_meaning_of(field)} In {sentence}."
     if isinstance(field, Text) and not _is_parameter(field):
         sentence = f"{sentence} Trimmed before it is measured."
+    is_of_changes = isinstance(field.parent, Schema) and bool(field.parent.partial)
+    if default is not None and not _is_parameter(field) and not is_of_changes:
+        sentence = f"{sentence} `{orjson.dumps(default).decode()}` where it is left out."
     return described | {"description": sentence}
 
 
@@ -190,8 +195,8 @@ def _specify() -> APISpec:
         servers=[{"url": "/", "description": "The service that this document is from."}],
         tags=[{"name": name, "description": description} for name, (_, description) in TAGS.items()],
     )
-    for name, (choices, description) in ENUMS.items():
-        spec.components.schema(name, {"type": "string", "enum": list(choices), "description": description})
+    for name, schema in SCHEMAS.items():
+        spec.components.schema(name, schema)
     for name, scheme in SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, scheme)
     for name, header in HEADERS.items():

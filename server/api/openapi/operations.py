@@ -34,6 +34,7 @@ from server.api.answers import study as identity
 from server.api.answers import study as reading
 from server.api.answers import study as studying
 from server.api.answers.kinds import Answer
+from server.api.openapi.components import FILE_CARD
 from server.api.pagination import PageSchema
 from server.api.responses import JSON
 from server.api.routes import HandlerFunction
@@ -56,7 +57,6 @@ from server.api.schemas import (
     StudyQuerySchema,
     UsersQuerySchema,
 )
-from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,24 +151,9 @@ _DECK_FILE = (
     ),
     Content(media_type="text/csv", schema={**_TEXT, "example": "Question,Answer\n1 + 1?,2\n"}),
     Content(
-        schema={
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "question": {**_TEXT, "minLength": 1, "maxLength": LONGEST_TEXT},
-                    "answer": {**_TEXT, "minLength": 1, "maxLength": LONGEST_TEXT},
-                    "category": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
-                    "explanation": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
-                },
-                "required": ["answer", "question"],
-                "additionalProperties": False,
-            },
-        }
+        schema={"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{FILE_CARD}"}},
     ),
 )
-
 OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
     {
         operations.health: Operation(
