@@ -45,7 +45,7 @@ FAULT_ROW = "what the limiter did while Redis was broken in one way"
 CONFORMANCE_ROW = "which of the limiter's promises a store has kept"
 
 # The same examples in every run, so that a failure is the change's; `make test-long` takes random ones, and more.
-settings.register_profile("test", derandomize=True, database=None, deadline=None)
+settings.register_profile("test", max_examples=50, derandomize=True, database=None, deadline=None)
 settings.register_profile("long", max_examples=500, database=None, deadline=None, print_blob=True)
 settings.load_profile("test")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -20,7 +21,7 @@ _COPIED = (
     ".ci", "Makefile", "bench", "config", "lua", "pyproject.toml", "requirements-dev.txt", "requirements-embedded.txt",
     "server", "sql", "tests",
 )  # fmt: skip
-_NOT_COPIED = shutil.ignore_patterns("__pycache__", "node_modules", "results")
+_NOT_COPIED = shutil.ignore_patterns("*.pyc.*", "node_modules", "results")  # not what is being written
 # A file's name on a line of its own, and its contents; or a block of another kind.
 _BLOCK = re.compile(
     r"(?:^`(?P<file>[^`\n]+)`\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -75,12 +76,13 @@ def follow(folder: Path, recipe: str, checks: Checks) -> None:
             file.write_text(block["text"])
 
 
-def run(folder: Path, command: list[str]) -> None:
-    """Run a command in the copy; it succeeds."""
+def run(folder: Path, command: list[str]) -> str:
+    """Run a command in the copy; it succeeds, and prints this."""
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=600
     )
     assert 0 == done.returncode, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 @pytest.mark.timeout(900)
@@ -106,7 +108,22 @@ def test_every_recipe_works_as_it_stands(tmp_path: Path) -> None:
     run(copy, [".venv/bin/python", "-m", "ruff", "format", "--check", "--no-cache"])
 
 
-@pytest.mark.parametrize("call", re.findall(r"^ {4}\.venv/bin/python -m pytest (.+)$", PAGE, re.MULTILINE))
-def test_the_calls_of_pytest_find_tests(call: str) -> None:
+CALLS = re.findall(r"^ {4}\.venv/bin/python -m pytest (.+)$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def codes() -> dict[str, int]:
+    """The exit code of each call of pytest that the page shows, if it only looked for tests: all in one process."""
+    program = (
+        "import json, shlex, sys, pytest\n"
+        "codes = [pytest.main(['--collect-only', '-qq', *shlex.split(call)]) for call in sys.argv[1:]]\n"
+        "print(json.dumps(codes))"
+    )
+    found = run(ROOT, [sys.executable, "-c", program, *CALLS]).splitlines()[-1]
+    return dict(zip(CALLS, json.loads(found), strict=True))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_calls_of_pytest_find_tests(call: str, codes: dict[str, int]) -> None:
     """Each way to run some of the tests that the page shows chooses at least one."""
-    run(ROOT, [sys.executable, "-m", "pytest", "--collect-only", "-q", *shlex.split(call)])
+    assert 0 == codes[call]

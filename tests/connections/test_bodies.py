@@ -27,10 +27,13 @@ def watched(serve: Serve) -> Iterator[Watched]:
 
 @pytest.fixture(scope="module")
 def bomb() -> bytes:
-    """2 MB that inflate to 2 GB."""
+    """2 MB that inflate to 2 GB: the same block again and again. Its checksum is wrong, but comes after all of them."""
     compressor = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
-    block = bytes(1 << 20)
-    return b"".join([*(compressor.compress(block) for _ in range(2048)), compressor.flush()])
+
+    def block() -> bytes:
+        return compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)
+
+    return block() + 2047 * block() + compressor.flush()
 
 
 def send(watched: Watched, body: bytes, encoding: str) -> Answer:

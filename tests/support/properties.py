@@ -9,12 +9,12 @@ from hypothesis import settings
 
 _FAILING = re.compile(r"Failing test case: \w+\(\n(.*?)\n[E ]*\)", re.DOTALL)
 _BLOB = re.compile(r"@reproduce_failure\('[\d.]+', b'[^']*'\)")
-_PROFILE_EXAMPLES = 100  # of the profile `test`, which has Hypothesis' own number
+_USUAL_EXAMPLES = 100  # Hypothesis' own number
 
 
 def examples(count: int) -> int:
-    """So many examples in `make test`, and in `make test-long` as many times more as its profile has."""
-    return max(1, count * settings().max_examples // _PROFILE_EXAMPLES)
+    """For a test with another number than the usual hundred: half as many in `make test`, five times in `test-long`."""
+    return max(1, count * settings().max_examples // _USUAL_EXAMPLES)
 
 
 def as_decorators(failure: str) -> Iterator[str]:
