@@ -16,7 +16,8 @@ from types import MappingProxyType
 from aiohttp import hdrs, web
 
 from server.api.compression import compress, takes_gzip
-from server.api.responses import JSON, LARGE_BYTES, is_known, refuse_without_room
+from server.api.responses import JSON, LARGE_BYTES, is_known, lines_of, refuse_without_room
+from server.api.whole_response import WholeResponse, header_line
 from server.errors import NotFound
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -40,23 +41,24 @@ class Asset:
         """The asset with these bytes."""
         return cls(body, compress(body, level=9), media_type, cache_control, f'W/"{_hash_of(body)}"')
 
-    def answer(self, request: web.Request) -> web.Response:
+    def answer(self, request: web.Request) -> WholeResponse:
         """The response: 304 where the reader has it already, compressed where that is understood."""
-        headers = {
+        headers: dict[str, str] = {
             hdrs.ETAG: self.tag,
             hdrs.CACHE_CONTROL: self.cache_control,
             hdrs.VARY: hdrs.ACCEPT_ENCODING,
         }
         if is_known(request, self.tag):
-            return web.Response(status=304, headers=headers)
+            return WholeResponse(status=304, lines=lines_of(headers))
         body = self.body
         if takes_gzip(request):
             body = self.compressed
             headers[hdrs.CONTENT_ENCODING] = "gzip"
         if len(body) > LARGE_BYTES:
             refuse_without_room(request, len(body))
-        charset = None if self.media_type == JSON else "utf-8"
-        return web.Response(body=body, content_type=self.media_type, charset=charset, headers=headers)
+        charset = "" if self.media_type == JSON else "; charset=utf-8"
+        headers[hdrs.CONTENT_TYPE] = self.media_type + charset
+        return WholeResponse(body, lines=lines_of(headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,13 @@ class Site:
     files: Mapping[str, Asset]
     content_security_policy: str
 
-    def show_page(self, request: web.Request) -> web.Response:
+    def show_page(self, request: web.Request) -> WholeResponse:
         """The page."""
         response = self.page.answer(request)
-        response.headers[hdrs.CONTENT_SECURITY_POLICY] = self.content_security_policy
+        response.add_lines(header_line(hdrs.CONTENT_SECURITY_POLICY, self.content_security_policy))
         return response
 
-    def show_file(self, request: web.Request, name: str) -> web.Response:
+    def show_file(self, request: web.Request, name: str) -> WholeResponse:
         """One of its files, for good.
 
         Raises:

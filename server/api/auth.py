@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from marshmallow import Schema
 
 from server.api.requests import read_json, read_once, refuse_query
-from server.api.responses import JSON, json_response, refuse_without_room, tagged_response
+from server.api.responses import JSON, NO_STORE_LINE, json_response, refuse_without_room, tagged_response
 from server.api.schemas import (
     DeletionSchema,
     LoginSchema,
@@ -21,6 +21,7 @@ from server.api.schemas import (
 )
 from server.api.services import caller_of, services_of
 from server.api.state import state_of
+from server.api.whole_response import WholeResponse
 from server.domain.identity.subjects import subject_of_email, subject_of_family
 from server.domain.identity.tokens import family_of
 from server.domain.identity.users import delete_user
@@ -171,7 +172,7 @@ async def delete_me(request: web.Request) -> web.Response:
 
 
 def _done() -> web.Response:
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: "no-store"})
+    return WholeResponse(status=204, lines=NO_STORE_LINE)
 
 
 def _is_there(request: web.Request) -> bool:

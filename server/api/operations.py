@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import hdrs, web
 
-from server.api.responses import json_response
+from server.api.responses import NO_STORE_LINE, json_response
 from server.api.services import READINESS, caller_of, checked_caller_of, services_of
 from server.api.state import state_of
+from server.api.whole_response import WholeResponse, header_line
 from server.clock import iso_timestamp, optional_timestamp
 from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
 
@@ -67,7 +68,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     await metrics.settle()
     # In a thread: reading all workers' files takes tens of milliseconds, and no other request should wait for it.
     body, content_type = await asyncio.to_thread(metrics.render_text, accept)
-    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store"})
+    return WholeResponse(body, lines=header_line(hdrs.CONTENT_TYPE, content_type) + NO_STORE_LINE)
 
 
 async def show_metrics_json(request: web.Request) -> web.Response:

@@ -10,20 +10,19 @@ from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
 
+from server.api.whole_response import WholeResponse, header_line
 from server.domain.catalog.pages import Page
 from server.errors import TooManyUnread
 
 JSON = "application/json"
-# A 304 names what the 200 depends on (RFC 9110, section 15.4.5).
-_TAGGED_HEADERS = CIMultiDict(
-    {
-        hdrs.CACHE_CONTROL: "private, no-cache",
-        hdrs.VARY: f"{hdrs.AUTHORIZATION}, {hdrs.ACCEPT_ENCODING}",
-    }
-)
 PROBLEM_JSON = "application/problem+json"
+JSON_LINE = header_line(hdrs.CONTENT_TYPE, JSON)
+NO_STORE_LINE = header_line(hdrs.CACHE_CONTROL, "no-store")
+# A 304 names what the 200 depends on (RFC 9110, section 15.4.5).
+_TAGGED_LINES = header_line(hdrs.CACHE_CONTROL, "private, no-cache") + header_line(
+    hdrs.VARY, f"{hdrs.AUTHORIZATION}, {hdrs.ACCEPT_ENCODING}"
+)
 # No answer to an error is larger, whatever was sent: what a client gets wrong must not cost more than what it sent.
 MAX_PROBLEM_BYTES = 16_000
 MAX_ERRORS = 20
@@ -31,41 +30,45 @@ MAX_ERRORS = 20
 LARGE_BYTES = 64 << 10
 _LONGEST_FIELD = 100
 _LONGEST_SENTENCE = 400
-_PROBLEM_HEADERS = CIMultiDict({hdrs.CACHE_CONTROL: "no-store", hdrs.CONTENT_TYPE: PROBLEM_JSON})
+PROBLEM_LINES = NO_STORE_LINE + header_line(hdrs.CONTENT_TYPE, PROBLEM_JSON)
 
 
 def json_response(
     payload: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
+) -> WholeResponse:
     """An answer that must not be stored: the result of a write, or the state of this moment."""
-    return web.Response(
-        body=orjson.dumps(payload),
-        status=status,
-        content_type=JSON,
-        headers={hdrs.CACHE_CONTROL: "no-store", **(headers or {})},
+    return WholeResponse(
+        orjson.dumps(payload), status=status, lines=f"{NO_STORE_LINE}{lines_of(headers)}{JSON_LINE}"
     )
+
+
+def lines_of(headers: Mapping[str, str] | None) -> str:
+    """Headers as the lines of a head."""
+    return "".join([header_line(*header) for header in headers.items()]) if headers else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A body with its weak entity tag."""
+    """A body with its weak entity tag, and the lines of a head that name it."""
 
     body: bytes
     tag: str
+    lines: str
 
 
 def render(payload: Any) -> Rendering:
     """JSON, and a tag that is the same for the same bytes."""
     body = orjson.dumps(payload)
-    return Rendering(body, f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
+    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    return Rendering(body, tag, _TAGGED_LINES + header_line(hdrs.ETAG, tag))
 
 
-def tagged_response(request: web.Request, payload: Any) -> web.Response:
+def tagged_response(request: web.Request, payload: Any) -> WholeResponse:
     """The answer to a read, for this reader's own cache: with a weak ETag; 304 where the reader has it already."""
     return _tagged(request, render(payload))
 
 
-def page_response(request: web.Request, page: Page) -> web.Response:
+def page_response(request: web.Request, page: Page) -> WholeResponse:
     """The same for a page, which is rendered once."""
     rendering: Rendering | None = page.rendering
     if rendering is None:
@@ -73,16 +76,13 @@ def page_response(request: web.Request, page: Page) -> web.Response:
     return _tagged(request, rendering)
 
 
-def _tagged(request: web.Request, rendering: Rendering) -> web.Response:
-    headers = CIMultiDict(_TAGGED_HEADERS)
-    headers[hdrs.ETAG] = rendering.tag
+def _tagged(request: web.Request, rendering: Rendering) -> WholeResponse:
     if is_known(request, rendering.tag):
-        return web.Response(status=304, headers=headers)
-    headers[hdrs.CONTENT_TYPE] = JSON
+        return WholeResponse(status=304, lines=rendering.lines)
     body = rendering.body
     if len(body) > LARGE_BYTES:
         refuse_without_room(request, len(body))
-    return web.Response(body=body, headers=headers)
+    return WholeResponse(body, lines=rendering.lines + JSON_LINE)
 
 
 def refuse_without_room(request: web.Request, size_bytes: int) -> None:
@@ -127,7 +127,7 @@ def problem_response(
     unlisted: int = 0,
     headers: Mapping[str, str] | None = None,
     extensions: Mapping[str, Any] | None = None,
-) -> web.Response:
+) -> WholeResponse:
     """An error as application/problem+json, in at most MAX_PROBLEM_BYTES.
 
     Args:
@@ -151,10 +151,7 @@ def problem_response(
         **(extensions or {}),
     }
     body = _with_errors(problem, errors, unlisted) if errors else orjson.dumps(problem)
-    sent = CIMultiDict(_PROBLEM_HEADERS)
-    if headers:
-        sent.update(headers)
-    return web.Response(body=body, status=status, headers=sent)
+    return WholeResponse(body, status=status, lines=PROBLEM_LINES + lines_of(headers))
 
 
 def _with_errors(problem: dict[str, Any], errors: Mapping[str, str], unlisted: int) -> bytes:

@@ -17,7 +17,7 @@ class RequestState:
     """One object a request, made by the outermost link: finding several things on a request would cost more."""
 
     __slots__ = (
-        "address", "caller", "client_ip", "context", "error_code", "limit_headers", "limit_outcome", "looked_up",
+        "address", "caller", "client_ip", "context", "error_code", "limit_lines", "limit_outcome", "looked_up",
         "refusal", "request_id", "timings",
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ class RequestState:
         # Set by the rate limit: the outcome, the headers for whatever answer the request gets in the end, and the
         # cache read that the route has started in the same call.
         self.limit_outcome = "unlimited"
-        self.limit_headers: list[tuple[str, str]] = []
+        self.limit_lines = ""
         self.looked_up: Any = None
         # Set with every problem that is answered: its stable code.
         self.error_code: str | None = None

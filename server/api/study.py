@@ -22,6 +22,7 @@ from server.api.schemas import (
 )
 from server.api.services import CURSORS, caller_of, services_of
 from server.api.state import state_of
+from server.api.whole_response import add_lines, header_line
 from server.api.writes import answer, keyed_request, no_content, respond, write
 from server.clock import exact_timestamp
 from server.domain.identity.accounts import get_profile
@@ -240,7 +241,7 @@ async def _record(
     )
     response = respond(recorded)
     if replaces_header and zone is not None:
-        response.headers[TIME_ZONE_USED] = zone.key
+        add_lines(response, header_line(TIME_ZONE_USED, zone.key))
     return response
 
 

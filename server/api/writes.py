@@ -23,8 +23,9 @@ import orjson
 from aiohttp import hdrs, web
 
 from server.api.requests import MAX_BODY_BYTES, read_bytes
-from server.api.responses import JSON
+from server.api.responses import JSON_LINE, NO_STORE_LINE
 from server.api.services import caller_of, services_of
+from server.api.whole_response import WholeResponse, header_line
 from server.domain.writing import Answer, KeyedRequest, Unit, Work, answer_once
 from server.errors import InvalidInput
 
@@ -105,13 +106,13 @@ def _content_type(request: web.Request) -> str:
     )
 
 
-def respond(given: Answer) -> web.Response:
+def respond(given: Answer) -> WholeResponse:
     """The response of a write's answer."""
-    headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
+    lines = NO_STORE_LINE
     if given.location is not None:
-        headers[hdrs.LOCATION] = given.location
+        lines += header_line(hdrs.LOCATION, given.location)
     if given.is_replay:
-        headers[REPLAYED] = "true"
-    if given.body is None:
-        return web.Response(status=given.status, headers=headers)
-    return web.Response(body=given.body, status=given.status, content_type=JSON, headers=headers)
+        lines += header_line(REPLAYED, "true")
+    if given.body is not None:
+        lines += JSON_LINE
+    return WholeResponse(given.body, status=given.status, lines=lines)

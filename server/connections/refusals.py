@@ -6,7 +6,6 @@ import ipaddress
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from email.utils import formatdate
 from ipaddress import IPv6Address
 from time import perf_counter
 
@@ -15,6 +14,7 @@ from aiohttp import hdrs
 from aiohttp.http_exceptions import LineTooLong
 
 from server.api.responses import problem_response
+from server.api.whole_response import header_line
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.addresses import without_mapping
 from server.ratelimit.subjects import subject_of_address
@@ -137,19 +137,10 @@ class RefusalWriter:
             code=refusal.title.lower().replace(" ", "_"),
             request_id=request_id,
         )
-        body = response.body
-        assert isinstance(body, bytes)  # noqa: S101 - what problem_response makes
-        fields = [
-            *response.headers.items(),
-            *self._headers.of(request_id, request_id, Elapsed(total_ms, f"{total_ms:.2f}", {})),
-            (hdrs.CONTENT_LENGTH, str(len(body))),
-            (hdrs.DATE, formatdate(usegmt=True)),
-            (hdrs.CONNECTION, "close"),
-        ]
+        response.add_lines(self._headers.of(request_id, request_id, Elapsed(total_ms, f"{total_ms:.2f}", {})))
         if refusal.retry_after_seconds is not None:
-            fields.append((hdrs.RETRY_AFTER, str(refusal.retry_after_seconds)))
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        return f"HTTP/1.1 {refusal.status} {refusal.title}\r\n{head}\r\n".encode() + body
+            response.add_lines(header_line(hdrs.RETRY_AFTER, str(refusal.retry_after_seconds)))
+        return response.as_last(refusal.title)
 
     def _log(self, refusal: Refusal, peer: str | None, request_id: str) -> None:
         """At most one line an address and minute; nothing in it comes from the client."""

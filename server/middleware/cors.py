@@ -7,6 +7,9 @@ from collections.abc import Collection
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from server.api.responses import NO_STORE_LINE, lines_of
+from server.api.whole_response import WholeResponse, add_lines, header_line, vary_by
+
 _EXPOSED = (
     "X-Request-ID, X-Trace-ID, Server-Timing, X-Response-Time, X-Performance-Rating, X-RateLimit-Limit, "
     "X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy, RateLimit, Retry-After, X-Cache, ETag, Location, "
@@ -18,12 +21,14 @@ _HEADERS = (
     "traceparent, tracestate"
 )
 _PREFLIGHT_SECONDS = 7200
-_FOR_PREFLIGHTS = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _HEADERS,
-    hdrs.ACCESS_CONTROL_MAX_AGE: str(_PREFLIGHT_SECONDS),
-}
-_FOR_ANSWERS = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED}
+_FOR_PREFLIGHTS = lines_of(
+    {
+        hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+        hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _HEADERS,
+        hdrs.ACCESS_CONTROL_MAX_AGE: str(_PREFLIGHT_SECONDS),
+    }
+)
+_FOR_ANSWERS = header_line(hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED)
 
 
 def cors(origins: Collection[str]) -> Middleware:
@@ -41,17 +46,14 @@ def cors(origins: Collection[str]) -> Middleware:
             and request.method == hdrs.METH_OPTIONS
             and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
         )
-        response: web.StreamResponse = web.Response(status=204) if is_preflight else await handler(request)
+        response: web.StreamResponse = WholeResponse(status=204) if is_preflight else await handler(request)
         if origins:
-            vary = response.headers.get(hdrs.VARY)
-            response.headers[hdrs.VARY] = hdrs.ORIGIN if vary is None else f"{vary}, {hdrs.ORIGIN}"
-        if is_preflight:
-            response.headers[hdrs.CACHE_CONTROL] = "no-store"
-        if origin is not None and is_shared:
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers.update(_FOR_PREFLIGHTS if is_preflight else _FOR_ANSWERS)
-            if not is_preflight:
-                response.headers["Timing-Allow-Origin"] = origin
+            vary_by(response, hdrs.ORIGIN)
+        lines = NO_STORE_LINE if is_preflight else ""
+        if origin is not None and is_shared:  # one of the settings' values
+            lines += f"{hdrs.ACCESS_CONTROL_ALLOW_ORIGIN}: {origin}\r\n"
+            lines += _FOR_PREFLIGHTS if is_preflight else f"{_FOR_ANSWERS}Timing-Allow-Origin: {origin}\r\n"
+        add_lines(response, lines)
         return response
 
     return share

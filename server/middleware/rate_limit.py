@@ -21,7 +21,7 @@ from server.errors import MasteryError, NetworkBlocked
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
 from server.ratelimit.aiohttp import release_at_end
-from server.ratelimit.headers import problem_of, rate_limit_headers, waits_of
+from server.ratelimit.headers import problem_of, rate_limit_lines, waits_of
 from server.ratelimit.limits import Charging, stays_charged
 from server.ratelimit.policies import Decision, PreparedCharges
 from server.ratelimit.reloading import RateLimitsFile
@@ -91,7 +91,7 @@ def rate_limit(
             state.limit_outcome = "denied"
             raise NetworkBlocked
         waits = None if decision.allowed else waits_of(decision, jitter=request_id)
-        state.limit_headers = rate_limit_headers(decision, now=time(), waits=waits)
+        state.limit_lines = rate_limit_lines(decision, now=time(), waits=waits)
         if decision.allowed:
             state.limit_outcome = "allowed"
             if charge_id is None:
@@ -167,9 +167,7 @@ class _Charged:
             elif (cost := request.get(SETTLED_COST)) is not None and self._differs_from(cost):
                 costs = self._all_at(cost)
                 units = await self.limiter.settle(self.charges, request_id=self.charge_id, costs=costs)
-                state_of(request).limit_headers = rate_limit_headers(
-                    _settled(self.decision, units), now=time()
-                )
+                state_of(request).limit_lines = rate_limit_lines(_settled(self.decision, units), now=time())
         except (RedisUnavailable, RedisReplyError) as error:
             log.warning("rate_limit.refund_lost", error=str(error))
 

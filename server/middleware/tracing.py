@@ -14,6 +14,7 @@ from multidict import istr
 
 from server.api.compression import COMPRESSED_FROM_BYTES, CompressedBodies, encode
 from server.api.state import STATE, RequestState
+from server.api.whole_response import add_lines
 from server.bounded_dict import BoundedDict
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.addresses import Address
@@ -34,9 +35,7 @@ if TYPE_CHECKING:  # the packages it needs are an extra
     from server.telemetry.traces import SpanExport
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:+/=-]{20,200}", re.ASCII)
-_REQUEST_ID, _TRACEPARENT, _CACHE, _USER_AGENT = map(
-    istr, ("X-Request-ID", "traceparent", "X-Cache", "User-Agent")
-)
+_REQUEST_ID, _TRACEPARENT, _USER_AGENT = map(istr, ("X-Request-ID", "traceparent", "User-Agent"))
 _PREFIX_LENGTH = len("req_")
 _MOST_KNOWN = 8192
 # Longer headers do not come from a chain of proxies, and must not fill the memory.
@@ -118,12 +117,12 @@ def tracing(
                 spans.end(span, line)
             raise
         elapsed = timings.read()
-        # Extend in one call: no handler sets these headers, so there is nothing to replace.
+        # No handler sets these headers, so there is nothing to replace.
         added = headers.of(request_id, request_id if parent is None else parent.trace_id, elapsed)
-        added += state.limit_headers
+        added += state.limit_lines
         if timings.cache_outcome is not None:
-            added.append((_CACHE, timings.cache_outcome))
-        response.headers.extend(added)
+            added += f"X-Cache: {timings.cache_outcome}\r\n"
+        add_lines(response, added)
         line = write_line(request, state, client, elapsed, response.status, size)
         if spans is not None and span is not None:
             spans.end(span, line)

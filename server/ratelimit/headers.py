@@ -29,14 +29,6 @@ _PARAMETERS: Final[dict[DraftVersion, tuple[str, str]]] = {
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 COST_ABOVE_LIMIT: Final = "urn:problem-type:mastery:cost-above-limit"
 
-try:
-    from multidict import istr  # prepared for the case-insensitive dictionaries of aiohttp
-except ImportError:  # without aiohttp, names are plain text
-    istr = str  # type: ignore[misc, assignment]
-
-_LIMIT, _REMAINING, _RESET = map(istr, ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"))
-_POLICY_FIELD, _LIMIT_FIELD, _RETRY_AFTER = map(istr, ("RateLimit-Policy", "RateLimit", "Retry-After"))
-
 _MOST_SPREAD_SECONDS: Final = 30
 _CACHED_FIELDS: Final = 1024
 _PARTITION_BYTES: Final = 9
@@ -103,29 +95,37 @@ def rate_limit_headers(
         charges: of the request: from version 12 on `RateLimit` then names what it costs (`c`), and the partition that
             it is counted in (`pk`), of which a policy may have several.
     """
+    lines = rate_limit_lines(decision, now=now, version=version, waits=waits, charges=charges)
+    return [(name, value) for name, _, value in [line.partition(": ") for line in lines.split("\r\n")[:-1]]]
+
+
+def rate_limit_lines(
+    decision: Decision,
+    *,
+    now: float,
+    version: DraftVersion = 11,
+    waits: Waits | None = None,
+    charges: Sequence[Charge] = (),
+) -> str:
+    """Return the same headers as lines of a response's head, each with its line break; the arguments are the same."""
     shown = enforced = _enforced(decision)
     if not enforced:
-        return []
+        return ""
     jitter_seconds, retry_after_seconds = 0, None
     if not decision.allowed:
         shown = decision.violated
         jitter_seconds, retry_after_seconds = waits or waits_of(decision)
     closest = _closest(shown)
-    headers: list[tuple[str, str]] = [
-        (_LIMIT, str(closest.limit)),
-        (_REMAINING, str(closest.remaining)),
-        (_RESET, _instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))),
-        (_POLICY_FIELD, _policy_field(enforced)),
-        (
-            _LIMIT_FIELD,
-            _partitioned_limit_field(shown, jitter_seconds, charges)
-            if charges and version >= 12
-            else _limit_field(shown, version, jitter_seconds),
-        ),
-    ]
-    if retry_after_seconds is not None:
-        headers.append((_RETRY_AFTER, str(retry_after_seconds)))
-    return headers
+    if charges and version >= 12:
+        limit_field = _partitioned_limit_field(shown, jitter_seconds, charges)
+    else:
+        limit_field = _limit_field(shown, version, jitter_seconds)
+    retry_after = "" if retry_after_seconds is None else f"Retry-After: {retry_after_seconds}\r\n"
+    return (
+        f"X-RateLimit-Limit: {closest.limit}\r\nX-RateLimit-Remaining: {closest.remaining}\r\n"
+        f"X-RateLimit-Reset: {_instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))}\r\n"
+        f"RateLimit-Policy: {_policy_field(enforced)}\r\nRateLimit: {limit_field}\r\n{retry_after}"
+    )
 
 
 def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, Any]:

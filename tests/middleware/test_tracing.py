@@ -14,6 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 from pytest_aiohttp import AiohttpClient
 
+from server.api.whole_response import pairs_of
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import request_id_of, trace_context_of, tracing
 from server.settings import Settings
@@ -188,7 +189,7 @@ def test_overlapping_operations_count_once(settings: Settings) -> None:
     timings.end("db")
     timings.seconds["db"] = 0.0125
     elapsed = timings.read()
-    headers = dict(StandardHeaders(settings).of("id", "trace", elapsed))
+    headers = dict(pairs_of(StandardHeaders(settings).of("id", "trace", elapsed)))
     assert f"total;dur={elapsed.total}, db;dur=12.50" == headers["Server-Timing"]
 
 

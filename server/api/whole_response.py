@@ -1,0 +1,186 @@
+"""Responses that are written whole: the head as one text, together with the body, in one write.
+
+aiohttp keeps the headers of a response in a dictionary without cases, looks into it a dozen times while it prepares
+the response, and then copies it character by character. Here the headers are lines of text from the begin. Whatever
+needs the dictionary (`headers`, cookies, compression by aiohttp, a body in pieces) gets it, and with it aiohttp's own
+way of writing; `tests/api/test_whole_response.py` compares the bytes of both and names the version that was read.
+
+A value from outside comes in by `header_line`, which refuses control characters. Signals (`on_response_prepare`) are
+not sent.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from functools import cached_property, lru_cache
+from http import HTTPStatus
+from time import time
+from typing import Final
+
+from aiohttp import ClientConnectionResetError, HttpVersion, HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+
+_FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_WITHOUT_BODY: Final = frozenset({100, 101, 102, 103, 204, 304})
+
+
+def header_line(name: str, value: str) -> str:
+    """A line of a head.
+
+    Raises:
+        ValueError: it would be more than one line, or contain another control character.
+    """
+    if _FORBIDDEN.search(value) or _FORBIDDEN.search(name):
+        raise ValueError(f"the header {name!r} contains a control character")
+    return f"{name}: {value}\r\n"
+
+
+class WholeResponse(web.Response):
+    """A response whose head is one text until something needs a dictionary of its headers.
+
+    Args:
+        body: its body.
+        status: its status.
+        lines: of its head, each with its line break; made by `header_line`, or of texts that are known to be safe. With
+            a body, Content-Type is among them. Content-Length, Date and Connection are added when it is written.
+    """
+
+    # What `web.Response.__init__` would set.
+    _zlib_executor_size = 1024
+    _zlib_executor = None
+    _is_whole = False
+
+    def __init__(self, body: bytes | None = None, *, status: int = 200, lines: str = "") -> None:
+        self._state = {}
+        self._status = status
+        self._reason = _PHRASES.get(status, "")
+        self._body = body
+        self._lines = lines
+
+    @cached_property
+    def _headers(self) -> CIMultiDict[str]:  # type: ignore[override]
+        return CIMultiDict(pairs_of(self._lines))
+
+    @property
+    def lines(self) -> str | None:
+        """The lines of the head; None once there is a dictionary in their place."""
+        return None if "_headers" in self.__dict__ else self._lines
+
+    @lines.setter
+    def lines(self, lines: str) -> None:
+        self._lines = lines
+
+    def add_lines(self, lines: str) -> None:
+        """Add lines to the head. Args: lines: as for the constructor."""
+        add_lines(self, lines)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Begin: find out whether the connection is kept. The head is written together with the body."""
+        if (
+            "_headers" in self.__dict__
+            or self._compression
+            or self._cookies
+            or self._eof_sent
+            or self._payload_writer is not None
+        ):
+            return await super().prepare(request)
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        self._is_whole = True
+        self._req = request
+        writer = self._payload_writer = request.writer
+        return writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write all of it, and wait where the client reads more slowly than it is answered.
+
+        Raises:
+            ClientConnectionResetError: the client has gone.
+        """
+        request, writer = self._req, self._payload_writer
+        if not self._is_whole or request is None or writer is None:
+            await super().write_eof(data)
+            return
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        written = self._as_bytes(request.method, request.version)
+        writer.output_size += len(written)
+        transport.write(written)
+        if request.protocol.writing_paused:
+            await writer.drain()
+        self._eof_sent = True
+        self._body_length = writer.output_size
+        self._req = self._payload_writer = None
+
+    def as_last(self, reason: str) -> bytes:
+        """All of it for a client of HTTP/1.1 whose connection is closed after it, where there is no request."""
+        self._reason = reason
+        self._keep_alive = False
+        return self._as_bytes(hdrs.METH_GET, HttpVersion11)
+
+    def _as_bytes(self, method: str, version: HttpVersion) -> bytes:
+        status, body = self._status, self._body
+        assert body is None or isinstance(body, (bytes, bytearray))  # noqa: S101 - others have needed `_headers`
+        is_head = method == hdrs.METH_HEAD
+        size = len(body) if body else 0
+        length = connection = ""
+        if status not in _WITHOUT_BODY:
+            if size or not is_head:
+                length = f"Content-Length: {size}\r\n"
+        else:
+            body = None
+        if self._keep_alive:
+            if version == HttpVersion10:
+                connection = "Connection: keep-alive\r\n"
+        elif version == HttpVersion11:
+            connection = "Connection: close\r\n"
+        head = (
+            f"HTTP/{version[0]}.{version[1]} {status} {self._reason}\r\n"
+            f"{self._lines}{length}Date: {_date(int(time()))}\r\n{connection}\r\n"
+        ).encode()
+        return head + body if body and not is_head else head
+
+
+def pairs_of(lines: str) -> list[tuple[str, str]]:
+    """The names and values of the lines of a head."""
+    pairs = []
+    for line in lines.split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        pairs.append((name, value))
+    return pairs
+
+
+def add_lines(response: web.StreamResponse, lines: str) -> None:
+    """Add lines to the head of any response. Args: lines: as of a `WholeResponse`."""
+    if isinstance(response, WholeResponse) and (before := response.lines) is not None:
+        response.lines = before + lines
+    else:
+        response.headers.extend(pairs_of(lines))
+
+
+def value_of(response: web.StreamResponse, name: str) -> str | None:
+    """The value of a header of any response; None where there is none. Args: name: as the lines spell it."""
+    if isinstance(response, WholeResponse) and (lines := response.lines) is not None:
+        _, found, rest = f"\r\n{lines}".partition(f"\r\n{name}: ")
+        return rest.partition("\r\n")[0] if found else None
+    return response.headers.get(name)
+
+
+def vary_by(response: web.StreamResponse, name: str) -> None:
+    """Add the name of a header that any response depends on to its `Vary`."""
+    vary = value_of(response, hdrs.VARY)
+    value = name if vary is None else f"{vary}, {name}"
+    if isinstance(response, WholeResponse) and (lines := response.lines) is not None:
+        line = f"{hdrs.VARY}: {value}\r\n"
+        response.lines = lines + line if vary is None else lines.replace(f"{hdrs.VARY}: {vary}\r\n", line, 1)
+    else:
+        response.headers[hdrs.VARY] = value
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
