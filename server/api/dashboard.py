@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +23,16 @@ from server.clock import iso_timestamp
 from server.dashboard.fleet import GAP_SECONDS
 from server.dashboard.history import WINDOW_SECONDS, Point
 from server.dashboard.key_metrics import key_metrics, share
+from server.dashboard.refusals import mask_subject
 from server.dashboard.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms, read_workers
+from server.ratelimit.limiter import Limiter
+from server.stores.redis.errors import RedisReplyError, RedisUnavailable
+from server.telemetry.logs.lines import instance_name
 
 _QUERY = DashboardQuerySchema()
 _MOST_ROUTES = 8
 _MOST_CLIENTS = 8
+_MOST_EXCEPTIONS = 10
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -61,8 +68,9 @@ async def show_dashboard(request: web.Request) -> web.Response:
     require_admin_or_metrics_token(request)
     after = read_query(request, _QUERY)["after"]
     services = services_of(request)
-    report, refused, fleet, workers = await asyncio.gather(
+    report, blocks, refused, fleet, workers = await asyncio.gather(
         services.health.run(),
+        _blocks(services.limiter),
         services.refusals.most_refused(_MOST_CLIENTS),
         services.history.fleet(),
         asyncio.to_thread(lambda: read_workers(services.metrics.render_json())),
@@ -73,6 +81,8 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "timestamp": iso_timestamp(datetime.now(UTC)),
             "version": __version__,
             "status": health["status"],
+            "machine": instance_name(),
+            "process": os.getpid(),
             "machines": fleet.machines,
             "windowSeconds": WINDOW_SECONDS,
             "keyMetrics": key_metrics(fleet.window),
@@ -82,6 +92,8 @@ async def show_dashboard(request: web.Request) -> web.Response:
             "history": _columns(fleet.points, after),
             "slowestRoutes": _slowest_routes(fleet.routes),
             "refusedClients": [{"client": client, "refusals": count} for client, count in refused],
+            "blocks": blocks,
+            "overrides": _overrides(services.limiter),
             "workers": workers,
         }
     )
@@ -119,6 +131,35 @@ def _site() -> Site:
         address="/dashboard",
         content_security_policy=_CONTENT_SECURITY_POLICY,
     )
+
+
+async def _blocks(limiter: Limiter) -> list[dict[str, Any]]:
+    """Those that end first; none that are known while Redis is down."""
+    try:
+        blocks = await limiter.blocks.first(_MOST_EXCEPTIONS)
+    except (RedisUnavailable, RedisReplyError):
+        return []
+    return [{"client": mask_subject(block.subject), "endsAt": _instant(block.ends_at)} for block in blocks]
+
+
+def _overrides(limiter: Limiter) -> list[dict[str, Any]]:
+    """Those that end first, of operators and of the rate limits file."""
+    in_force = [override for own in limiter.overrides.in_force.values() for override in own.values()]
+    return [
+        {
+            "client": mask_subject(override.subject),
+            "policy": override.policy,
+            "limit": override.limit,
+            "endsAt": _instant(override.ends_at),
+            "source": override.source,
+        }
+        for override in sorted(in_force, key=lambda override: override.ends_at)[:_MOST_EXCEPTIONS]
+        if override.ends_at > time.time()
+    ]
+
+
+def _instant(seconds: float) -> str:
+    return iso_timestamp(datetime.fromtimestamp(seconds, UTC))
 
 
 def _columns(points: Sequence[Point], after: int) -> dict[str, list[float | None]]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisLink, RedisReplyError, RedisUnavailable
+from .blocks import Blocks
 from .coalescing import Coalescer
 from .fallback import Fallback
 from .memory import MemoryLink
@@ -97,6 +98,8 @@ class Limiter:
         self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         """How many decisions each source has made in this process."""
         self._epoch = RefusalEpoch(link, self._denials.forget)
+        self.blocks = Blocks(link)
+        """Subjects of which everything is refused."""
         self.overrides = Overrides(link, self._denials.forget)
         """What holds for single subjects instead of their policies' limits."""
 
@@ -348,7 +351,7 @@ class Limiter:
             RedisUnavailable: Redis does not answer.
         """
         await self.overrides.end(subject)
-        await self._link.execute("SET", block_key(subject), b"1", "PX", duration_ms)
+        await self.blocks.set(subject, duration_ms=duration_ms)
         log.info("rate_limit.blocked", subject=subject, duration_ms=duration_ms)
 
     async def block_left_ms(self, subject: str) -> int | None:
@@ -357,8 +360,7 @@ class Limiter:
         Raises:
             RedisUnavailable: Redis does not answer.
         """
-        left: int = await self._link.execute("PTTL", block_key(subject))
-        return left if left > 0 else None
+        return await self.blocks.left_ms(subject)
 
     async def override(
         self, subject: str, policies: Sequence[str], *, limit: int | None, duration_ms: int

@@ -53,7 +53,7 @@ async def test_the_data_has_its_shape(api: Api, course: Course) -> None:
     body = await read(api)
     assert body.keys() == {
         "timestamp", "version", "status", "machines", "windowSeconds", "keyMetrics", "services", "uptime", "history",
-        "slowestRoutes", "refusedClients", "workers", "metricsFault",
+        "slowestRoutes", "refusedClients", "workers", "metricsFault", "machine", "process", "blocks", "overrides",
     }  # fmt: skip
     assert ["responseTime", "cacheHitRate", "queryTime", "errorRate", "rejections", "memory"] == [
         metric["name"] for metric in body["keyMetrics"]

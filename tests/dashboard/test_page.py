@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -57,6 +59,26 @@ WATCH_REDIS = """
   return tile.dataset.state;
 })()
 """
+# The words that stand on two lines, and the boxes whose content is wider than they are.
+BROKEN = """
+(() => {
+  const range = document.createRange(), broken = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (const word of node.data.matchAll(/[^\\s\\/\\u2013·-]+/g)) {
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].filter((box) => box.width).map((box) => Math.round(box.top)));
+      if (lines.size > 1) broken.push(word[0]);
+    }
+  }
+  for (const box of document.querySelectorAll('.tile, .chart, .card, .top, .heading')) {
+    if (box.scrollWidth > box.clientWidth + 1) broken.push(`${box.className}: ${box.scrollWidth} > ${box.clientWidth}`);
+  }
+  return broken;
+})()
+"""
+PICTURES = os.environ.get("MASTERY_TEST_PICTURES")  # a folder for what the tests have looked at
 FOCUS = "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
 
 
@@ -85,6 +107,15 @@ def service(
             while not ended.wait(1.0):
                 service.request("GET", "/api/classes", token=service.user_token)
 
+        put = ("PUT", "/api/admin/rate-limits/ip:198.51.100.7/overrides/generous")
+        assert (
+            200 == service.request(*put, token=service.admin_token, body={"limit": 500, "seconds": 7200})[0]
+        )
+        limits = subprocess.run(
+            [sys.executable, "-m", "server", "limits", "block", "ip:203.0.113.9", "--seconds", "3600"],
+            cwd=ROOT, env=service.environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert 0 == limits.returncode, limits.stderr
         asking = threading.Thread(target=ask)
         asking.start()
         yield service
@@ -162,13 +193,64 @@ async def test_a_token_opens_it_too_and_a_wrong_one_does_not(service: Service, t
 
 
 @needs_chromium
+async def test_a_broken_word_and_a_wide_box_are_found(tab: Tab) -> None:
+    """What looks at the pages sees what it looks for."""
+    assert [] == await tab.evaluate(BROKEN)
+    await tab.evaluate(
+        "(window.title = document.getElementById('sign-in-title'), title.textContent = 'Incomprehensibilities', "
+        "title.style.width = '40px', title.style.overflowWrap = 'anywhere')[0]"
+    )
+    assert ["Incomprehensibilities"] == await tab.evaluate(BROKEN)
+    await tab.evaluate("(title.style.width = '9999px')[0]")
+    (wide,) = await tab.evaluate(BROKEN)
+    assert wide.startswith("card sign-in: ")
+
+
+async def look(tab: Tab, name: str, width: int) -> None:
+    """Nothing has to be scrolled sideways, no word is broken, nothing is wider than its box; keep the picture."""
+    assert [width, width] == await tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert [] == await tab.evaluate(BROKEN)
+    if PICTURES:
+        height = await tab.evaluate("document.documentElement.scrollHeight")
+        scheme = "light" if "light" in name else "dark"
+        await tab.look_like(width=width, height=height, scheme=scheme)
+        (Path(PICTURES) / f"{name}.png").write_bytes(await tab.photograph())
+
+
+@needs_chromium
+async def test_blocks_overrides_and_sources_are_shown(service: Service, tab: Tab) -> None:
+    """Each client is masked and has its end; each worker has its decisions by source; the machine is named."""
+    await sign_in(tab)
+    await tab.until("document.querySelectorAll('#exceptions tbody tr').length === 2")
+    rows = await tab.evaluate(
+        "[...document.querySelectorAll('#exceptions tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.innerText))"
+    )
+    assert [["ip:203.0.113.…", "all", "blocked"], ["ip:198.51.100.…", "generous", "500"]] == [
+        row[:3] for row in rows
+    ]
+    assert all(re.search(r"\d\d:\d\d$", row[3]) for row in rows)
+    await tab.until("document.querySelectorAll('#workers tbody tr').length === 2")
+    head = await tab.evaluate("[...document.querySelectorAll('#workers th')].map((cell) => cell.innerText)")
+    assert (["Worker", "Redis"], "Now") == (head[:2], head[-1])
+    answer = json.loads(service.request("GET", "/api/dashboard", token=service.admin_token)[1])
+    assert socket.gethostname() == answer["machine"] == await tab.text("#machine")
+    assert str(answer["process"]) in {worker["worker"] for worker in answer["workers"]}
+    await look(tab, "dashboard-dark", 1200)
+    await tab.look_like(width=1200, height=900, scheme="light")
+    await tab.until(DRAWN)
+    await look(tab, "dashboard-light", 1200)
+
+
+@needs_chromium
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 async def test_it_fits_a_phone_in_both_schemes(service: Service, tab: Tab, scheme: str) -> None:
-    """At 375 pixels nothing has to be scrolled sideways, and text stands out from what is behind it."""
+    """At 375 pixels nothing is scrolled sideways or broken, and text stands out from what is behind it."""
     await tab.look_like(width=375, height=800, scheme=scheme)
     await sign_in(tab)
     await tab.until(DRAWN)
-    assert [375, 375] == await tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    await tab.until("document.querySelectorAll('#exceptions tbody tr').length === 2")
+    await look(tab, f"dashboard-phone-{scheme}", 375)
     background = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
     text = await tab.evaluate("getComputedStyle(document.body).color")
     assert (luminance(background) < luminance(text)) == (scheme == "dark")
@@ -261,6 +343,12 @@ async def test_a_stopped_redis_is_red_within_five_seconds(
     assert "Redis is down" in await tab.text("#announcement")
     assert "Slower, but correct" in await tab.text("#services")
     assert await tab.evaluate("document.title.startsWith('✖')")
+    await tab.until(
+        "document.querySelector('#exceptions tbody tr').innerText.startsWith('ip:198')"
+    )  # from memory
+    for width in (1200, 375):
+        await tab.look_like(width=width, height=900, scheme="dark")
+        await look(tab, f"dashboard-redis-down-{width}", width)
     last = await tab.evaluate("Number(charts.lastTime)")
     await tab.until(f"charts.lastTime > {last + 5} && {DRAWN}")
     status = run_status(service, service.address)

@@ -186,6 +186,23 @@ class RefusedClient(Answer):
     refusals = count()
 
 
+class BlockedClient(Answer):
+    """A client of which everything is refused for a time, masked."""
+
+    client = fields.String()
+    ends_at = fields.DateTime()
+
+
+class OverriddenLimit(Answer):
+    """What holds for a client, masked, in the place of a policy's limit."""
+
+    client = fields.String()
+    policy = fields.String()
+    limit = fields.Integer(allow_none=True)
+    ends_at = fields.DateTime()
+    source = fields.String(validate=validate.OneOf(("operator", "file")))
+
+
 class Worker(Answer):
     """How one worker process of the machine that answers decides rate limits."""
 
@@ -202,6 +219,8 @@ class Dashboard(Answer):
     timestamp = fields.DateTime()
     version = fields.String()
     status = fields.String(validate=validate.OneOf(HEALTH_STATES))
+    machine = fields.String()
+    process = count()
     machines = count()
     window_seconds = count(unit="seconds")
     key_metrics = fields.List(fields.Nested(KeyMetric))
@@ -210,6 +229,8 @@ class Dashboard(Answer):
     history = fields.Dict(keys=fields.String(), values=fields.List(fields.Float(allow_none=True)))
     slowest_routes = fields.List(fields.Nested(SlowRoute))
     refused_clients = fields.List(fields.Nested(RefusedClient))
+    blocks = fields.List(fields.Nested(BlockedClient))
+    overrides = fields.List(fields.Nested(OverriddenLimit))
     workers = fields.List(fields.Nested(Worker))
     metrics_fault = fields.String(
         allow_none=True,

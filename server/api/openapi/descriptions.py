@@ -10,6 +10,17 @@ from types import MappingProxyType
 
 PROPERTIES: Mapping[str, str] = MappingProxyType(
     {
+        "Dashboard.machine": "Which machine answers: Heroku's dyno, or the name of the host or container.",
+        "Dashboard.process": "The process id of the worker that answers.",
+        "Dashboard.blocks": "The clients that are blocked, those first that are free first.",
+        "Dashboard.overrides": "The limits that are overridden for single clients, those first that end first.",
+        "BlockedClient.client": "The client, masked.",
+        "BlockedClient.endsAt": "When the block ends.",
+        "OverriddenLimit.client": "The client, masked.",
+        "OverriddenLimit.policy": "The name of the policy; `*` for all.",
+        "OverriddenLimit.limit": "What holds in the place of the policy's limit; null where the client is exempt.",
+        "OverriddenLimit.endsAt": "When the policy's own limit holds again.",
+        "OverriddenLimit.source": "Who has set it: an operator, or the rate limits file.",
         "Home.demoAccounts": "Only where `make run` has made them.",
         "Links.documentation": "The page to read the API.",
         "Links.openapi": "The OpenAPI document.",

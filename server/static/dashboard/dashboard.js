@@ -4,6 +4,15 @@
   const POLL_MS = 2000;
   const REFETCH_MS = 300_000; // all points anew: what the server has joined into minutes meanwhile
   const WORDS = { good: "✓ Good", warning: "▲ Warning", critical: "✖ Critical", unknown: "– Too little to judge" };
+  // Who has decided, in the order of the table; a source is shown where it has decided anything.
+  const SOURCES = {
+    redis: "Redis",
+    "local-deny": "Memory",
+    fallback: "Local fallback",
+    open: "Failed open",
+    closed: "Failed closed",
+    "block-list": "Block list",
+  };
   const NAMES = { database: "PostgreSQL", cache: "Redis" };
   const find = (id) => document.getElementById(id);
   let timer = null;
@@ -91,6 +100,37 @@
     }
   }
 
+  function showWorkers(workers) {
+    const sources = Object.keys(SOURCES).filter((source) =>
+      source === "redis" || workers.some(({ decisions }) => decisions[source]));
+    const head = element("tr");
+    for (const title of ["Worker", ...sources.map((source) => SOURCES[source]), "Now"]) {
+      const cell = element("th", "", title);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    find("workers").tHead.replaceChildren(head);
+    showRows("workers", workers.map(({ worker, alone, decisions }) => [
+      worker || "the only one",
+      ...sources.map((source) => String(decisions[source] || 0)),
+      alone ? "without Redis" : "with Redis",
+    ]), sources.length + 2, "Nothing was counted yet.");
+  }
+
+  // Today a time, else a date with it.
+  function until(instant) {
+    const end = new Date(instant);
+    const isToday = end.toDateString() === new Date().toDateString();
+    const time = end.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    return isToday ? time : `${end.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
+  }
+
+  // A path may be broken after a slash, and nowhere else.
+  function pathOf(route) {
+    const parts = route.split(/(?<=\/)(?=.)/);
+    return parts.flatMap((part, place) => (place ? [element("wbr"), part] : [part]));
+  }
+
   function summarise(answer) {
     const services = Object.entries(answer.services);
     const down = services.filter(([, service]) => service.status === "unhealthy");
@@ -120,23 +160,29 @@
     answer.keyMetrics.forEach(showMetric);
     Object.entries(answer.services).forEach(([name, service]) => showService(name, service));
     showRows("routes", answer.slowestRoutes.map((route) => [
-      [element("span", "method", route.method), route.route],
+      [element("span", "method", route.method), ...pathOf(route.route)],
       String(route.requests),
       shown(route.mean, "ms"),
       shown(route.p95, "ms"),
     ]), 4, "No requests yet.");
     showRows("clients", answer.refusedClients.map((row) => [row.client, String(row.refusals)]), 2, "Nobody was refused.");
-    showRows("workers", answer.workers.map(({ worker, alone, decisions }) => [
-      worker || "the only one",
-      String(decisions.redis || 0),
-      String(decisions["local-deny"] || 0),
-      String((decisions.fallback || 0) + (decisions.open || 0) + (decisions.closed || 0)),
-      alone ? "decides alone" : "asks Redis",
-    ]), 5, "Not known yet.");
+    showWorkers(answer.workers);
+    showRows("exceptions", [
+      ...answer.blocks.map((block) => [block.client, "all", "blocked", until(block.endsAt)]),
+      ...answer.overrides.map((override) => [
+        override.client,
+        override.policy === "*" ? "all" : override.policy,
+        override.limit === null ? "exempt" : String(override.limit),
+        until(override.endsAt),
+      ]),
+      ...(answer.services.cache.status === "unhealthy" ? [["Redis is down: blocks can't be listed.", "", "", ""]] : []),
+    ], 4, "Every client has the usual limits.");
     showOverall(...summarise(answer));
     find("updated").textContent = `as of ${new Date(answer.timestamp).toLocaleTimeString([], { hourCycle: "h23" })}`;
     find("scope").textContent = answer.machines > 1 ? `all workers of ${answer.machines} machines` : "all workers";
-    find("about").textContent = `Version ${answer.version} · this worker runs for ${(answer.uptime / 3600).toFixed(1)} h`;
+    find("machine").textContent = answer.machine;
+    find("about").textContent = `Version ${answer.version} · answered by process ${answer.process} of ${answer.machine}, ` +
+      `up for ${(answer.uptime / 3600).toFixed(1)} h`;
   }
 
   function showSignIn(message) {
