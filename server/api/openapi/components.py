@@ -10,6 +10,7 @@ from server.api.answers.error_codes import ERROR_CODES
 from server.api.answers.kinds import MASTERY_STATUSES
 from server.api.answers.operations import HEALTH_STATES
 from server.api.openapi.descriptions import PROPERTIES
+from server.api.openapi.examples import EXAMPLES
 from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.identity.tokens import ROLES
@@ -63,6 +64,7 @@ SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
             },
             "required": ["answer", "question"],
             "additionalProperties": False,
+            "examples": [EXAMPLES[FILE_CARD]],
         },
         **{
             name: {"type": "string", "enum": list(choices), "description": description}

@@ -36,6 +36,7 @@ from server.api.openapi.components import (
     SCHEMAS,
 )
 from server.api.openapi.descriptions import PARAMETERS, PROPERTIES
+from server.api.openapi.examples import EXAMPLES
 from server.api.openapi.introduction import INTRODUCTION, TAGS
 from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
 from server.api.responses import PROBLEM_JSON
@@ -77,6 +78,8 @@ class SchemaPlugin(MarshmallowPlugin):
         )
         if described is not None:
             described["description"] = inspect.getdoc(type(resolve_schema_instance(schema)))
+            if name in EXAMPLES:
+                described["examples"] = [EXAMPLES[name]]
         return described
 
 
@@ -251,9 +254,9 @@ def _description(route: Route, more: str) -> str:
 
 def _parameters(route: Route, operation: Operation) -> Iterator[dict[str, Any] | str]:
     for name in _PLACE.findall(route.path):
-        schema: dict[str, Any] = {"type": "string", "format": "uuid"}
+        schema: dict[str, Any] = {**_UUID, "examples": ["7b1f4a52-0c1e-4f4e-9d3a-5a8f3f1c2b60"]}
         if name == "subject":
-            schema = {"type": "string", "pattern": "^(user|ip):.+$", "example": "ip:192.0.2.1"}
+            schema = {"type": "string", "pattern": "^(user|ip):.+$", "examples": ["ip:192.0.2.1"]}
         elif name == "file":
             schema = {"type": "string", "enum": _FILES[route.path]()}
         yield {
