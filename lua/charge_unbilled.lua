@@ -9,9 +9,9 @@
   ARGV:
     1              entries of a log before it becomes a ring
     then five for each charge:
-      algorithm    0 sliding window, 1 token bucket
+      algorithm    0 sliding window, 1 token bucket, 2 calendar
       limit        units
-      window       milliseconds
+      window       milliseconds, or a calendar's period as in decide_charges
       cost         units
       age          microseconds since it was admitted
   Returns:
@@ -34,6 +34,11 @@ for index = 1, count do
       _, _, _, state, _, _, _, _, gone, page = weigh_window(
         value, key, pages_key, now, limit, span, cost, entries, now - age)
     end
+  elseif ARGV[arg] == '2' then
+    -- @include calendar
+    local used, _, _, _, _, _, from = weigh_calendar(value, now, limit, span / 1000, 0)
+    cost = now - age >= from * 60000000 and math.min(cost, 2 * limit - used) or 0
+    _, _, _, state, _, _, _, _, keep = weigh_calendar(value, now, limit, span / 1000, cost)
   else
     local used = weigh_bucket(value, now, limit, span, 0, key, pages_key)
     if used == 0 then

@@ -8,9 +8,9 @@
     the last n     the pages of each charge
   ARGV:
     1              the charges, packed: their number ('B'), then for each '>BI4I6I4I4BBBc0':
-      algorithm    0 sliding window, 1 token bucket
+      algorithm    0 sliding window, 1 token bucket, 2 calendar
       limit        units
-      window       milliseconds
+      window       milliseconds; of a calendar, the period's start in minutes since 1970 * 65536 + its minutes
       cost         units
       entries      of a log before it becomes a ring
       block        index of its subject's block in KEYS

@@ -72,6 +72,17 @@ local function refund_bucket(value, key, limit, span, units, cost, born, at)
   return math.floor(credit)
 end
 
+-- These units leave the count of the period, if that goes on.
+local function refund_calendar(value, key, units, from, till)
+  local tag, now_from, now_till, used = struct.unpack('>BI4I4I4', value)
+  if (from ~= now_from and till ~= now_till) or (now_till > 0 and now >= now_till * 60000000) then
+    return 0
+  end
+  units = math.min(units, used)
+  redis.call('SET', key, struct.pack('>BI4I4I4', tag, now_from, now_till, used - units), 'KEEPTTL')
+  return units
+end
+
 local count, entries = (#KEYS - 1) / 2, tonumber(ARGV[1])
 local packed = redis.call('GET', KEYS[#KEYS])
 local record = packed and cmsgpack.unpack(packed)
@@ -93,9 +104,17 @@ for index = 1, count do
   end
   if charged > 0 and cost > charged then
     -- @include charging_more
-    refunded[index] = -charge_more(value, key, pages_key, limit, span, cost - charged, tag)
+    local more = cost - charged
+    if tag % 4 == 3 then
+      more = value and math.min(more, limit - struct.unpack('>I4', value, 10)) or 0
+      refunded[index] = value and more > 0 and refund_calendar(value, key, -more, base, time) or 0
+    else
+      refunded[index] = -charge_more(value, key, pages_key, limit, span, more, tag)
+    end
   elseif not value or string.byte(value) ~= tag or cost == charged then
     -- Nothing was charged, the state is another one since, or the cost is the same.
+  elseif tag % 4 == 3 then
+    refunded[index] = refund_calendar(value, key, charged - cost, base, time)
   elseif tag % 4 == 2 then
     refunded[index] = refund_bucket(value, key, limit, span, charged - cost, charged, base, time)
   else

@@ -20,6 +20,10 @@ for index = 1, count do
   if algorithm == 0 then
     used, release, wait, state, release_then, tag, base, offset, gone, page = weigh_window(
       values[index], key, pages_key, now, limit, span, cost, entries)
+  elseif algorithm == 2 then
+    -- @include calendar
+    used, release, wait, state, release_then, tag, base, offset, keep = weigh_calendar(
+      values[index], now, limit, window_ms, cost)
   else
     -- @include token_bucket
     used, release, wait, state, release_then, tag, base, offset, keep = weigh_bucket(
@@ -32,7 +36,7 @@ for index = 1, count do
     code, wait = 2, -1
   elseif wait > 0 then
     code = 0
-    if entries > 0 then
+    if entries > 0 and algorithm < 2 then
       -- A slower rate or a longer window makes what is in use last longer than its key was to live when it was written.
       local lasts = math.ceil((algorithm == 0 and release_then or used * span / limit) / 1000)
       if redis.call('PTTL', key) < lasts then

@@ -266,6 +266,8 @@ def _service_limit(verdict: Verdict, jitter_seconds: int) -> tuple[int, int]:
         return min(remaining, limit * window_seconds * 1000 // window_ms), window_seconds
     if remaining >= limit:
         return limit, -(-window_ms // 1000)
+    if policy.calendar is not None:
+        return remaining, max(1, -(-next_release_ms // 1000))  # until the calendar turns
     pace_seconds = -(-window_ms * remaining // limit // 1000)
     release_seconds = -(-next_release_ms // 1000)
     return remaining, max(pace_seconds, release_seconds, 1)
@@ -280,6 +282,8 @@ def _in_words(verdicts: Iterable[Verdict]) -> str:
     limits = [
         f"{verdict.limit} at once ({verdict.policy.name})"
         if verdict.policy.algorithm == "concurrency"
+        else f"{verdict.limit} per calendar {verdict.policy.calendar.period} ({verdict.policy.name})"
+        if verdict.policy.calendar is not None
         else _limit_in_words(verdict.limit, verdict.policy.window_ms, verdict.policy.name)
         for verdict in verdicts
     ]

@@ -230,7 +230,7 @@ class Limiter:
         charges = [
             charge
             if override is None or override.limit is None
-            else replace(charge, policy=replace(charge.policy, limit=override.limit))
+            else replace(charge, policy=charge.policy.with_limit(override.limit))
             for charge, override in zip(charges, found, strict=True)
         ]
         verdicts = tuple(

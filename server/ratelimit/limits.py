@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
@@ -286,7 +286,7 @@ class RateLimits:
             if kind == "client":
                 kind = "address" if is_anonymous else "user"
             if limits is not None and name in limits:
-                policy = replace(policy, limit=limits[name])
+                policy = policy.with_limit(limits[name])
             # A request is one request at once, whatever it costs.
             units = 1 if policy.algorithm == "concurrency" else cost
             yield _Rule(policy, SHARED_GROUP if preset.share else group, kind, units)

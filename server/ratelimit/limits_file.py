@@ -10,21 +10,26 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from .calendar import NOMINAL_MS, PERIODS, Calendar
 from .checked_toml import NAME, Check, KeyPath, key_lines
 from .exceptions_file import read_networks, read_overrides
 from .limits import CHARGINGS, Group, Preset, RateLimits, RouteCost
-from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_WINDOW_MS, Policy
+from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_IN_FLIGHT, MAX_WINDOW_MS, Policy
 from .subjects import NAMED_KINDS, SUBJECT_KINDS, SubjectKind
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
-_WINDOW_FORM: Final = 'a number and a unit, from "1ms" to "366d", as in "500ms", "10s", "15m", "1h" or "1d"'
+_WINDOW_FORM: Final = (
+    'a number and a unit, from "1ms" to "366d", as in "500ms", "10s", "15m", "1h" or "1d"; '
+    'or "day", "week" or "month" of the calendar'
+)
 _SYNTAX_ERROR: Final = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL
 )
 
 _SECTIONS: Final = ("policies", "groups", "plans", "routes", "networks", "overrides")
-_POLICY_KEYS: Final = ("limit", "window", "subject", "share", "algorithm", "on_failure", "shadow")
+_ALGORITHMS: Final = tuple(word for word in ALGORITHMS if word != "calendar")  # which the window says
+_POLICY_KEYS: Final = ("limit", "window", "zone", "subject", "share", "algorithm", "on_failure", "shadow")
 _GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge", "cost")
 _ROUTE_KEYS: Final = ("policies", "cost", "charge")
 
@@ -186,12 +191,23 @@ def _check_cost(
 def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
     path = ("policies", name)
     check.keys(path, table, _POLICY_KEYS)
+    calendar = _calendar(check, path, table)
+    algorithm = check.word((*path, "algorithm"), table.get("algorithm"), _ALGORITHMS, "sliding_window")
+    limit = check.units((*path, "limit"), table.get("limit"))
+    if algorithm == "concurrency" and limit > MAX_IN_FLIGHT:
+        check.problem((*path, "limit"), f"it is {limit}; {MAX_IN_FLIGHT} at once at the most")
+        limit = 1
+    if calendar is not None and "algorithm" in table:
+        check.problem((*path, "algorithm"), f'a window of a "{calendar.period}" has none')
     policy = Policy(
         # Whatever is wrong is noted, and stands as something valid, so that one mistake is one problem.
         name=name if NAME.fullmatch(name) else "invalid",
-        limit=check.units((*path, "limit"), table.get("limit")),
-        window_ms=_window_ms(check, (*path, "window"), table.get("window")),
-        algorithm=check.word((*path, "algorithm"), table.get("algorithm"), ALGORITHMS, "sliding_window"),
+        limit=limit,
+        window_ms=_window_ms(check, (*path, "window"), table.get("window"))
+        if calendar is None
+        else NOMINAL_MS[calendar.period],
+        algorithm=algorithm if calendar is None else "calendar",
+        calendar=calendar,
         on_failure=check.word((*path, "on_failure"), table.get("on_failure"), FAILURE_MODES, "open"),
         shadow=check.flag((*path, "shadow"), table.get("shadow")),
     )
@@ -200,6 +216,23 @@ def _preset(check: Check, name: str, table: Mapping[str, Any]) -> Preset:
         subject=check.word((*path, "subject"), table.get("subject"), SUBJECT_KINDS, "client"),
         share=check.flag((*path, "share"), table.get("share")),
     )
+
+
+def _calendar(check: Check, path: KeyPath, table: Mapping[str, Any]) -> Calendar | None:
+    """Return the calendar of a policy whose window is a day, a week or a month of one."""
+    zone, period = (
+        table.get("zone", "UTC"),
+        next((word for word in PERIODS if word == table.get("window")), None),
+    )
+    if period is None:
+        if "zone" in table:
+            check.problem((*path, "zone"), f"only a window of {', '.join(PERIODS)} has one")
+        return None
+    try:
+        return Calendar(period, zone)
+    except (TypeError, ValueError):
+        check.refuse((*path, "zone"), zone, 'a name of the time zone database, as in "Europe/Berlin"')
+        return Calendar(period)
 
 
 def _window_ms(check: Check, path: KeyPath, value: object) -> int:

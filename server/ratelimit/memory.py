@@ -320,4 +320,6 @@ def _unpacked(keys: Sequence[Any], packed: bytes) -> Iterator[_Charge]:
         algorithm, limit, high, low, cost, _, block, enforced, length = _CHARGE.unpack_from(packed, position)
         position += _CHARGE.size + length
         window_ms = high << 32 | low
+        if algorithm > 1:
+            raise ValueError("a store in memory has no calendar: quotas by calendar need Redis")
         yield _Charge(keys[index], algorithm == 1, limit, window_ms * 1000, cost, keys[block - 1], enforced)

@@ -225,7 +225,7 @@ class Overrides:
             if override is None:
                 changed.append(charge)
             elif override.limit is not None:
-                changed.append(replace(charge, policy=replace(charge.policy, limit=override.limit)))
+                changed.append(replace(charge, policy=charge.policy.with_limit(override.limit)))
         return charges if changed == list(charges) else PreparedCharges(changed)
 
 

@@ -6,13 +6,14 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from ..stores.redis.protocol import ScriptCall
+from .calendar import Calendar
 
-Algorithm = Literal["sliding_window", "token_bucket", "concurrency"]
+Algorithm = Literal["sliding_window", "token_bucket", "concurrency", "calendar"]
 OnFailure = Literal["open", "closed", "local"]
 
 # What decided: the script, the memory of an earlier refusal, or, while Redis is down, the policies' failure mode: a
@@ -41,10 +42,12 @@ class Policy:
         limit: units of cost, 1 or more.
         window_ms: the window's length, milliseconds, 1 or more.
         algorithm: `sliding_window` (an exact log), `token_bucket` (GCRA: a steady refill), or `concurrency`: at most
-            `limit` (up to `MAX_IN_FLIGHT`) at once, each until it is given back, or for a window at the most.
+            `limit` (up to `MAX_IN_FLIGHT`) at once, each until it is given back, or for a window at the most; or
+            `calendar`: so many in each period of `calendar`, whose window is that period's usual length.
         on_failure: what holds while Redis does not answer: each process admits up to the limit (`open`), or its
             share of it (`local`), or nothing passes (`closed`).
         shadow: evaluated and counted, never enforced, never shown to the client.
+        calendar: the periods of a `calendar` policy; None for others.
 
     Attributes:
         quoted_name: the name as a structured-field string (RFC 9651 section 3.3.3).
@@ -60,6 +63,7 @@ class Policy:
     algorithm: Algorithm = "sliding_window"
     on_failure: OnFailure = "open"
     shadow: bool = False
+    calendar: Calendar | None = None
     quoted_name: str = field(init=False, repr=False, compare=False)
     item: str = field(init=False, repr=False, compare=False)
 
@@ -92,9 +96,15 @@ class Policy:
             )
         if self.algorithm == "concurrency" and self.limit > MAX_IN_FLIGHT:
             raise ValueError(f"policy {self.name!r} allows {self.limit} at once; {MAX_IN_FLIGHT} at most")
+        if (self.algorithm == "calendar") != (self.calendar is not None):
+            raise ValueError(f"policy {self.name!r} has a calendar exactly if that is its algorithm")
         escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
         object.__setattr__(self, "quoted_name", f'"{escaped}"')
         object.__setattr__(self, "item", self.item_of(self.limit))
+
+    def with_limit(self, limit: int) -> Policy:
+        """Return the policy with another limit; of what is limited at once, with the highest there is."""
+        return replace(self, limit=min(limit, MAX_IN_FLIGHT) if self.algorithm == "concurrency" else limit)
 
     def item_of(self, limit: int) -> str:
         """Return the policy in `RateLimit-Policy` with another limit.
@@ -103,7 +113,8 @@ class Policy:
         """
         if self.algorithm == "concurrency":
             return f'{self.quoted_name};q={limit};qu="concurrent-requests"'
-        window = f";w={-(-self.window_ms // 1000)}" if self.window_ms >= 1000 else ""
+        has_window = self.window_ms >= 1000 and (self.calendar is None or self.calendar.period != "month")
+        window = f";w={-(-self.window_ms // 1000)}" if has_window else ""
         return f"{self.quoted_name};q={limit}{window}"
 
     @classmethod
@@ -305,7 +316,10 @@ def state_key(charge: Charge) -> bytes:
 
     The algorithm is no part of it. Each state names its own, so that a reload can carry it over.
     """
-    return subject_prefix(charge.subject) + _scope(charge.policy.name, charge.group)
+    policy = charge.policy
+    # A calendar's count says nothing about a window, and back: after a reload each begins with nothing in use.
+    name = policy.name if policy.calendar is None else f"{policy.name}\0calendar"
+    return subject_prefix(charge.subject) + _scope(name, charge.group)
 
 
 def pages_key(charge: Charge) -> bytes:
@@ -359,6 +373,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         cost_more: whether one of them costs more than one unit.
         leases: the indexes of the charges that are given back when the request ends.
         lease_ms: how long such a charge lasts at the most, milliseconds; 0 if there is none.
+        calendars: of those that have one.
+        turns_at: when the first of these turns, seconds since 1970: `call` holds until then.
         seeds: the indexes of the charges under `local` policies, whose use is kept for the time without Redis.
         call: the script call that decides them without a request id, with the length of logs it was made for; None
             until it is needed.
@@ -373,6 +389,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     cost_more: bool
     leases: tuple[int, ...]
     lease_ms: int
+    calendars: tuple[Calendar, ...]
+    turns_at: float
     seeds: tuple[int, ...]
     call: tuple[int, ScriptCall] | None
     overridden: tuple[object, PreparedCharges] | None
@@ -391,6 +409,8 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
             index for index, charge in enumerate(self) if charge.policy.algorithm == "concurrency"
         )
         self.lease_ms = max((self[index].policy.window_ms for index in self.leases), default=0)
+        self.calendars = tuple([charge.policy.calendar for charge in self if charge.policy.calendar])
+        self.turns_at = 0.0
         self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
         self.call = self.overridden = None
         return self

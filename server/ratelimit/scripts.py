@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from time import time
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..stores.redis.events import get_logger
@@ -34,7 +35,12 @@ from .policies import (
 log = get_logger(__name__)
 
 # A lease is an entry of a log: it lives for a window at the most, and a refund ends it.
-_ALGORITHM_CODES: Final[dict[Algorithm, int]] = {"sliding_window": 0, "token_bucket": 1, "concurrency": 0}
+_ALGORITHM_CODES: Final[dict[Algorithm, int]] = {
+    "sliding_window": 0,
+    "token_bucket": 1,
+    "concurrency": 0,
+    "calendar": 2,
+}
 
 # '>BI4I6I4I4BBB' in Lua, and text of the length that is the last; six bytes are two and four here.
 _CHARGE: Final = struct.Struct(">BIHIIIB?B")
@@ -89,6 +95,7 @@ async def decide_charges(
     request_id: str | None = None,
     keep_ms: int = 0,
     deadline_ms: float | None = None,
+    clock: Callable[[], float] = time,
 ) -> Answers:
     """Check every charge, then charge all or none.
 
@@ -99,8 +106,9 @@ async def decide_charges(
         request_id: decided once; a repetition within `keep_ms` gets the first answer and charges nothing.
         keep_ms: how long the answer to a request id is kept, in milliseconds.
         deadline_ms: of the call.
+        clock: returns seconds since 1970, for the periods of calendars; where Redis's differs, that decides.
     """
-    keys, args = _operands(charges, log_entries)
+    keys, args = _operands(charges, log_entries, clock())
     if request_id is not None:
         keys.append(record_key(charges, request_id))
         args.append(keep_ms)
@@ -111,18 +119,28 @@ async def decide_charges(
 
 def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCall:
     """Return the call that `decide_charges` makes without a request id, made once; `read_answers` reads its reply."""
-    if charges.call is None or charges.call[0] != log_entries:
-        keys, args = _operands(charges, log_entries)
+    if (
+        charges.call is None
+        or charges.call[0] != log_entries
+        or (charges.calendars and time() >= charges.turns_at)
+    ):
+        now = time()
+        charges.turns_at = min([calendar.bounds(now)[1] for calendar in charges.calendars], default=0.0)
+        keys, args = _operands(charges, log_entries, now)
         keys += map(pages_key, charges)
         charges.call = (log_entries, ScriptCall(load_script("decide_charges"), keys, args))
     return charges.call[1]
 
 
 async def peek_charges(
-    runner: ScriptRunner, *, charges: Sequence[Charge], deadline_ms: float | None = None
+    runner: ScriptRunner,
+    *,
+    charges: Sequence[Charge],
+    deadline_ms: float | None = None,
+    clock: Callable[[], float] = time,
 ) -> Answers:
     """Return what `decide_charges` would, without charging; the arguments mean the same."""
-    keys, args = _operands(charges, 0)
+    keys, args = _operands(charges, 0, clock())
     keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
     return read_answers(reply)
@@ -188,7 +206,9 @@ async def refund_charges(
     return tuple(reply)
 
 
-def _operands(charges: Sequence[Charge], log_entries: int) -> tuple[list[bytes], list[bytes | int]]:
+def _operands(
+    charges: Sequence[Charge], log_entries: int, now: float
+) -> tuple[list[bytes], list[bytes | int]]:
     """Return KEYS and ARGV: the keys of states and blocks, and the packed charges. 0 entries: nothing is written."""
     keys = [state_key(charge) for charge in charges]
     packed = bytes((len(charges),))
@@ -200,11 +220,12 @@ def _operands(charges: Sequence[Charge], log_entries: int) -> tuple[list[bytes],
             keys.append(block_key(charge.subject))
             block = blocks[charge.subject] = len(keys)
         keep_ms = b"%d" % (policy.window_ms + KEPT_LONGER_MS)
+        window = policy.window_ms if policy.calendar is None else policy.calendar.packed(now)
         packed += _CHARGE.pack(
             _ALGORITHM_CODES[policy.algorithm],
             policy.limit,
-            policy.window_ms >> 32,
-            policy.window_ms & 0xFFFF_FFFF,
+            window >> 32,
+            window & 0xFFFF_FFFF,
             charge.cost,
             log_entries,
             block,
@@ -217,7 +238,8 @@ def _operands(charges: Sequence[Charge], log_entries: int) -> tuple[list[bytes],
 
 def _rule(charge: Charge) -> tuple[int, int, int]:
     policy = charge.policy
-    return _ALGORITHM_CODES[policy.algorithm], policy.limit, policy.window_ms
+    window = policy.window_ms if policy.calendar is None else policy.calendar.packed(time())
+    return _ALGORITHM_CODES[policy.algorithm], policy.limit, window
 
 
 def read_answers(reply: bytes) -> Answers:

@@ -212,11 +212,13 @@ def _subject(request: web.Request) -> str:
 
 def _policy(charge: Charge, verdict: Verdict, limits: RateLimits) -> dict[str, Any]:
     """A verdict in the form of the API; times in milliseconds."""
+    calendar = verdict.policy.calendar
     return {
         "policy": verdict.policy.name,
         "group": verdict.group,
         "limit": verdict.limit,
         "windowMs": verdict.policy.window_ms,
+        "calendar": None if calendar is None else {"period": calendar.period, "zone": calendar.zone},
         "charge": limits.charging_of(verdict.group),
         "cost": charge.cost,
         "routeCosts": limits.route_costs(verdict.group),

@@ -9,6 +9,7 @@ from marshmallow import fields, validate
 from server.api.answers.kinds import Answer, count, maybe_text, next_cursor
 from server.api.answers.study import ClassProgress, Stats, User
 from server.domain.study.repetition import SCHEDULERS
+from server.ratelimit.calendar import PERIODS
 from server.ratelimit.limits import CHARGINGS
 from server.ratelimit.overrides import OverrideSource
 from server.ratelimit.policies import Source
@@ -151,6 +152,13 @@ class UserFigures(ListedUser):
     classes = fields.List(fields.Nested(UserClassProgress))
 
 
+class CalendarPeriod(Answer):
+    """The periods that a quota is for."""
+
+    period = fields.String(validate=validate.OneOf(PERIODS))
+    zone = fields.String()
+
+
 class PolicyState(Answer):
     """What a client has left of a rate limit policy; times in milliseconds."""
 
@@ -158,6 +166,11 @@ class PolicyState(Answer):
     group = fields.String()
     limit = count()
     window_ms = count()
+    calendar = fields.Nested(
+        CalendarPeriod,
+        allow_none=True,
+        metadata={"description": "whose turns end the window; null: it slides"},
+    )
     charge = fields.String(validate=validate.OneOf(CHARGINGS))
     cost = count(unit="units of a request")
     route_costs = fields.Dict(
