@@ -155,8 +155,13 @@ class UserFigures(ListedUser):
 class CalendarPeriod(Answer):
     """The periods that a quota is for."""
 
-    period = fields.String(validate=validate.OneOf(PERIODS))
-    zone = fields.String()
+    period = fields.String(
+        validate=validate.OneOf(PERIODS),
+        metadata={"description": "Of the calendar, from its first instant on."},
+    )
+    zone = fields.String(
+        metadata={"description": "A name of the time zone database, such as `Europe/Berlin`."}
+    )
 
 
 class PolicyState(Answer):
