@@ -117,6 +117,7 @@ class RedisCluster:
         self._nodes: dict[Node, RedisNode] = {}
         self._masters: list[RedisNode | None] = [None] * NUMBER_OF_SLOTS
         self._refusal = "starting"
+        self._is_closed = False
         self._outdated = asyncio.Event()
         self._first_try = asyncio.Event()
         self._maintenance: asyncio.Task[None] | None = None
@@ -136,6 +137,7 @@ class RedisCluster:
     async def close(self) -> None:
         """Cut all connections; unanswered commands fail with the reason `closed`."""
         self._refusal = "closed"
+        self._is_closed = True
         tasks = [*self._tasks, *([self._maintenance] if self._maintenance else [])]
         for task in tasks:
             task.cancel()
@@ -175,7 +177,7 @@ class RedisCluster:
 
     async def _maintain(self) -> None:
         attempt = 0
-        while True:
+        while not self._is_closed:
             self._outdated.clear()
             await self._refresh()
             self._first_try.set()
@@ -188,6 +190,10 @@ class RedisCluster:
     async def _refresh(self) -> None:
         try:
             masters = await self._topology.ask()
+            if (
+                self._is_closed
+            ):  # and the cancellation was lost in there: nothing else would end what begins here
+                return
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be asked again
             reason = reason_of(error)
             self._context.status.fault(reason)

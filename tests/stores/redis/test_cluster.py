@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from redis.asyncio.cluster import NodesManager
 from redis.crc import key_slot
 
 from server.stores.redis.cluster import slot_of
@@ -175,6 +176,26 @@ async def test_redirections_have_an_end() -> None:
         node.answer = b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"key"), node.port)
         error = await refusal(link.execute("GET", "key"))
         assert ("moved", False, 6) == (error.reason, error.outcome_unknown, node.gets)
+
+
+async def test_a_close_while_the_map_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends everything, also where the library that asks takes the cancellation for an error and goes on."""
+    ask, is_asking = NodesManager.initialize, asyncio.Event()
+
+    async def ask_on(manager: NodesManager) -> None:
+        is_asking.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await ask(manager)
+
+    node = ScriptedNode()
+    async with node.server.running():
+        async with node.link() as link:
+            monkeypatch.setattr(NodesManager, "initialize", ask_on)
+            node.answer = b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"key"), node.port)
+            await refusal(link.execute("GET", "key"))
+            await is_asking.wait()
+        await wait_until(lambda: node.server.open == 0, "no connection is left")
 
 
 @pytest.mark.parametrize("word", ["MOVED", "ASK"])
