@@ -35,12 +35,22 @@ _SYNONYMS = {
     "category": "category categories tag tags kategorie",
 }
 _COLUMN_BY_NAME = {name: column for column, names in _SYNONYMS.items() for name in names.split()}
-# A first row of nothing but these names columns that are none of ours.
+# A first row of nothing but such names, also of several words, names columns that are none of ours.
 _NO_CARD_NAMES = (
-    "column1 column2 date description difficulty english french german hint id image key level link meaning name "
-    "no number response source spanish subject text title topic translation type url value word wort übersetzung"
+    "arabic article audio author bemerkung body book buch card cards chapter chinese choice class clue code "
+    "column comment comments concept content correct count created data date datum deck description deutsch "
+    "difficulty due dutch ease englisch english example examples expression field file fill foreign französisch "
+    "fremdsprache french frequency german grammar greek group guid hanzi heading hebrew hint id image index info "
+    "input interval italian item japanese kana kanji kapitel karte key keyword korean label language lapses latin "
+    "learning lektion lesson level line link list meaning memo mnemonic modified module muttersprache name native "
+    "no nr num number option order output page part phonetic phrase picture pinyin polish portuguese pos position "
+    "pronunciation rating reading reference remarks reply response result reverse romaji row russian satz "
+    "schwierigkeit section sentence set side solution sound source spanisch spanish speech stufe subject summary "
+    "swedish synonym target text thema theme titel title topic transcription translation translations turkish "
+    "type unit url value vocab vocabulary vokabel word words wort wörter zeile zielsprache übersetzung"
 )
 _NO_CARD = frozenset(_NO_CARD_NAMES.split())
+_WORDS = re.compile(r"[^\W\d_]+")
 _NAMES_ACCEPTED = (
     "question (front, term, prompt), answer (back, definition), explanation (extra, notes), category (tags)"
 )
@@ -275,6 +285,12 @@ def _name(cell: str) -> str:
     return unicodedata.normalize("NFC", cell[:64]).strip(" \t\n\ufeff:*\"'").casefold()
 
 
+def _is_no_card(name: str) -> bool:
+    """Whether a cell of a first row names a column, as it seems: each of its words is one of such names."""
+    words = [word for word in _WORDS.findall(name) if len(word) > 1]
+    return all(word in _NO_CARD or word in _COLUMN_BY_NAME for word in words) and (bool(words) or name == "#")
+
+
 def _read_header(
     row: int, cells: list[str], special: dict[int, str], problems: Problems
 ) -> tuple[str, ...] | None:
@@ -285,7 +301,7 @@ def _read_header(
     said = {name for name, cell in zip(names, cells, strict=True) if name == column_of(cell)} - {None}
     if not said >= set(REQUIRED):
         others = [_name(cell) for cell, name in zip(cells, names, strict=True) if name is None]
-        if all(name in _NO_CARD or (said & set(REQUIRED) and name.isalpha()) for name in others):
+        if all(_is_no_card(name) or (said & set(REQUIRED) and name.isalpha()) for name in others):
             missing = [name for name in REQUIRED if name not in said]
             problems.add(
                 row,

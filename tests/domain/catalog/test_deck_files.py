@@ -166,6 +166,10 @@ def test_missing_cells_of_a_headed_table_are_empty() -> None:
     [
         (b"Was ist a, b?;Das\nUnd, c?;Dies\n", "csv", "row 1: comma and semicolon would both divide"),
         (b"Question,Response\nQ,A\n", "csv", "row 1: 'Question, Response' looks like a header, but"),
+        (b"Vocabulary,Translation\nQ,A\n", "csv", "row 1: 'Vocabulary, Translation' looks like a header"),
+        (b"Title\tBody\tLevel\nQ\tA\tC\n", "tsv", "row 1: 'Title, Body, Level' looks like a header"),
+        (b"#,English Word,German_Word 1\n1,Q,A\n", "csv", "row 1: '#, English Word, German_Word 1' looks like a"),
+        (b"Card Side A;Card Side B\nQ;A\n", "csv", "row 1: 'Card Side A, Card Side B' looks like a header"),
         (b"Name,Text\nQ,A\n", "csv", "row 1: 'Name, Text' looks like a header, but has no column question and no"),
         (b'Q\tone\\ntwo\n"R"\tB\n', "tsv", "row 2: some cells are in quotes and some hold"),
         (b"firewall\tfilters\nby rules\n", "tsv", "row 2: 1 columns in 'by rules'"),
