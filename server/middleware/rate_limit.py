@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from time import perf_counter, time
 from typing import Any, Final
@@ -14,9 +14,10 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.api.responses import problem_response
+from server.api.responses import PROBLEM_LINES, problem_response
 from server.api.rules import LookUp, Rules, rule_of
 from server.api.state import SETTLED_COST, RequestState, state_of
+from server.api.whole_response import WholeResponse
 from server.errors import MasteryError, NetworkBlocked
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
@@ -29,6 +30,7 @@ from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
+_ID: Final = "\ue000"
 _OUR_FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 
@@ -37,7 +39,7 @@ def rate_limit(
     rate_limits: RateLimitsFile,
     rules: Rules,
     *,
-    on_refusal: Callable[[str], None] | None = None,
+    on_refusal: Callable[[str], None] = lambda _subject: None,
 ) -> Middleware:
     """The middleware that charges a request, or refuses it.
 
@@ -81,6 +83,11 @@ def rate_limit(
         if rule.look_up is not None and caller is not None:
             prefetch = partial(_look_up, rule.look_up, request, state)
         began = perf_counter()
+        if (remembered := limiter.recall(charges)) is not None:
+            state.timings.add("limit", "rate_limit.decide", began)
+            refusal, wait_ms = remembered
+            state.limit_lines, problem = refusal.texts.at(wait_ms, now=time(), jitter=state.request_id)
+            return refuse(request, state, refusal.subject, problem)
         try:
             # Never the client's request id: repeating it would return the first verdict without being charged.
             decision = await limiter.decide(charges, request_id=charge_id, is_new=True, prefetch=prefetch)
@@ -98,11 +105,19 @@ def rate_limit(
                 return await handler(request)
             charged = _Charged(limiter, limiter.overridden(charges), charge_id, decision, charging or "all")
             return await charged.run(request, handler)
+        return refuse(request, state, decision.violated[0].subject, problem_of(decision, waits=waits))
+
+    def refuse(
+        request: web.Request, state: RequestState, subject: str, problem: dict[str, Any]
+    ) -> WholeResponse:
         state.limit_outcome = "denied"
-        if on_refusal is not None:
-            on_refusal(decision.violated[0].subject)
+        on_refusal(subject)
         note_error_code(request, "rate_limited")
-        return _refusal(problem_of(decision, waits=waits), request_id)
+        before, after = _body_around_id(
+            problem["type"], problem["title"], problem["detail"], tuple(problem["violated-policies"])
+        )
+        body = f"{before}{state.request_id}{after}".encode()
+        return WholeResponse(body, status=problem["status"], lines=PROBLEM_LINES)
 
     return limit
 
@@ -114,15 +129,21 @@ def _look_up(look_up: LookUp, request: web.Request, state: RequestState) -> None
         pass  # the handler raises it again, once the request is charged
 
 
-def _refusal(problem: dict[str, Any], request_id: str) -> web.Response:
-    return problem_response(
-        status=problem.pop("status"),
-        title=problem.pop("title"),
-        detail=problem.pop("detail"),
+@lru_cache(maxsize=1024)  # A client that asks again and again is told the same seconds many times.
+def _body_around_id(kind: str, title: str, detail: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """The body of a refusal before and after the id of its request, which has only characters that JSON takes."""
+    problem = problem_response(
+        status=HTTPStatus.TOO_MANY_REQUESTS,
+        title=title,
+        detail=detail,
         code="rate_limited",
-        request_id=request_id,
-        extensions=problem,
+        request_id=_ID,
+        extensions={"type": kind, "violated-policies": names},
     )
+    body = problem.body
+    assert isinstance(body, bytes)  # noqa: S101 - what problem_response makes
+    before, _, after = body.decode().partition(_ID)
+    return before, after
 
 
 def _status_of(error: Exception) -> int:

@@ -30,6 +30,7 @@ QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-e
 COST_ABOVE_LIMIT: Final = "urn:problem-type:mastery:cost-above-limit"
 
 _MOST_SPREAD_SECONDS: Final = 30
+_RESET: Final = "X-RateLimit-Reset: "
 _CACHED_FIELDS: Final = 1024
 _PARTITION_BYTES: Final = 9
 
@@ -70,11 +71,15 @@ def waits_of(decision: Decision, *, jitter: str = "") -> Waits:
         window_ms = max(window_ms, verdict.policy.window_ms)
         is_retryable = is_retryable and verdict.retryable
     wait_seconds = _up_to_seconds(wait_ms)
-    room = min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
+    room = _most_jitter_seconds(wait_seconds)
     if decision.source != "local-deny":
         room = min(room, max(0, _up_to_seconds(window_ms) - wait_seconds))
     extra = crc32(jitter.encode(), crc32(violated[0].subject.encode())) % (room + 1) if room else 0
     return Waits(extra, wait_seconds + extra if is_retryable else None)
+
+
+def _most_jitter_seconds(wait_seconds: int) -> int:
+    return min(max(1, wait_seconds // 20), _MOST_SPREAD_SECONDS)
 
 
 def rate_limit_headers(
@@ -126,6 +131,47 @@ def rate_limit_lines(
         f"X-RateLimit-Reset: {_instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))}\r\n"
         f"RateLimit-Policy: {_policy_field(enforced)}\r\nRateLimit: {limit_field}\r\n{retry_after}"
     )
+
+
+class RefusalTexts:
+    """The texts of a refusal that is remembered. From request to request only its seconds and its instant change.
+
+    They are those of `rate_limit_lines` and `problem_of`, made once for each number of seconds.
+
+    Args:
+        decision: from memory, with one verdict that refused, by a time after which its cost fits.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        (self._verdict,) = decision.violated
+        self._decision = decision
+        self._seed = crc32(self._verdict.subject.encode())
+        self._known: dict[int, tuple[str, str, dict[str, Any]]] = {}
+
+    def at(self, wait_ms: int, *, now: float, jitter: str) -> tuple[str, dict[str, Any]]:
+        """Return the lines of the head and the problem, which must not be changed.
+
+        Args:
+            wait_ms: milliseconds until the cost fits, at least 1.
+            now: seconds since 1970.
+            jitter: as for `waits_of`.
+        """
+        seconds = -(-wait_ms // 1000)
+        seconds += crc32(jitter.encode(), self._seed) % (_most_jitter_seconds(seconds) + 1)
+        before, after, problem = self._known.get(seconds) or self._make(seconds)
+        return f"{before}{_instant_text(-int(-now * 1000 // 1) + wait_ms)}{after}", problem
+
+    def _make(self, seconds: int) -> tuple[str, str, dict[str, Any]]:
+        if len(self._known) > 2 * _MOST_SPREAD_SECONDS:
+            self._known.clear()
+        refused = self._verdict._replace(wait_ms=seconds * 1000)
+        verdicts = [refused if one is self._verdict else one for one in self._decision.verdicts]
+        decision, waits = Decision(False, tuple(verdicts), "local-deny"), Waits(0, seconds)
+        lines = rate_limit_lines(decision, now=0, waits=waits)
+        start = lines.index(_RESET) + len(_RESET)
+        made = lines[:start], lines[lines.index("\r\n", start) :], problem_of(decision, waits=waits)
+        self._known[seconds] = made
+        return made
 
 
 def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, Any]:

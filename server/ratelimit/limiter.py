@@ -32,7 +32,7 @@ from .policies import (
     prepared,
     state_key,
 )
-from .refusals import DenialLog, DenyCache, RefusalEpoch
+from .refusals import DenialLog, DenyCache, RefusalEpoch, RememberedRefusal
 from .scripts import Answers, Calls, decision_of, soon
 from .server_check import report_what_may_be_lost
 
@@ -208,8 +208,7 @@ class Limiter:
             raise ValueError("what is limited at once is given back by its request id: it needs one")
         now = monotonic()
         may_repeat = request_id is not None and not is_new
-        decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
-        if decision is None:
+        if (decision := self._decide_at_once(charges, now, may_repeat=may_repeat)) is None:
             if prefetch is not None:
                 prefetch()
             decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
@@ -217,6 +216,17 @@ class Limiter:
         if charges.cost_more:
             self._report_costs(charges, decision)
         return decision
+
+    def recall(self, charges: Sequence[Charge]) -> tuple[RememberedRefusal, int] | None:
+        """Return a refusal with its texts, if there is one in memory, and its wait in ms; counted as by `decide`."""
+        now = monotonic()
+        remembered = None if self.overrides.in_force else self._denials.recall(charges, now)
+        if remembered is None or not self._denial_log.is_quiet(remembered.verdict, now):
+            return None
+        self._epoch.look_again(now)
+        self.sources["local-deny"] += 1
+        self._on_decision(remembered.verdict.policy.name, "denied", "local-deny")
+        return remembered, remembered.wait_ms(now)
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
         """Return what a decision would be now, without charging anything.

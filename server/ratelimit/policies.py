@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from ..stores.redis.protocol import ScriptCall
 from .calendar import Calendar
@@ -379,6 +379,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         call: the script call that decides them without a request id, with the length of logs it was made for; None
             until it is needed.
         overridden: the same under the overrides in force, with these; None until some were looked for.
+        refused: the latest `RememberedRefusal` of them; None until there is one.
 
     Raises:
         ValueError: two charges would be counted as one, or there are more than `MAX_CHARGES`.
@@ -394,6 +395,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
     seeds: tuple[int, ...]
     call: tuple[int, ScriptCall] | None
     overridden: tuple[object, PreparedCharges] | None
+    refused: Any
 
     def __new__(cls, charges: Iterable[Charge]) -> Self:
         """Prepare charges."""
@@ -412,7 +414,7 @@ class PreparedCharges(tuple[Charge, ...]):  # noqa: SLOT001 - a tuple can't have
         self.calendars = tuple([charge.policy.calendar for charge in self if charge.policy.calendar])
         self.turns_at = 0.0
         self.seeds = tuple(index for index, charge in enumerate(self) if charge.policy.on_failure == "local")
-        self.call = self.overridden = None
+        self.call = self.overridden = self.refused = None
         return self
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from .bounded import BoundedDict
+from .headers import RefusalTexts
 from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new_verdict, state_key
 
 log = get_logger(__name__)
@@ -28,6 +29,29 @@ class _Refusal:
     cost: int
     fits_at: float
     releases_at: float
+
+
+class RememberedRefusal:
+    """The refusal of a request whose charges are exhausted but for one, of which nothing is known, or the others fit.
+
+    Args:
+        decision: that was made from memory.
+        index: of the charge that is exhausted.
+        refusal: what is remembered of it.
+    """
+
+    __slots__ = ("index", "refusal", "subject", "texts", "verdict")
+
+    def __init__(self, decision: Decision, index: int, refusal: _Refusal) -> None:
+        self.index = index
+        self.refusal = refusal
+        self.verdict = decision.verdicts[index]
+        self.subject = self.verdict.subject
+        self.texts = RefusalTexts(decision)
+
+    def wait_ms(self, now: float) -> int:
+        """Return the milliseconds until the cost fits, at this instant (monotonic seconds)."""
+        return ceil_ms(self.refusal.fits_at - now)
 
 
 class DenyCache:
@@ -81,7 +105,28 @@ class DenyCache:
             _not_asked(charge) if refusal is None else _still_refused(refusal, now)
             for charge, refusal in zip(charges, known, strict=True)
         ]
-        return Decision(False, tuple(verdicts), "local-deny")
+        decision = Decision(False, tuple(verdicts), "local-deny")
+        index, *more = [index for index, refusal in enumerate(known) if refusal is not None]
+        if (
+            not more
+            and (refusal := known[index]) is not None
+            and (charges.refused is None or charges.refused.refusal is not refusal)
+        ):
+            charges.refused = RememberedRefusal(decision, index, refusal)
+        return decision
+
+    def recall(self, charges: Sequence[Charge], now: float) -> RememberedRefusal | None:
+        """Return the refusal that `find` has found for the same charges before, if it would find the same now."""
+        if type(charges) is not PreparedCharges:
+            return None
+        remembered: RememberedRefusal | None = charges.refused
+        if remembered is None or now >= remembered.refusal.fits_at:
+            return None
+        for index, key in enumerate(charges.keys):
+            known = self._refusals.get(key)
+            if known is not (remembered.refusal if index == remembered.index else None):
+                return None
+        return remembered
 
     def forget(self) -> None:
         """Forget all refusals, because something may have made room."""
@@ -130,14 +175,17 @@ class DenialLog:
     def __init__(self, *, max_clients: int = 10_000) -> None:
         self._logged_at: BoundedDict[tuple[str, str], float] = BoundedDict(max_clients)
 
+    def is_quiet(self, verdict: Verdict, now: float) -> bool:
+        """Whether a refusal at `now` (monotonic seconds) is not logged, because its client was logged lately."""
+        last = self._logged_at.get((verdict.policy.name, verdict.subject))
+        return last is not None and now - last < QUIET_SECONDS
+
     def denied(self, decision: Decision, now: float) -> None:
         """Log a refusal that was made at `now` (monotonic seconds), unless its client was logged lately."""
         for verdict in decision.violated:
-            client = (verdict.policy.name, verdict.subject)
-            last = self._logged_at.get(client)
-            if last is not None and now - last < QUIET_SECONDS:
+            if self.is_quiet(verdict, now):
                 continue
-            self._logged_at[client] = now
+            self._logged_at[verdict.policy.name, verdict.subject] = now
             log.info(
                 "rate_limit.denied",
                 policy=verdict.policy.name,
