@@ -44,8 +44,9 @@ LONGEST_PROBE_SECONDS = 1.0
 FAILURES_TO_OPEN = 5
 PROBE_KEPT_MS = 1000
 
-# Failures that say nothing about the server: this process has more to ask than it may have unanswered.
-_OWN_DOING = frozenset({"backlog"})
+# Failures that say nothing about the server: this process has more to ask than it may have unanswered, or the keys of
+# one slot of a Cluster are on their way to another server.
+_NOT_THE_SERVERS = frozenset({"backlog", "tryagain"})
 
 
 @dataclass(slots=True)
@@ -324,7 +325,7 @@ class Fallback:
 
     def failed(self, error: RedisUnavailable, charges: PreparedCharges) -> None:
         """Note that Redis has not answered a decision on these charges."""
-        if error.reason in _OWN_DOING:
+        if error.reason in _NOT_THE_SERVERS:
             return
         node = error.node
         breaker = self._breakers.get(node)

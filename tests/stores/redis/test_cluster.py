@@ -16,7 +16,15 @@ from server.stores.redis.cluster import slot_of
 from server.stores.redis.link import RedisLink, RedisReplyError
 from tests.support.redis_fleet import TestCluster, key_of_master, redis_cluster
 from tests.support.redis_scripted import ScriptedServer, reply_to
-from tests.support.redis_servers import ADD, answers, open_link, redis_binaries, refusal, script_of
+from tests.support.redis_servers import (
+    ADD,
+    answers,
+    let_the_loop_write,
+    open_link,
+    redis_binaries,
+    refusal,
+    script_of,
+)
 from tests.support.waiting import wait_until
 
 every_version = pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parent.name)
@@ -121,6 +129,24 @@ async def test_no_node_answers() -> None:
         assert (error.reason, error.outcome_unknown) == ("refused", False)
         assert (await refusal(link.submit("PING"))).reason == "refused"
         assert link.status.last_error == "refused"
+
+
+async def test_close_while_the_topology_is_asked_for() -> None:
+    """Closing ends the link also if what asks for the topology swallows the cancellation, as redis-py may."""
+
+    class Stubborn:
+        async def ask(self) -> list[None]:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+            return [None] * 16384
+
+    link = RedisLink("redis+cluster://127.0.0.1:1")
+    link._route._topology = Stubborn()  # type: ignore[attr-defined]
+    starting = asyncio.create_task(link.start())
+    await let_the_loop_write()
+    await asyncio.wait_for(link.close(), 60)
+    await starting
+    assert "closed" == (await refusal(link.execute("GET", "key"))).reason
 
 
 async def test_close_in_the_middle(tmp_path: Path) -> None:
