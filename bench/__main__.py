@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import rating
 from bench.connections import print_connections
 from bench.harness.load import LoadFailed
 from bench.harness.machine import is_optimised, node_build, python_build
@@ -24,7 +25,6 @@ from bench.instructions import measure
 from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
-from bench.rating import print_ratings
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from bench.slow_readers import print_slow_readers
@@ -138,25 +138,30 @@ def _require_optimised() -> None:
 
 
 def _add_rating(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    rating = parts.add_parser("rating", help="what a rating costs, beside a cached read")
-    rating.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
-    rating.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
-    rating.add_argument("--connections", type=int, default=32, help="of the load generator (32)")
-    rating.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout, measured in turn")
-    rating.set_defaults(
-        run=lambda options: print_ratings(
-            rounds=options.rounds,
-            seconds=options.seconds,
-            connections=options.connections,
-            against=options.against,
-        )
-    )
+    part = parts.add_parser("rating", help="what a rating costs, beside a cached read")
+    part.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    part.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
+    part.add_argument("--connections", type=int, default=32, help="of the load generator (32)")
+    part.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout, measured in turn")
+    part.add_argument("--write", action="store_true", help="measure beside the peers, and write the page")
+    part.set_defaults(run=_ratings)
+
+
+def _ratings(options: argparse.Namespace) -> None:
+    plan = rating.Plan(rounds=options.rounds, seconds=options.seconds, connections=options.connections)
+    if not options.write:
+        rating.print_ratings(plan, against=options.against)
+        return
+    document = {**read_document(), "ratings": rating.measure_beside_peers(plan)}
+    write_document(document, RESULTS)
+    _report()
 
 
 def _everything(options: argparse.Namespace) -> None:
     _require_optimised()
     plan = _plan(options)
     document = measure_everything(plan)
+    document["ratings"] = rating.measure_beside_peers(rating.Plan(rounds=plan.rounds, seconds=plan.seconds))
     write_document(document, RESULTS)
     _report()
     checks = [check.line for check in check_goals(document)]

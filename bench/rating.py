@@ -10,29 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import psutil
 import psycopg2
+import redis
 
 from bench.harness.generator import UNIQUE
-from bench.harness.load import Load, request_bytes, run_load
-from bench.harness.machine import Cores, cpu_seconds
+from bench.harness.load import Load, generator_name, request_bytes, run_load
+from bench.harness.machine import Cores, cpu_seconds, describe_machine
+from bench.harness.peers import PEERS, PeerMissing, seed_content
+from bench.harness.results import Document
 from bench.harness.students import CONFIDENCE
-from bench.harness.subjects import Subject, SubjectFailed, bearer, running, service
-from bench.harness.table import as_text
+from bench.harness.subjects import Launch, Subject, SubjectFailed, bearer, running, service
+from bench.harness.table import as_markdown, as_text
 from bench.harness.world import World, world
 from server.settings import ROOT
 
-RESULTS = ROOT / "bench" / "results" / "rating.json"
 STUDENTS = 30
+_PEERS_TABLES = ROOT / "bench" / "peers" / "ratings.sql"
 HEADINGS = (
     "",
     "requests/s",
@@ -44,6 +49,13 @@ HEADINGS = (
     "rounds",
 )
 _WARM_UP_REQUESTS = 3_000
+# A busy machine makes an answer late, and no error.
+_PATIENCE = {
+    "DATABASE_ACQUIRE_TIMEOUT_MS": "20000",
+    "DATABASE_QUERY_TIMEOUT_MS": "20000",
+    "RATE_LIMIT_DEADLINE_MS": "5000",
+    "CACHE_DEADLINE_MS": "5000",
+}
 _BATCH = 100
 # How a kind of request is called in the tables.
 SINGLE, KEYED, BATCH, READ = "a rating", "a rating with a key", f"a batch of {_BATCH}", "a cached read"
@@ -63,7 +75,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A subject, on the servers that it has for itself."""
+    """A subject, and the process ids of its servers."""
 
     name: str
     subject: Subject
@@ -71,43 +83,116 @@ class Side:
     redis: int
 
 
-def print_ratings(*, rounds: int, seconds: float, connections: int, against: Path | None = None) -> None:
-    """Measure, and print a table of the medians."""
-    kinds = (READ, SINGLE, KEYED, BATCH)
+# By name: whom to ask, and what.
+Targets = Mapping[str, tuple[Side, Sequence[bytes]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is measured: interleaved rounds, of so many seconds each."""
+
+    rounds: int = 5
+    seconds: float = 5.0
+    connections: int = 32
+
+
+def print_ratings(plan: Plan, *, against: Path | None = None) -> None:
+    """Print the costs of ratings, of a batch and of a cached read; with another checkout, in turn with it."""
     with contextlib.ExitStack() as stack:
-        sides = [stack.enter_context(side("service", ROOT))]
+        sides = [stack.enter_context(_side("service", ROOT))]
         if against is not None:
-            sides.append(stack.enter_context(side("before", against)))
-        found = interleave(sides, kinds, rounds=rounds, seconds=seconds, connections=connections)
+            sides.append(stack.enter_context(_side("before", against)))
+        found = interleave(_targets(sides, (READ, SINGLE, KEYED, BATCH)), plan)
     print(as_text(HEADINGS, lines_of(found)))
 
 
+def measure_beside_peers(plan: Plan) -> Document:
+    """The service beside the peers: a document for the results, its table printed."""
+    missing: dict[str, str] = {}
+    with (
+        world(readers=STUDENTS, cores=Cores.of_this_machine()) as surroundings,
+        contextlib.ExitStack() as stack,
+    ):
+        ours = stack.enter_context(_running(service(surroundings), surroundings))
+        seed_content(surroundings, ours.subject.ask().body)
+        _make_tables(surroundings.database_url)
+        sides = [ours]
+        for name, launch in PEERS.items():
+            try:
+                peer = launch(surroundings)
+            except PeerMissing as reason:
+                missing[name] = str(reason)
+                continue
+            environment = {**peer.environment, "DATABASE_URL": surroundings.database_url}
+            sides.append(stack.enter_context(_running(replace(peer, environment=environment), surroundings)))
+        found = interleave({**_targets([ours], (READ, BATCH)), **_targets(sides, (SINGLE, KEYED))}, plan)
+    print(as_text(HEADINGS, lines_of(found)))
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "conditions": {**asdict(plan), "generator": generator_name(), "students": STUDENTS},
+        "load": round(os.getloadavg()[1], 1),
+        "missing": missing,
+        "rows": {name: [asdict(cost) for cost in costs] for name, costs in found.items()},
+    }
+
+
+def section(document: Mapping[str, Any]) -> str:
+    """The table of the page, from what measure_beside_peers has given."""
+    measured = document["ratings"]
+    machine, how = measured["machine"], measured["conditions"]
+    found = {name: [Cost(**cost) for cost in costs] for name, costs in measured["rows"].items()}
+    missing = "".join(f"\n\n{name} is missing: {why}." for name, why in measured["missing"].items())
+    return (
+        f"{measured['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
+        f"{how['generator']}, {how['connections']} connections, {how['students']} students, medians of "
+        f"{how['rounds']} rounds of {how['seconds']:g} s; the machine's load was {measured['load']:g} in the end\n\n"
+        f"{as_markdown(HEADINGS, lines_of(found))}{missing}"
+    )
+
+
 @contextlib.contextmanager
-def side(name: str, folder: Path) -> Iterator[Side]:
+def _side(name: str, folder: Path) -> Iterator[Side]:
     """The service of a checkout, on a PostgreSQL and a Redis of its own."""
     with world(
         readers=STUDENTS, cores=Cores.of_this_machine(), migrations=folder / "sql" / "migrations"
     ) as surroundings:
-        launch = replace(service(surroundings, name=name), folder=folder)
-        with running(launch, surroundings) as subject:
-            yield Side(name, subject, postmaster_of(surroundings.database_url), redis_process(surroundings))
+        launch = service(surroundings, name=name)
+        launch = replace(launch, command=["env", "-C", str(folder), *launch.command])
+        with _running(launch, surroundings) as one:
+            yield one
 
 
-def interleave(
-    sides: Sequence[Side], kinds: Sequence[str], *, rounds: int, seconds: float, connections: int
-) -> dict[str, list[Cost]]:
-    """Every kind of request on every side in every round, by "side, kind"; warm."""
-    targets = {f"{one.name}: {kind}": (one, requests_of(one, kind)) for kind in kinds for one in sides}
+@contextlib.contextmanager
+def _running(launch: Launch, surroundings: World) -> Iterator[Side]:
+    launch = replace(launch, environment={**launch.environment, **_PATIENCE})
+    with running(launch, surroundings) as subject:
+        yield Side(
+            launch.name, subject, postmaster_of(surroundings.database_url), redis_process(surroundings)
+        )
+
+
+def _make_tables(database_url: str) -> None:
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(_PEERS_TABLES.read_text(encoding="utf-8"))
+
+
+def _targets(sides: Sequence[Side], kinds: Sequence[str]) -> Targets:
+    return {f"{one.name}, {kind}": (one, requests_of(one, kind)) for kind in kinds for one in sides}
+
+
+def interleave(targets: Targets, plan: Plan) -> dict[str, list[Cost]]:
+    """Every target in every round, each time beginning with another one; warm."""
     found: dict[str, list[Cost]] = {name: [] for name in targets}
     for one, requests in targets.values():
-        done = 0
-        while done < _WARM_UP_REQUESTS // (1 if len(requests) > STUDENTS else 10):
-            done += _run(one, requests, seconds=3.0, connections=connections)[1]
-    for number in range(rounds):
-        order = list(targets.items())
-        shift = number % len(sides)
+        left = _WARM_UP_REQUESTS // (1 if len(requests) > STUDENTS else 10)
+        while left > 0:
+            left -= _run(one, requests, seconds=3.0, connections=plan.connections)[1]
+    order = list(targets.items())
+    for number in range(plan.rounds):
+        shift = number % len(order)
         for name, (one, requests) in order[shift:] + order[:shift]:
-            cost, _ = _run(one, requests, seconds=seconds, connections=connections)
+            cost, _ = _run(one, requests, seconds=plan.seconds, connections=plan.connections)
             found[name].append(cost)
             sys.stderr.write(
                 f"round {number + 1}  {name:<32}{cost.per_second:>9,.0f}/s  p99 {cost.p99_ms:7.1f} ms  "
@@ -118,7 +203,7 @@ def interleave(
 
 def _run(one: Side, requests: Sequence[bytes], *, seconds: float, connections: int) -> tuple[Cost, int]:
     processes = (one.subject.process.pid, one.postgres, one.redis)
-    before = [cpu_seconds(pid) for pid in processes]
+    before = [_cpu_seconds(pid) for pid in processes]
     load = Load(one.subject.port, requests, connections=connections, seconds=seconds)
     figures = run_load(load, cores=one.subject.world.cores.beside)
     if figures.refused or figures.broken:
@@ -127,10 +212,16 @@ def _run(one: Side, requests: Sequence[bytes], *, seconds: float, connections: i
         )
     one.subject.forget_log()
     spent = [
-        (cpu_seconds(pid) - started) / figures.requests * 1e6
+        (_cpu_seconds(pid) - started) / figures.requests * 1e6
         for pid, started in zip(processes, before, strict=True)
     ]
     return Cost(figures.per_second, figures.p50_ms, figures.p99_ms, *spent), figures.requests
+
+
+def _cpu_seconds(pid: int) -> float:
+    """The processor time of a process and its descendants, those that have ended too: a pool closes connections."""
+    ended = psutil.Process(pid).cpu_times()
+    return cpu_seconds(pid) + ended.children_user + ended.children_system
 
 
 def requests_of(one: Side, kind: str) -> list[bytes]:
@@ -190,8 +281,6 @@ def postmaster_of(database_url: str) -> int:
 
 def redis_process(surroundings: World) -> int:
     """The process id of the Redis on this machine."""
-    import redis  # noqa: PLC0415
-
     with closing(redis.Redis.from_url(surroundings.redis.url)) as client:
         return int(client.info("server")["process_id"])
 

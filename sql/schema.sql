@@ -887,6 +887,7 @@ CREATE FUNCTION record_ratings(given_user uuid, given_key text, given_fingerprin
  SET enable_seqscan TO 'off'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 DECLARE
     claimed record;

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench import rating
 from bench.harness.chart import Bar, Panel, bar_chart
 from bench.harness.deployment import UTILISATION, Deployment, dynos_at_the_limit
 from bench.harness.results import check_goals, rows_from_json
@@ -202,5 +203,6 @@ SECTIONS: Mapping[str, Callable[[Document], str]] = {
     "connections": _or_nothing(_sweep("connections")),
     "policies": _or_nothing(_sweep("policies")),
     "keys": _or_nothing(_keys),
+    "ratings": _or_nothing(rating.section),
     "deployment": _or_nothing(_deployment),
 }

@@ -6,6 +6,7 @@ Environment:
     REDIS_URL: holds the limits, and the JSON of a class under CONTENT_PREFIX + its id.
     SECRET_KEY: signs the access tokens (HS256).
     LIMIT_PER_MINUTE, LIMIT_PER_HOUR: the two limits of a reader.
+    DATABASE_URL: a PostgreSQL with the tables of ratings.sql, for ratings; without it there are none.
 """
 
 from __future__ import annotations
@@ -20,21 +21,23 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+import asyncpg
 import jwt
 import orjson
 import redis.asyncio as aioredis
 import structlog
 from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import Counter
 from prometheus_fastapi_instrumentator import Instrumentator
+from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -152,11 +155,15 @@ def add_headers(scope: Scope, story: Story, headers: MutableHeaders) -> None:
 
 
 @asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connections end with the process."""
     await cache.ping()
+    if url := os.environ.get("DATABASE_URL"):
+        app.state.database = await asyncpg.create_pool(url, min_size=10, max_size=10)
     yield
     await pool.aclose()
+    if url:
+        await app.state.database.close()
 
 
 app = FastAPI(lifespan=lifespan, openapi_url=None)
@@ -260,3 +267,116 @@ async def get_class(class_id: uuid.UUID, request: Request) -> Response:
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)
+
+
+class Rating(BaseModel):
+    """The body of a rating."""
+
+    confidence: Annotated[int, Field(alias="confidenceLevel", ge=1, le=5)]
+    response_time_ms: Annotated[int | None, Field(alias="responseTime", ge=0)] = None
+
+
+REVIEW_AFTER = {
+    1: timedelta(hours=12),
+    2: timedelta(hours=12),
+    3: timedelta(days=1),
+    4: timedelta(days=3),
+    5: timedelta(days=7),
+}
+
+
+def mastery_of(confidence: int) -> str:
+    """How well a card is known."""
+    return "mastered" if confidence >= 4 else "learning" if confidence == 3 else "new"
+
+
+@app.put("/api/progress/cards/{card_id}", dependencies=[Depends(rate_limited)])
+async def rate_card(
+    card_id: uuid.UUID,
+    rating: Rating,
+    request: Request,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)] = None,
+) -> Response:
+    """One rating, in a transaction; the answer is the card's progress."""
+    story, began = story_of(request), time.perf_counter()
+    assert story.user_id is not None
+    user_id = uuid.UUID(story.user_id)
+    fingerprint = hashlib.sha256(f"{card_id}".encode() + await request.body()).hexdigest()
+    async with request.app.state.database.acquire() as connection, connection.transaction():
+        if key is not None:
+            taken = await connection.fetchval(
+                "INSERT INTO peer.idempotency_keys (user_id, key, fingerprint) VALUES ($1, $2, $3)"
+                " ON CONFLICT DO NOTHING RETURNING true",
+                user_id, key, fingerprint,
+            )  # fmt: skip
+            if not taken:
+                kept = await connection.fetchrow(
+                    "SELECT fingerprint, body FROM peer.idempotency_keys WHERE user_id = $1 AND key = $2",
+                    user_id,
+                    key,
+                )
+                if kept["fingerprint"] != fingerprint:
+                    raise HTTPException(422, "This key belongs to another request.")
+                return Response(kept["body"], media_type="application/json")
+        body = await record(connection, user_id, card_id, rating)
+        if key is not None:
+            await connection.execute(
+                "UPDATE peer.idempotency_keys SET body = $3 WHERE user_id = $1 AND key = $2",
+                user_id,
+                key,
+                body.decode(),
+            )
+    story.parts["db"] = (time.perf_counter() - began) * 1e3
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def record(connection: Any, user_id: uuid.UUID, card_id: uuid.UUID, rating: Rating) -> bytes:
+    """Write progress, log, counters and streak; give the progress as JSON."""
+    found = await connection.fetchval(
+        "SELECT true FROM flashcards AS f JOIN decks AS d ON d.id = f.deck_id AND d.is_published"
+        " JOIN classes AS c ON c.id = d.class_id AND c.is_published WHERE f.id = $1 AND f.is_published",
+        card_id,
+    )
+    if not found:
+        raise HTTPException(404, "There is no such card.")
+    stats = await connection.fetchrow(
+        "SELECT streak_days, last_day FROM peer.stats WHERE user_id = $1 FOR UPDATE", user_id
+    )
+    before = await connection.fetchval(
+        "SELECT mastery FROM peer.progress WHERE user_id = $1 AND card_id = $2", user_id, card_id
+    )
+    now = datetime.now(UTC)
+    mastery = mastery_of(rating.confidence)
+    await connection.execute(
+        "INSERT INTO peer.reviews (user_id, card_id, confidence, response_time_ms, rated_at)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        user_id, card_id, rating.confidence, rating.response_time_ms, now,
+    )  # fmt: skip
+    row = await connection.fetchrow(
+        "INSERT INTO peer.progress AS p (user_id, card_id, confidence, mastery, times_seen, last_seen, next_review)"
+        " VALUES ($1, $2, $3, $4, 1, $5, $6)"
+        " ON CONFLICT (user_id, card_id) DO UPDATE SET confidence = excluded.confidence,"
+        " mastery = excluded.mastery, times_seen = p.times_seen + 1, last_seen = excluded.last_seen,"
+        " next_review = excluded.next_review RETURNING *",
+        user_id, card_id, rating.confidence, mastery, now, now + REVIEW_AFTER[rating.confidence],
+    )  # fmt: skip
+    today = now.date()
+    days = stats["streak_days"]
+    if stats["last_day"] != today:
+        days = days + 1 if stats["last_day"] == today - timedelta(days=1) else 1
+    changes = [(mastery == status) - (before == status) for status in ("new", "learning", "mastered")]
+    await connection.execute(
+        "UPDATE peer.stats SET new = new + $2, learning = learning + $3, mastered = mastered + $4, streak_days = $5,"
+        " last_day = $6, last_active = $7 WHERE user_id = $1",
+        user_id, *changes, days, today, now,
+    )  # fmt: skip
+    return orjson.dumps(
+        {
+            "flashcardId": str(row["card_id"]),
+            "confidenceLevel": row["confidence"],
+            "masteryStatus": row["mastery"],
+            "timesSeen": row["times_seen"],
+            "lastSeenDate": row["last_seen"].isoformat(timespec="milliseconds"),
+            "nextReviewDate": row["next_review"].isoformat(timespec="milliseconds"),
+        }
+    )

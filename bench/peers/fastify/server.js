@@ -7,11 +7,13 @@
 //   SECRET_KEY        signs the access tokens (HS256)
 //   ACCESS_LOG        the file for the access log, one JSON object a line
 //   LIMIT_PER_MINUTE, LIMIT_PER_HOUR   the two limits of a reader
-import { randomUUID } from 'node:crypto'
+//   DATABASE_URL      a PostgreSQL with the tables of ratings.sql, for ratings; without it there are none
+import { createHash, randomUUID } from 'node:crypto'
 import etag from '@fastify/etag'
 import jwt from '@fastify/jwt'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
+import pg from 'pg'
 import pino from 'pino'
 import prometheus from 'prom-client'
 import rateLimiters from 'rate-limiter-flexible'
@@ -202,9 +204,110 @@ app.get('/api/metrics', async (_request, reply) => {
   return reply.type(prometheus.register.contentType).send(await prometheus.register.metrics())
 })
 
+// --- ratings
+
+const database = process.env.DATABASE_URL && new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 })
+const HOUR = 3600_000
+const REVIEW_AFTER = { 1: 12 * HOUR, 2: 12 * HOUR, 3: 24 * HOUR, 4: 72 * HOUR, 5: 168 * HOUR }
+const DAY = 86400_000
+
+const rating = {
+  params: { type: 'object', properties: { cardId: { type: 'string', format: 'uuid' } } },
+  body: {
+    type: 'object',
+    required: ['confidenceLevel'],
+    additionalProperties: false,
+    properties: {
+      confidenceLevel: { type: 'integer', minimum: 1, maximum: 5 },
+      responseTime: { type: ['integer', 'null'], minimum: 0 }
+    }
+  }
+}
+
+// Named, so that each connection prepares it once.
+function statement (name, text) {
+  return (client, values) => client.query({ name, text, values })
+}
+
+const takeKey = statement('take_key', `INSERT INTO peer.idempotency_keys (user_id, key, fingerprint) VALUES ($1, $2, $3)
+  ON CONFLICT DO NOTHING RETURNING true`)
+const findKey = statement('find_key', 'SELECT fingerprint, body FROM peer.idempotency_keys WHERE user_id = $1 AND key = $2')
+const keepAnswer = statement('keep_answer', 'UPDATE peer.idempotency_keys SET body = $3 WHERE user_id = $1 AND key = $2')
+const findCard = statement('find_card', `SELECT true FROM flashcards AS f
+  JOIN decks AS d ON d.id = f.deck_id AND d.is_published
+  JOIN classes AS c ON c.id = d.class_id AND c.is_published WHERE f.id = $1 AND f.is_published`)
+const lockStats = statement('lock_stats',
+  'SELECT streak_days, last_day::text FROM peer.stats WHERE user_id = $1 FOR UPDATE')
+const findProgress = statement('find_progress', 'SELECT mastery FROM peer.progress WHERE user_id = $1 AND card_id = $2')
+const addReview = statement('add_review', `INSERT INTO peer.reviews (user_id, card_id, confidence, response_time_ms, rated_at)
+  VALUES ($1, $2, $3, $4, $5)`)
+const upsertProgress = statement('upsert_progress', `INSERT INTO peer.progress AS p
+  (user_id, card_id, confidence, mastery, times_seen, last_seen, next_review) VALUES ($1, $2, $3, $4, 1, $5, $6)
+  ON CONFLICT (user_id, card_id) DO UPDATE SET confidence = excluded.confidence, mastery = excluded.mastery,
+  times_seen = p.times_seen + 1, last_seen = excluded.last_seen, next_review = excluded.next_review RETURNING *`)
+const updateStats = statement('update_stats', `UPDATE peer.stats SET new = new + $2, learning = learning + $3,
+  mastered = mastered + $4, streak_days = $5, last_day = $6, last_active = $7 WHERE user_id = $1`)
+
+app.put('/api/progress/cards/:cardId', { onRequest: authenticate, preHandler: limit, schema: rating }, async (request, reply) => {
+  const userId = request.user.sub
+  const key = request.headers['idempotency-key']
+  const fingerprint = createHash('sha256').update(request.params.cardId).update(JSON.stringify(request.body)).digest('hex')
+  const client = await database.connect()
+  try {
+    await client.query('BEGIN')
+    if (key !== undefined && (await takeKey(client, [userId, key, fingerprint])).rowCount === 0) {
+      const kept = (await findKey(client, [userId, key])).rows[0]
+      await client.query('COMMIT')
+      if (kept.fingerprint !== fingerprint) return problem(reply, 422, 'Unprocessable Content', 'This key belongs to another request.')
+      return reply.type('application/json').send(kept.body)
+    }
+    const body = await record(client, userId, request.params.cardId, request.body)
+    if (body === null) {
+      await client.query('ROLLBACK')
+      return problem(reply, 404, 'Not Found', 'There is no such card.')
+    }
+    if (key !== undefined) await keepAnswer(client, [userId, key, body])
+    await client.query('COMMIT')
+    return reply.header('cache-control', 'no-store').type('application/json').send(body)
+  } catch (error) {
+    await client.query('ROLLBACK')
+    throw error
+  } finally {
+    client.release()
+  }
+})
+
+// Writes progress, log, counters and streak; gives the progress as JSON, null without such a card.
+async function record (client, userId, cardId, { confidenceLevel, responseTime }) {
+  if ((await findCard(client, [cardId])).rowCount === 0) return null
+  const stats = (await lockStats(client, [userId])).rows[0]
+  const before = (await findProgress(client, [userId, cardId])).rows[0]?.mastery
+  const now = new Date()
+  const mastery = confidenceLevel >= 4 ? 'mastered' : confidenceLevel === 3 ? 'learning' : 'new'
+  await addReview(client, [userId, cardId, confidenceLevel, responseTime ?? null, now])
+  const row = (await upsertProgress(client,
+    [userId, cardId, confidenceLevel, mastery, now, new Date(now.getTime() + REVIEW_AFTER[confidenceLevel])])).rows[0]
+  const today = now.toISOString().slice(0, 10)
+  let days = stats.streak_days
+  if (stats.last_day !== today) {
+    days = stats.last_day === new Date(now.getTime() - DAY).toISOString().slice(0, 10) ? days + 1 : 1
+  }
+  const changes = ['new', 'learning', 'mastered'].map((status) => Number(mastery === status) - Number(before === status))
+  await updateStats(client, [userId, ...changes, days, today, now])
+  return JSON.stringify({
+    flashcardId: row.card_id,
+    confidenceLevel: row.confidence,
+    masteryStatus: row.mastery,
+    timesSeen: row.times_seen,
+    lastSeenDate: row.last_seen,
+    nextReviewDate: row.next_review
+  })
+}
+
 process.once('SIGTERM', async () => {
   await app.close()
   redis.disconnect()
+  await database?.end()
 })
 await redis.connect()
 await app.listen({ host: HOST, port: Number(PORT) })
