@@ -144,9 +144,9 @@ def section(document: Mapping[str, Any]) -> str:
     found = {name: [Cost(**cost) for cost in costs] for name, costs in measured["rows"].items()}
     missing = "".join(f"\n\n{name} is missing: {why}." for name, why in measured["missing"].items())
     return (
-        f"{measured['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
+        f"{measured['date']}, {machine['processor']}, {machine['cores']} cores, Python {machine['python']};\n"
         f"{how['generator']}, {how['connections']} connections, {how['students']} students, medians of "
-        f"{how['rounds']} rounds of {how['seconds']:g} s; the machine's load was {measured['load']:g} in the end\n\n"
+        f"{how['rounds']} rounds of {how['seconds']:g} s;\nthe machine's load was {measured['load']:g} in the end\n\n"
         f"{as_markdown(HEADINGS, lines_of(found))}{missing}"
     )
 
