@@ -136,20 +136,29 @@ def rate_limit_lines(
 class RefusalTexts:
     """The texts of a refusal that is remembered. From request to request only its seconds and its instant change.
 
-    They are those of `rate_limit_lines` and `problem_of`, made once for each number of seconds.
+    They are those of `rate_limit_lines` and `problem_of`.
 
     Args:
-        decision: from memory, with one verdict that refused, by a time after which its cost fits.
+        decision: from memory, with one verdict that refused, of a policy with a window, by a time after which its cost
+            fits.
     """
 
     def __init__(self, decision: Decision) -> None:
-        (self._verdict,) = decision.violated
-        self._decision = decision
-        self._seed = crc32(self._verdict.subject.encode())
-        self._known: dict[int, tuple[str, str, dict[str, Any]]] = {}
+        (verdict,) = decision.violated
+        waits = Waits(0, 1)
+        lines, problem = rate_limit_lines(decision, now=0, waits=waits), problem_of(decision, waits=waits)
+        start = lines.index(_RESET) + len(_RESET)
+        quota = _PARAMETERS[11][0]
+        self._seed = crc32(verdict.subject.encode())
+        self._remaining = verdict.remaining
+        self._limit, self._window_ms = verdict.limit, verdict.policy.window_ms
+        self._until_instant = lines[:start]
+        self._until_quota = lines[lines.index("\r\n", start) : lines.rindex(quota) + len(quota)]
+        self._detail = problem["detail"].removesuffix("1 s.")
+        self._problem = problem
 
     def at(self, wait_ms: int, *, now: float, jitter: str) -> tuple[str, dict[str, Any]]:
-        """Return the lines of the head and the problem, which must not be changed.
+        """Return the lines of the head and the problem.
 
         Args:
             wait_ms: milliseconds until the cost fits, at least 1.
@@ -158,20 +167,12 @@ class RefusalTexts:
         """
         seconds = -(-wait_ms // 1000)
         seconds += crc32(jitter.encode(), self._seed) % (_most_jitter_seconds(seconds) + 1)
-        before, after, problem = self._known.get(seconds) or self._make(seconds)
-        return f"{before}{_instant_text(-int(-now * 1000 // 1) + wait_ms)}{after}", problem
-
-    def _make(self, seconds: int) -> tuple[str, str, dict[str, Any]]:
-        if len(self._known) > 2 * _MOST_SPREAD_SECONDS:
-            self._known.clear()
-        refused = self._verdict._replace(wait_ms=seconds * 1000)
-        verdicts = [refused if one is self._verdict else one for one in self._decision.verdicts]
-        decision, waits = Decision(False, tuple(verdicts), "local-deny"), Waits(0, seconds)
-        lines = rate_limit_lines(decision, now=0, waits=waits)
-        start = lines.index(_RESET) + len(_RESET)
-        made = lines[:start], lines[lines.index("\r\n", start) :], problem_of(decision, waits=waits)
-        self._known[seconds] = made
-        return made
+        quota = self._remaining and min(self._remaining, self._limit * seconds * 1000 // self._window_ms)
+        lines = (
+            f"{self._until_instant}{_instant_text(-int(-now * 1000 // 1) + wait_ms)}"
+            f"{self._until_quota}{quota};t={seconds}\r\nRetry-After: {seconds}\r\n"
+        )
+        return lines, {**self._problem, "detail": f"{self._detail}{seconds} s."}
 
 
 def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, Any]:

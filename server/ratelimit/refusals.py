@@ -111,6 +111,8 @@ class DenyCache:
             not more
             and (refusal := known[index]) is not None
             and (charges.refused is None or charges.refused.refusal is not refusal)
+            and charges[index].policy.calendar is None
+            and index not in charges.leases
         ):
             charges.refused = RememberedRefusal(decision, index, refusal)
         return decision
