@@ -62,6 +62,7 @@ from server.telemetry.metrics.directory import multiprocess_directory
 from server.telemetry.metrics.index import Metrics
 
 if TYPE_CHECKING:
+    from server.telemetry.otlp_metrics import MetricsExport
     from server.telemetry.traces import SpanExport
 
 log = structlog.get_logger(__name__)
@@ -238,6 +239,21 @@ def _span_export(settings: Settings) -> SpanExport | None:
     return SpanExport(settings.traces_url, service="mastery", env=settings.environment, version=__version__)
 
 
+def _metrics_export(settings: Settings, metrics: Metrics) -> MetricsExport | None:
+    """What sends the metrics of this machine to a collector, if anything."""
+    if settings.metrics_url is None:
+        return None
+    from server.telemetry.otlp_metrics import MetricsExport  # noqa: PLC0415 - what it needs is an extra
+
+    return MetricsExport(
+        metrics,
+        settings.metrics_url,
+        env=settings.environment,
+        version=__version__,
+        interval_seconds=settings.metric_export_interval_ms / 1000.0,
+    )
+
+
 async def application() -> web.AppRunner:
     """What gunicorn serves: the application in a runner that owns log, keep-alive and shutdown.
 
@@ -289,9 +305,14 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await lag.start()
     await watch.start()
     await services.history.start()
+    export = _metrics_export(services.settings, services.metrics)
+    if export is not None:
+        await export.start()
     app[READINESS].is_ready = True
     log.info("service.started", redis=services.redis.connected)
     yield
+    if export is not None:
+        await export.close()
     await services.history.close()
     await watch.close()
     await lag.close()
@@ -331,4 +352,4 @@ def _sample(services: Services) -> None:
 async def _count_up(metrics: Metrics) -> Totals:
     """What all workers have counted, read in a thread: it takes tens of milliseconds."""
     await metrics.settle()
-    return await asyncio.to_thread(lambda: read_totals(metrics.render_json()))
+    return await asyncio.to_thread(lambda: read_totals(metrics.render_json(declared_names=True)))

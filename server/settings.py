@@ -327,6 +327,15 @@ class Settings:
     otlp_traces_endpoint: str | None = _setting(
         _collector, default=None, variable="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
     )
+    otlp_metrics_endpoint: str | None = _setting(
+        _collector, default=None, variable="OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+    )
+    metrics_exporter: Literal["otlp", "none"] = _setting(
+        _choice("otlp", "none"), default="none", variable="OTEL_METRICS_EXPORTER"
+    )
+    metric_export_interval_ms: int = _setting(
+        _milliseconds, default=60_000, variable="OTEL_METRIC_EXPORT_INTERVAL"
+    )
     otlp_protocol: Literal["http/protobuf"] = _setting(
         _choice("http/protobuf"), default="http/protobuf", variable="OTEL_EXPORTER_OTLP_PROTOCOL"
     )
@@ -346,6 +355,15 @@ class Settings:
         if self.otlp_traces_endpoint is not None or self.otlp_endpoint is None:
             return self.otlp_traces_endpoint
         return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where metrics are sent, by OpenTelemetry's rules but for the default, which is nowhere (None)."""
+        if self.metrics_exporter == "none":
+            return None
+        if self.otlp_metrics_endpoint is not None or self.otlp_endpoint is None:
+            return self.otlp_metrics_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/metrics"
 
     @property
     def shown_addresses(self) -> ShownAddresses | None:
@@ -398,8 +416,13 @@ class Settings:
             )
         if ("auth_jwks_url" in values) != ("auth_issuer" in values):
             reader.problems.append("AUTH_JWKS_URL and AUTH_ISSUER are set together, or neither")
-        if {"otlp_endpoint", "otlp_traces_endpoint"} & values.keys() and not _can_export_traces():
+        collectors = {"otlp_endpoint", "otlp_traces_endpoint", "otlp_metrics_endpoint"} & values.keys()
+        if collectors and not _can_export_traces():
             reader.problems.append(_NO_EXPORTER)
+        if values.get("metrics_exporter") == "otlp" and not collectors - {"otlp_traces_endpoint"}:
+            reader.problems.append(
+                "OTEL_METRICS_EXPORTER=otlp needs OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+            )
         if reader.problems:
             raise SettingsError(reader.problems)
         return cls(**values)

@@ -126,8 +126,11 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         for variable, name in (
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint"),
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "otlp_metrics_endpoint"),
         )
     },
+    "OTEL_METRICS_EXPORTER": ("metrics_exporter", [("none", "none")], ["prometheus", "console"]),
+    "OTEL_METRIC_EXPORT_INTERVAL": ("metric_export_interval_ms", [("5000", 5000)], ["0", *NO_NUMBERS]),
     "OTEL_EXPORTER_OTLP_PROTOCOL": ("otlp_protocol", [("http/protobuf", "http/protobuf")], ["grpc", "http/json"]),
     "RATING_GOOD_MS": ("rating_good_ms", [("1", 1), ("499", 499)], ["0", *NO_NUMBERS]),
     "RATING_POOR_MS": ("rating_poor_ms", [("201", 201), ("600000", 600_000)], ["0", "600001", *NO_NUMBERS]),
@@ -229,6 +232,35 @@ def test_settings_do_not_change() -> None:
 def test_traces_go_where_opentelemetry_says(variables: dict[str, str], expected: str | None) -> None:
     """The general endpoint gets the signal's path; the one for traces is taken as it is."""
     assert expected == Settings.from_env({**GOOD, **variables}).traces_url
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, None),
+        (
+            {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c/"},
+            "http://c/v1/metrics",
+        ),
+        (
+            {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m/x"},
+            "http://m/x",
+        ),
+    ],
+)
+def test_metrics_go_where_opentelemetry_says_if_they_are_asked_for(
+    variables: dict[str, str], expected: str | None
+) -> None:
+    """A collector of traces is not sent metrics unasked; one of both gets each signal at its path."""
+    assert expected == Settings.from_env({**GOOD, **variables}).metrics_url
+
+
+def test_metrics_need_a_collector() -> None:
+    """Metrics that are to be exported to nowhere are a mistake, found at start."""
+    for more in ({}, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t/x"}):
+        (problem,) = problems_of({**GOOD, "OTEL_METRICS_EXPORTER": "otlp", **more})
+        assert problem.startswith("OTEL_METRICS_EXPORTER=otlp needs OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def test_deploy_04_options_of_urls_are_judged_by_name() -> None:

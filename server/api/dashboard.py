@@ -73,7 +73,7 @@ async def show_dashboard(request: web.Request) -> web.Response:
         _blocks(services.limiter),
         services.refusals.most_refused(_MOST_CLIENTS),
         services.history.fleet(),
-        asyncio.to_thread(lambda: read_workers(services.metrics.render_json())),
+        asyncio.to_thread(lambda: read_workers(services.metrics.render_json(declared_names=True))),
     )
     health = report.as_json()
     return json_response(

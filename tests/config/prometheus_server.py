@@ -88,6 +88,8 @@ def running_prometheus(folder: Path, service: Service, token: str) -> Iterator[P
         "scrape_interval: 15s": "scrape_interval: 1s",
         "evaluation_interval: 15s": "evaluation_interval: 1s",
         "localhost:8000": f"{_HOST}:{service.port}",
+        "# authorization:": "authorization:",
+        "#   credentials_file:": "  credentials_file:",
     }.items():
         assert written in text
         text = text.replace(written, here)

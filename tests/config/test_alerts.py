@@ -25,9 +25,14 @@ def promtool(*arguments: str | Path) -> None:
 
 @needs_promtool
 def test_the_files_are_valid(tmp_path: Path) -> None:
-    """The scrape configuration, with the rules that it names, is one that Prometheus takes."""
+    """Prometheus takes the scrape configuration and the rules that it names: as they are, and with a token."""
+    promtool("check", "config", CONFIGURATION / "prometheus.yml")
     shutil.copytree(CONFIGURATION, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics-token").write_text("secret")
+    text = (tmp_path / "prometheus.yml").read_text()
+    with_token = re.sub(r"# (authorization:|  credentials_file:)", r"\1", text)
+    assert 2 == sum(a != b for a, b in zip(text.splitlines(), with_token.splitlines(), strict=True))
+    (tmp_path / "prometheus.yml").write_text(with_token)
     promtool("check", "config", tmp_path / "prometheus.yml")
 
 

@@ -11,11 +11,16 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from multidict import CIMultiDictProxy
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as MetricMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
@@ -45,6 +50,7 @@ class OtlpReceiver:
     url: str = ""
     spans: list[ReceivedSpan] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, MetricMessage]] = field(default_factory=list)
     headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,6 +65,18 @@ class OtlpReceiver:
             for of_scope in of_resource.scope_spans:
                 self.spans += [_received(span) for span in of_scope.spans]
         answer = ExportTraceServiceResponse().SerializeToString()
+        return web.Response(body=answer, content_type="application/x-protobuf")
+
+    async def receive_metrics(self, request: web.Request) -> web.Response:
+        """POST /v1/metrics."""
+        message = ExportMetricsServiceRequest()
+        message.ParseFromString(await request.read())
+        await self.answers.wait()
+        for of_resource in message.resource_metrics:
+            self.resources.append(_values(of_resource.resource.attributes))
+            for of_scope in of_resource.scope_metrics:
+                self.metrics.append({metric.name: metric for metric in of_scope.metrics})
+        answer = ExportMetricsServiceResponse().SerializeToString()
         return web.Response(body=answer, content_type="application/x-protobuf")
 
     def requests(self) -> list[ReceivedSpan]:
@@ -83,6 +101,7 @@ async def otlp_receiver() -> AsyncIterator[OtlpReceiver]:
     receiver.answers.set()
     app = web.Application()
     app.router.add_post("/v1/traces", receiver.receive)
+    app.router.add_post("/v1/metrics", receiver.receive_metrics)
     server = TestServer(app)
     await server.start_server()
     receiver.url = str(server.make_url("")).rstrip("/")

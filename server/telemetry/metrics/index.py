@@ -25,6 +25,7 @@ from server.telemetry.metrics.exposition import (
     counter_value,
     render_families,
 )
+from server.telemetry.metrics.names import RENAMED, with_new_names
 from server.telemetry.metrics.process import (
     count_open_files,
     most_open_files,
@@ -323,15 +324,22 @@ class Metrics:
             accept: the request's Accept header: OpenMetrics 1.0 where it prefers that, else the text format
                 0.0.4.
         """
-        return render_families(self._families(), accept, self.request_exemplars)
+        return render_families(list(with_new_names(self._families())), accept, self.request_exemplars)
 
-    def render_json(self) -> dict[str, Any]:
+    def families(self) -> list[Family]:
+        """The metrics of all workers under the names that are exposed, each once."""
+        return [family for family in with_new_names(self._families()) if family.name not in RENAMED]
+
+    def render_json(self, *, declared_names: bool = False) -> dict[str, Any]:
         """The same as `{metrics: [{name, type, help, samples: [{labels, value}]}], timestamp}`.
 
         A histogram appears as the three names that its samples have: `_bucket`, `_sum` and `_count`.
+
+        Args:
+            declared_names: for our own reading: each metric once, as it is declared here.
         """
         entries: dict[str, dict[str, Any]] = {}
-        for family in self._families():
+        for family in self._families() if declared_names else with_new_names(self._families()):
             about = {"type": family.kind, "help": family.documentation}
             if not family.samples:
                 entries[family.exposed_name] = {"name": family.exposed_name, **about, "samples": []}

@@ -12,6 +12,7 @@ from server.middleware.metrics import metrics_middleware
 from server.telemetry.context import RequestContext, TraceContext, current_request
 from server.telemetry.metrics.exposition import Exemplars
 from server.telemetry.metrics.index import Metrics
+from server.telemetry.metrics.names import RENAMED
 from server.telemetry.metrics.series import Series
 
 NAMES = {
@@ -66,6 +67,25 @@ def test_every_promised_metric_is_there(metrics: Metrics) -> None:
     metrics_middleware(fresh)
     assert NAMES - declared == set()
     assert declared == set(re.findall(r"^# TYPE (\S+)", text_of(fresh), re.MULTILINE))
+
+
+def test_what_was_renamed_has_both_names(metrics: Metrics) -> None:
+    """The old name says which is the new one, and has the same values, in both forms; nothing else has two."""
+    families = {family.name: family for family in parse_text(text_of(metrics))}
+    entries = {entry["name"]: entry["samples"] for entry in metrics.render_json()["metrics"]}
+    for name in RENAMED:
+        old, new = families[name], families[f"mastery_{name}"]
+        assert old.documentation.startswith(f"Deprecated, use mastery_{name}")
+        assert old.documentation.endswith(f". {new.documentation}")
+        assert [(f"mastery_{one.name}", one.labels, one.value) for one in old.samples] == [
+            (one.name, one.labels, one.value) for one in new.samples
+        ]
+        for sample in old.samples:
+            assert entries[sample.name] == entries[f"mastery_{sample.name}"]
+    assert {name for name in families if f"mastery_{name}" in families} == RENAMED
+    assert not RENAMED & {family.name for family in metrics.families()}
+    declared = {entry["name"] for entry in metrics.render_json(declared_names=True)["metrics"]}
+    assert not [name for name in declared if name.startswith("mastery_") and name != "mastery_build_info"]
 
 
 def test_names_follow_the_conventions(metrics: Metrics) -> None:
