@@ -15,7 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from server import __version__
-from server.cli.arguments import add_import_arguments, add_limits_arguments, count, day, seconds
+from server.cli.arguments import (
+    add_export_arguments,
+    add_import_arguments,
+    add_limits_arguments,
+    count,
+    day,
+    seconds,
+)
 from server.cli.release_log import is_read_by_people, log_problems
 from server.errors import CommandError
 from server.files import HOME, ROOT
@@ -79,6 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
     importing = commands.add_parser("import", help="load a deck file, or a tree of them (folder = class)")
     add_import_arguments(importing)
     importing.set_defaults(command=_import)
+
+    exporting = commands.add_parser("export", help="write the course into a folder that import reads")
+    add_export_arguments(exporting)
+    exporting.set_defaults(command=_export)
 
     generate = commands.add_parser("generate", help="make up students and ratings, for load tests")
     generate.add_argument("--users", type=count, default=1000, help="how many students (1000)")
@@ -194,6 +205,16 @@ def _migrate(options: argparse.Namespace) -> None:
     applied = migrate(url, ROOT / "sql" / "migrations", on_applied=report, wait_seconds=options.wait)
     if not applied and is_read_by_people():
         sys.stdout.write("nothing to do: the schema is up to date\n")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from server.cli.exporting import export_course
+
+    settings = _settings("DATABASE_URL")
+    report = export_course(settings.database_url, options.path, options.format, class_name=options.class_name)
+    for warning in report.warnings:
+        _complain(warning)
+    sys.stdout.write(f"{report.classes} classes, {report.decks} decks, {report.cards} cards\n")
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -55,6 +55,15 @@ def add_import_arguments(importing: argparse.ArgumentParser) -> None:
     )
 
 
+def add_export_arguments(exporting: argparse.ArgumentParser) -> None:
+    """Those of `export`."""
+    exporting.add_argument("path", type=Path, metavar="PATH", help="a folder that is not there, or empty")
+    exporting.add_argument(
+        "--format", choices=("tsv", "csv", "json"), default="tsv", help="of the files (tsv)"
+    )
+    exporting.add_argument("--class", dest="class_name", metavar="NAME", help="only this class")
+
+
 def add_limits_arguments(limits: argparse.ArgumentParser) -> None:
     """Those of `limits`."""
     actions = limits.add_subparsers(required=True, metavar="ACTION")

@@ -55,6 +55,8 @@ _SPELLED = (
 _SPELLING = {word.lower(): word for word in _SPELLED.split()}
 
 CLASS_FILE = "class.toml"
+# The table of a class.toml with names of decks by the names of their files.
+DECK_NAMES = "decks"
 _FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".txt": "txt", ".json": "json"}
 _CLASS_FIELDS = ("name", "description", "icon", "color")
 _LONGEST_NAME = 255
@@ -137,6 +139,7 @@ class _Class:
     sort_order: int | None
     about: dict[str, str]
     decks: list[_Deck] = field(default_factory=list)
+    deck_names: dict[str, str] = field(default_factory=dict)
 
 
 _USUAL = ImportOptions()
@@ -178,8 +181,9 @@ def import_path(
 
     A folder with deck files is a class and each of its files a deck, named and numbered by their names; a single
     file belongs to the class of its folder. A `class.toml` in the folder may say `name`, `description`, `icon` and
-    `color`. Classes are known by their names, decks by their names in a class, cards by their questions in a deck:
-    a second run changes nothing. What is new is published; cards that are gone from a file stay in the database.
+    `color`, and in a table `decks` the names of decks by those of their files. Classes are known by their names,
+    decks by their names in a class, cards by their questions in a deck: a second run changes nothing. What is new is
+    published; cards that are gone from a file stay in the database.
 
     Args:
         url: the database, migrated.
@@ -295,6 +299,7 @@ def _read(path: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, 
         if folder is not None and folder not in classes:
             classes[folder] = _read_class(folder, problems)
         number, name = read_name(file.stem)
+        name = classes[folder].deck_names.get(file.name, name)
         try:
             packed = _read_cards(file, options)
         except (TooManyRows, InvalidInput) as error:
@@ -367,12 +372,19 @@ def _read_class(folder: Path, problems: list[str]) -> _Class:
     number, name = read_name(folder.name)
     file = folder / CLASS_FILE
     about: dict[str, Any] = {}
+    deck_names: dict[str, str] = {}
     if file.is_file():
         try:
             about = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             problems.append(f"{file}: not TOML: {error}")
-        accepted = f"{', '.join(_CLASS_FIELDS)}, each a text"
+        deck_names = about.pop(DECK_NAMES, {})
+        if not isinstance(deck_names, dict) or not all(
+            isinstance(named, str) for named in deck_names.values()
+        ):
+            problems.append(f'{file}: [{DECK_NAMES}] takes lines such as "01-risk.tsv" = "Risk"')
+            deck_names = {}
+        accepted = f"{', '.join(_CLASS_FIELDS)}, each a text, and the table {DECK_NAMES}"
         problems += [
             f"{file}: {key} is not accepted; accepted: {accepted}"
             for key, value in about.items()
@@ -383,7 +395,7 @@ def _read_class(folder: Path, problems: list[str]) -> _Class:
             for key, value in about.items()
             if isinstance(value, str) and (forbidden := find_forbidden(value)) is not None
         ]
-    return _Class(str(about.get("name", name)), number, about)
+    return _Class(str(about.get("name", name)), number, about, deck_names=deck_names)
 
 
 def _name_problems(classes: list[_Class], root: Path) -> list[str]:

@@ -45,6 +45,7 @@ def test_help_names_every_command(checkout: Checkout) -> None:
         "serve",
         "migrate",
         "import",
+        "export",
         "token",
         "limits",
         "users",
