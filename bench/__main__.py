@@ -152,6 +152,7 @@ def _ratings(options: argparse.Namespace) -> None:
     if not options.write:
         rating.print_ratings(plan, against=options.against)
         return
+    _require_optimised()
     document = {**read_document(), "ratings": rating.measure_beside_peers(plan)}
     write_document(document, RESULTS)
     _report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -68,9 +69,9 @@ class Domain:
             connection.close()
 
 
-@pytest.fixture
-async def domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
-    """The domain with a pool of its own."""
+@asynccontextmanager
+async def open_domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
+    """The domain with a pool of its own, for the length of the block."""
     database = Database(database_url, pool_size=8, acquire_timeout_ms=20_000)
     link = RedisLink(redis_url, deadline_ms=2000)
     cache = Cache(link, Metrics(), ttl_seconds=60, deadline_ms=2000)
@@ -81,3 +82,10 @@ async def domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
     await cache.close()
     await link.close()
     await database.close()
+
+
+@pytest.fixture
+async def domain(database_url: str, redis_url: str) -> AsyncIterator[Domain]:
+    """The domain with a pool of its own."""
+    async with open_domain(database_url, redis_url) as opened:
+        yield opened

@@ -16,7 +16,7 @@ class PostgresWire:
 
     Attributes:
         cut_on: the wire is cut, both ways, when a client sends these bytes; they do not arrive.
-        cut_after: the same, but they arrive; only the answer is lost.
+        cut_after: the same, but they arrive; only the answer is lost. Once.
         target_port: where new connections go.
         refuses_options: answer a start-up packet that has `options` as PgBouncer does.
         startups: the start-up packets seen.
@@ -95,6 +95,7 @@ class PostgresWire:
                     await sink.drain()
                     await asyncio.sleep(0.2)  # until the server has done it
                     self.cut()
+                    self.cut_after, self._answers_lost = None, False
                     return
                 sink.write(data)
                 await sink.drain()

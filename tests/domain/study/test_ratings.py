@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -21,8 +22,13 @@ from server.domain.editing.resources import (
 )
 from server.domain.identity.tokens import Caller
 from server.domain.study.ratings import Rating
+from server.domain.study.repetition import Review, remember_all
+from server.domain.writing import KeyedRequest
 from server.errors import AccountGone, Conflict, NotFound
-from tests.domain.conftest import Course, Domain
+from server.stores.postgres.database import DatabaseUnavailable
+from tests.domain.conftest import Course, Domain, open_domain
+from tests.stores.postgres.databases import ask
+from tests.support.postgres_wire import PostgresWire, through
 
 NOW = datetime.now(UTC)
 # As everything must that writes for a user.
@@ -227,3 +233,82 @@ async def test_counters_equal_a_recount_whatever_happens(
     for change in changes:
         await asyncio.gather(*(some_ratings(generator.choice(users)) for _ in range(6)), change())
         assert_counters_are_exact(domain)
+
+
+async def test_what_was_assumed_is_looked_up_again_where_it_changed(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """The time zone of the profile and the class of a card may change between two ratings of one worker."""
+    user, card = people["user"].user_id, course.cards["r1"]
+    await domain.record_ratings(user, [rate(card)], zone=None)
+    domain.sql("UPDATE users SET time_zone = 'Pacific/Kiritimati' WHERE id = %s", user)
+    domain.sql("UPDATE flashcards SET deck_id = %s WHERE id = %s", course.decks["Data"], card)
+    domain.sql("DELETE FROM user_active_days WHERE user_id = %s", user)
+    before = datetime.now(UTC)
+    (progress,) = await domain.record_ratings(user, [rate(card, 5)], zone=None)
+    days = {
+        moment.astimezone(ZoneInfo("Pacific/Kiritimati")).date() for moment in (before, datetime.now(UTC))
+    }
+    assert 2 == progress["timesSeen"]
+    assert {day for (day,) in domain.sql("SELECT day FROM user_active_days WHERE user_id = %s", user)} <= days
+    assert [(course.decks["Data"], 0, 0, 1)] == domain.sql(
+        "SELECT deck_id, new_cards, learning_cards, mastered_cards FROM user_deck_stats WHERE user_id = %s",
+        user,
+    )
+
+
+async def test_devices_at_once_make_one_memory(
+    domain: Domain, people: dict[str, Caller], course: Course
+) -> None:
+    """Each computes a memory from what it has read; what the log then is, the memory is made of."""
+    domain.sql("UPDATE classes SET scheduler = 'fsrs'")
+    user, card = people["user"].user_id, course.cards["r1"]
+    await asyncio.gather(
+        *(domain.record_ratings(user, [rate(card, 1 + number % 5)], zone=None) for number in range(12))
+    )
+    log = [
+        Review(level, at)
+        for level, at in domain.sql("SELECT confidence_level, rated_at FROM review_log ORDER BY rated_at, id")
+    ]
+    memory = remember_all(None, log)
+    assert [(12, memory.stability, memory.difficulty, memory.due_at, memory.due_at)] == domain.sql(
+        "SELECT m.reviews, m.stability, m.difficulty, m.due_at, p.next_review_at"
+        " FROM memory_states AS m JOIN user_card_progress AS p USING (user_id, flashcard_id)"
+    )
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_an_answer_that_was_lost_is_asked_for_again_under_a_key(
+    database_url: str, redis_url: str, people: dict[str, Caller], course: Course, key: str | None
+) -> None:
+    """The rating has happened. Under its key it happens once, so it is sent again; without one nobody knows."""
+    wire = PostgresWire(urlsplit(database_url).port or 0)
+    user, card = people["user"].user_id, course.cards["r1"]
+    keyed = None if key is None else KeyedRequest(user, key, bytes(32))
+    async with wire.open(), open_domain(through(wire, database_url), redis_url) as domain:
+        await domain.record_ratings(user, [rate(card)], zone=None)
+        wire.cut_after = b"record_ratings"
+        record = domain.ratings.record(user, [rate(card)], zone=None, keyed=keyed)
+        if key is None:
+            with pytest.raises(DatabaseUnavailable) as caught:
+                await record
+            assert ("closed", True) == (caught.value.reason, caught.value.outcome_unknown)
+        else:
+            assert (await record).is_replay
+    assert [(2,)] == ask(database_url, "SELECT times_seen FROM user_card_progress")
+
+
+async def test_a_connection_that_ended_while_it_was_idle_loses_no_rating(
+    database_url: str, redis_url: str, people: dict[str, Caller], course: Course
+) -> None:
+    """PostgreSQL was restarted, or a pooler has closed what it did not need: that is seen before anything is sent."""
+    user, card = people["user"].user_id, course.cards["r1"]
+    async with open_domain(database_url, redis_url) as domain:
+        await domain.record_ratings(user, [rate(card)], zone=None)
+        ask(
+            database_url,
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = 'mastery' AND datname = current_database()",
+        )
+        (progress,) = await domain.record_ratings(user, [rate(card)], zone=None)
+    assert 2 == progress["timesSeen"]
