@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from time import time
 from typing import Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,6 +13,11 @@ PERIODS: Final[tuple[Period, ...]] = get_args(Period)
 
 # The longest of each kind, but for an hour when clocks go back: for what needs a length and not an instant.
 NOMINAL_MS: Final[dict[Period, int]] = {"day": 86_400_000, "week": 604_800_000, "month": 2_678_400_000}
+
+
+def wall_clock() -> float:
+    """Return seconds since 1970 by this process's clock: which periods to offer. The server's clock decides."""
+    return time()
 
 
 @dataclass(frozen=True)

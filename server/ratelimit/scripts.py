@@ -11,13 +11,13 @@ import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
-from time import time
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from ..stores.redis.protocol import ScriptCall
 from ..stores.redis.scripts import Script, load_script
+from .calendar import wall_clock
 from .policies import (
     MAX_CHARGES,
     Algorithm,
@@ -95,7 +95,7 @@ async def decide_charges(
     request_id: str | None = None,
     keep_ms: int = 0,
     deadline_ms: float | None = None,
-    clock: Callable[[], float] = time,
+    clock: Callable[[], float] = wall_clock,
 ) -> Answers:
     """Check every charge, then charge all or none.
 
@@ -122,9 +122,9 @@ def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCal
     if (
         charges.call is None
         or charges.call[0] != log_entries
-        or (charges.calendars and time() >= charges.turns_at)
+        or (charges.calendars and wall_clock() >= charges.turns_at)
     ):
-        now = time()
+        now = wall_clock()
         charges.turns_at = min([calendar.bounds(now)[1] for calendar in charges.calendars], default=0.0)
         keys, args = _operands(charges, log_entries, now)
         keys += map(pages_key, charges)
@@ -137,7 +137,7 @@ async def peek_charges(
     *,
     charges: Sequence[Charge],
     deadline_ms: float | None = None,
-    clock: Callable[[], float] = time,
+    clock: Callable[[], float] = wall_clock,
 ) -> Answers:
     """Return what `decide_charges` would, without charging; the arguments mean the same."""
     keys, args = _operands(charges, 0, clock())
@@ -238,7 +238,7 @@ def _operands(
 
 def _rule(charge: Charge) -> tuple[int, int, int]:
     policy = charge.policy
-    window = policy.window_ms if policy.calendar is None else policy.calendar.packed(time())
+    window = policy.window_ms if policy.calendar is None else policy.calendar.packed(wall_clock())
     return _ALGORITHM_CODES[policy.algorithm], policy.limit, window
 
 

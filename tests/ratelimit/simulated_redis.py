@@ -11,11 +11,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import redis
 
 from server.ratelimit.memory import MemoryLink
+from server.ratelimit.policies import Algorithm
 from server.ratelimit.scripts import KEPT_LONGER_MS, Answers, ChargeState, ScriptRunner
 from server.stores.redis.scripts import Script, load_script
 
 Result = TypeVar("Result")
 
+# Those whose states a reload turns into each other.
+ALGORITHMS: tuple[Algorithm, ...] = ("sliding_window", "token_bucket")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("includes/server_clock").source

@@ -281,7 +281,7 @@ def test_point_24_what_was_admitted_without_redis_counts_in_its_own_day(
 ) -> None:
     """Charged afterwards if it was today; at most twice the limit is ever in use."""
     simulated.now_us = (MIDNIGHT + 3600) * SECOND_US
-    monkeypatch.setattr("server.ratelimit.scripts.time", lambda: simulated.now_us / SECOND_US)
+    monkeypatch.setattr("server.ratelimit.scripts.wall_clock", lambda: simulated.now_us / SECOND_US)
     charge = Charge(policy_of("day", BERLIN, 10), "g", subject, 8)
     unbilled = [(charge, 7200 * SECOND_US), (charge, 60 * SECOND_US), (charge, 0), (charge, 0)]
     assert 3 == result_of(charge_unbilled(simulated, charges=unbilled, log_entries=1024))

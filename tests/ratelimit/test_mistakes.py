@@ -14,13 +14,13 @@ import pytest
 
 from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, record_key, state_key
+from server.ratelimit.policies import Algorithm, block_key, pages_key, record_key, state_key
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges
 from server.stores.redis.link import RedisLink
 from server.stores.redis.scripts import SCRIPTS_FOLDER
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, Simulated, SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import ALGORITHMS, START_US, Simulated, SimulatedRedis, named, result_of
 from tests.support.redis_servers import open_link
 from tests.support.waiting import wait_until
 
@@ -164,7 +164,7 @@ def test_mistake_a_denial_that_has_charged_the_hour(simulated: Simulated, subjec
 
 
 def test_mistake_client_clocks() -> None:
-    """No client's time reaches a script: none of them is sent a timestamp, and only one part reads a clock."""
+    """No client's time decides: scripts get the bounds of a calendar's period alone, and one part reads a clock."""
     readers = [
         path.name
         for path in sorted(SCRIPTS_FOLDER.rglob("*.lua"))

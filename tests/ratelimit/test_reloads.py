@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.policies import ALGORITHMS, Algorithm, block_key, pages_key, state_key, subject_prefix
+from server.ratelimit.policies import Algorithm, block_key, pages_key, state_key, subject_prefix
 from server.ratelimit.scripts import (
     ChargeState,
     charge_unbilled,
@@ -24,6 +24,7 @@ from server.ratelimit.scripts import (
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
 from tests.ratelimit.simulated_redis import (
+    ALGORITHMS,
     START_US,
     Answer,
     Simulated,

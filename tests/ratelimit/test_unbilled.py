@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.fallback import FailureModes, Fallback, UnbilledCharges
-from server.ratelimit.policies import ALGORITHMS, MAX_COST, OnFailure
+from server.ratelimit.policies import MAX_COST, OnFailure
 from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.broken_redis import breakable_redis
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
-from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
+from tests.ratelimit.simulated_redis import ALGORITHMS, START_US, Simulated, named, result_of
 from tests.support.properties import examples
 from tests.support.redis_servers import answers, open_link
 from tests.support.waiting import wait_until
