@@ -18,7 +18,7 @@ from server.settings import ROOT
 from tests.support.programs import needs
 from tests.support.service import running_service
 
-PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md")
+PAGES = ("README.md", "docs/performance-monitoring.md", "docs/studying.md", "docs/courses.md")
 PROSE = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 _LONGEST_LINE = 120
