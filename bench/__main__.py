@@ -22,6 +22,8 @@ from bench.harness.results import (
 )
 from bench.harness.table import as_text
 from bench.instructions import measure
+from bench.limiter.counting import print_script_instructions
+from bench.limiter.run import installed_servers
 from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
@@ -77,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     counting.add_argument("--write", action="store_true", help="publish the table in docs/performance.md")
     counting.set_defaults(run=_count)
+    _add_script(parts)
     migrating = parts.add_parser("migrations", help="how long clients wait while each migration runs")
     migrating.add_argument("--rows", type=int, default=1_000_000, help="cards that are rated (1000000)")
     migrating.add_argument(
@@ -156,6 +159,17 @@ def _ratings(options: argparse.Namespace) -> None:
     document = {**read_document(), "ratings": rating.measure_beside_peers(plan)}
     write_document(document, RESULTS)
     _report()
+
+
+def _add_script(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    script = parts.add_parser("script", help="instructions of the limiter's script in Redis, by valgrind")
+    script.add_argument("--redis", type=Path, action="append", help="a redis-server (all that are installed)")
+    script.add_argument("--beside", type=Path, action="append", help="another checkout, counted beside this")
+    script.set_defaults(
+        run=lambda options: print_script_instructions(
+            options.redis or installed_servers(), options.beside or []
+        )
+    )
 
 
 def _everything(options: argparse.Namespace) -> None:

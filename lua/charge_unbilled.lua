@@ -23,39 +23,28 @@
 
 local charged, count, entries = 0, #KEYS / 2, tonumber(ARGV[1])
 for index = 1, count do
-  local arg, key, pages_key = index * 5 - 3, KEYS[index], KEYS[count + index]
+  local arg, key, pages_at = index * 5 - 3, KEYS[index], count + index
   local limit, span = tonumber(ARGV[arg + 1]), ARGV[arg + 2] * 1000
-  local cost, age, keep = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), span / 1000 + 1000
-  local value, state, gone, page, _ = redis.call('MGET', key)[1], nil, nil, nil, nil
-  if ARGV[arg] == '0' then
-    local used = value and weigh_window(value, key, pages_key, now, limit, span, 0, 0) or 0
-    cost = age < span and math.min(cost, 2 * limit - used) or 0
-    if cost > 0 then
-      _, _, _, state, _, _, _, _, gone, page = weigh_window(
-        value, key, pages_key, now, limit, span, cost, entries, now - age)
-    end
-  elseif ARGV[arg] == '2' then
+  local cost, age = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4])
+  local value = redis.call('MGET', key)[1]
+  local weigh = ARGV[arg] == '0' and weigh_window or weigh_bucket
+  if ARGV[arg] == '2' then
     -- @include calendar
-    local used, _, _, _, _, _, from = weigh_calendar(value, now, limit, span / 1000, 0)
-    cost = now - age >= from * 60000000 and math.min(cost, 2 * limit - used) or 0
-    _, _, _, state, _, _, _, _, keep = weigh_calendar(value, now, limit, span / 1000, cost)
-  else
-    local used = weigh_bucket(value, now, limit, span, 0, key, pages_key)
-    if used == 0 then
-      cost = cost - age * limit / span
-    end
-    cost = math.min(cost, 2 * limit - used)
-    _, _, _, state, _, _, _, _, keep = weigh_bucket(value, now, limit, span, cost, key, pages_key, true)
+    weigh, span = weigh_calendar, span / 1000
   end
+  local used, _, _, _, _, _, _, from = weigh(weigh, value, key, pages_at, now, limit, span, 0, 0)
+  if ARGV[arg] == '0' then
+    cost = age < span and cost or 0
+  elseif ARGV[arg] == '2' then
+    cost = now - age >= from * 60000000 and cost or 0
+  elseif used == 0 then
+    cost = cost - age * limit / span
+  end
+  cost = math.min(cost, 2 * limit - used)
   if cost > 0 then
-    if gone and gone > 0 then
-      redis.call('LTRIM', pages_key, gone, -1)
-    end
-    if page then
-      redis.call('RPUSH', pages_key, page)
-      redis.call('PEXPIRE', pages_key, keep)
-    end
-    redis.call('SET', key, state, 'PX', keep)
+    local _, _, _, state, _, life, _, _, _, gone, page, page_life = weigh(
+      weigh, value, key, pages_at, now, limit, span, cost, entries, now - age)
+    -- @include write_charge
     charged = charged + 1
   end
 end

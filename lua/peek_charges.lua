@@ -3,22 +3,17 @@
 
   KEYS:
     1..n           the state of each charge
-    n+1..n+s       the block of each subject
-    the last n     the pages of each charge
+    n+1..2n        the pages of each charge
+    2n+1..2n+s     the block of each subject
   ARGV:
-    1              the charges, packed as in decide_charges
+    1              the charges, packed as in decide_charges; a log of no entries
   Returns:
     as decide_charges
 ]]
-local count = string.byte(ARGV[1])
-local values = redis.call('MGET', unpack(KEYS, 1, #KEYS - count))
+local receipts
 
 -- @include server_clock
--- @include sliding_window
 -- @include weigh_charges
 
-local reply = allowed and '\1' or '\0'
-for index = 1, count do
-  reply = reply .. struct.pack('>BI4i8i8', unpack(weighed[index], 1, 4))
-end
-return reply
+local allowed, answers = decide(decide, weigh_window, now, receipts, count, 1, 1, true)
+return (allowed and '\1' or '\0') .. answers

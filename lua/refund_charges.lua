@@ -17,7 +17,6 @@
     oldest; below 0 where more was charged; an empty list if the request id is unknown or has been refunded or settled
 ]]
 -- @include server_clock
--- @include sliding_window_page
 -- @include sliding_window_rewriting
 -- @include token_bucket
 
@@ -25,7 +24,8 @@
 -- or if the log is another one since (a reset, a clock that went back).
 local function refund_window(value, key, pages_key, span, units, tag, base, time)
   local refunded = 0
-  local _, now_base, _, _, _, last = struct.unpack(tag % 4 == 1 and '>BI7I4BI2I6' or '>BI7I4BI2I5', value)
+  local now_base = struct.unpack('>I7', value, 2)
+  local last = tag % 4 == 1 and struct.unpack('>I6', value, #value - 9) or struct.unpack('>I5', value, #value - 6)
   -- Nor if the clock has gone back since and the log was not moved back yet: base + last would be in the future.
   if now_base ~= base or base + time <= now - span or base + last > now then
     return 0
@@ -59,7 +59,7 @@ end
 
 -- These units of the cost leave the bucket, but for what has drained of them: what stays charged drains first.
 local function refund_bucket(value, key, limit, span, units, cost, born, at)
-  local level, _, _, state, _, _, now_born = weigh_bucket(value, now, limit, span, 0)
+  local level, _, _, state, _, _, _, now_born = weigh_bucket(nil, value, nil, nil, now, limit, span, 0, 0)
   if level == 0 or now_born ~= born then
     return 0
   end
@@ -67,8 +67,8 @@ local function refund_bucket(value, key, limit, span, units, cost, born, at)
   if credit <= 0 then
     return 0
   end
-  local _, _, _, lower, _, _, _, _, keep = weigh_bucket(state, now, limit, span, -credit)
-  redis.call('SET', key, lower, 'PX', keep)
+  local _, _, _, lower, _, life = weigh_bucket(nil, state, nil, nil, now, limit, span, -credit, 0)
+  redis.call('SET', key, lower, 'PX', life)
   return math.floor(credit)
 end
 
@@ -109,7 +109,7 @@ for index = 1, count do
       more = value and math.min(more, limit - struct.unpack('>I4', value, 10)) or 0
       refunded[index] = value and more > 0 and refund_calendar(value, key, -more, base, time) or 0
     else
-      refunded[index] = -charge_more(value, key, pages_key, limit, span, more, tag)
+      refunded[index] = -charge_more(value, key, count + index, limit, span, more, tag)
     end
   elseif not value or string.byte(value) ~= tag or cost == charged then
     -- Nothing was charged, the state is another one since, or the cost is the same.

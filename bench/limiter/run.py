@@ -177,7 +177,7 @@ def main() -> None:
     except PeerMissing as error:
         sys.stderr.write(f"left out: limits, throttled-py: {error}\n")
         libraries = {}
-    document = measure(options.redis or _installed(), CASES[: options.cases], libraries)
+    document = measure(options.redis or installed_servers(), CASES[: options.cases], libraries)
     for version, headings, lines in tables(document):
         sys.stdout.write(
             f"Redis {version}: server time per decision · bytes per client · share admitted\n\n"
@@ -187,7 +187,8 @@ def main() -> None:
         publish(document)
 
 
-def _installed() -> list[Path]:
+def installed_servers() -> list[Path]:
+    """The embedded server, and the one on the PATH."""
     on_path = shutil.which("redis-server")
     return list(dict.fromkeys([find_redis_server(), *([Path(on_path)] if on_path else [])]))
 

@@ -21,8 +21,9 @@ local function bucket_from_window(value, key, pages_key, now, limit, span, write
   local at = math.min(base + last, now)
   local state = struct.pack('>BdI7I7', (tag - tag % 4 + 4) % 256 + 2, level, at, at)
   if writes then
+    -- @include kept_longer
     redis.call('UNLINK', pages_key)
-    redis.call('SET', key, state, 'PX', math.ceil(level * span / limit / 1000) + 1000)
+    redis.call('SET', key, state, 'PX', math.ceil(level * span / limit / 1000) + KEPT_LONGER_MS)
   end
   return state
 end

@@ -2,7 +2,7 @@
   The calendar: a count that begins anew when a day, a week or a month does, wherever that is.
 
   Part of: charge_unbilled, decide_charges, peek_charges
-  Gives: weigh_calendar(value, now, limit, period, cost)
+  Gives: weigh_calendar(_, value, key, pages_at, now, limit, period, cost), called as weigh_window is
 
   The state: 3 + 4 * edition (1 byte, as of a sliding window's log), the period's start and end (4 bytes each, minutes
   since 1970; 0: not known), and the units charged in it (4 bytes). A caller knows the period around its own clock; the
@@ -14,9 +14,9 @@
 
 -- Weighs a charge of `cost` units at `now`, microseconds; `period` is its start in minutes * 65536 + its minutes. Returns
 --   the units in use, the microseconds until they are free (0: none are), and until the cost fits;
---   the charge to write, whether it fits or not: the new state, the release after it, what a refund needs (kind and
---   edition, start, end), and the state's life in milliseconds.
-local function weigh_calendar(value, now, limit, period, cost)
+--   the charge to write, whether it fits or not: the new state, the release after it, the state's life in milliseconds,
+--   and what a refund needs (kind and edition, start, end).
+local function weigh_calendar(_, value, _, _, now, limit, period, cost)
   local length, minute = period % 65536, math.floor(now / 60000000)
   local from = (period - length) / 65536
   local till = from + length
@@ -47,5 +47,5 @@ local function weigh_calendar(value, now, limit, period, cost)
     keep = math.ceil(rest / 1000) + 1000
   end
   return used, used > 0 and rest or 0, used + cost > limit and rest or 0,
-    struct.pack('>BI4I4I4', tag, from, till, used + cost), rest, tag, from, till, keep
+    struct.pack('>BI4I4I4', tag, from, till, used + cost), rest, keep, tag, from, till
 end

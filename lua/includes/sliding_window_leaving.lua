@@ -17,7 +17,7 @@ local function window_leaving(units)
       at = at + bytes
     end
     if pages_left > 0 then
-      part = redis.call('LINDEX', pages_key, page) or ''
+      part = redis.call('LINDEX', KEYS[pages_at], page) or ''
       at, left, page, pages_left = 1, #part / bytes, page + 1, pages_left - 1
       if left > 0 then
         local _, charged = struct.unpack(entry, part, #part + 1 - bytes)

@@ -41,21 +41,24 @@ local function rewrite_window(value, key, pages_key, now, span, kind, slot, chan
   end
   entry = tag % 4 == 1 and '>I6I4' or '>I5I2'
   local parts = {}
-  for index = 1, count - 1 do
+  for index = 1, count do
     parts[index] = struct.pack(entry, times[index] - shift, totals[index])
   end
+  local life, kept
+  -- @include sliding_window_life
+  -- @include sliding_window_page
   local front, pages, from = 0, 0, 1
-  if count - 1 >= 2 * PAGE then
+  if count > 2 * PAGE then
     front, from = PAGE, PAGE + 1
-    while count - from >= PAGE do
+    while count - from > PAGE do
       redis.call('RPUSH', pages_key, table.concat(parts, '', from, from + PAGE - 1))
       pages, from = pages + 1, from + PAGE
     end
-    redis.call('PEXPIRE', pages_key, span / 1000 + 1000)
+    redis.call('PEXPIRE', pages_key, life + KEPT_LONGER_MS)
   end
-  local head = tag % 4 == 1 and '>BI7I4BI2I6I4' or '>BI7I4BI2I5I2'
-  local state = struct.pack(head, tag, base, 0, front, pages, times[count] - shift, totals[count])
-    .. table.concat(parts, '', 1, front) .. table.concat(parts, '', from, count - 1)
-  redis.call('SET', key, state, 'PX', span / 1000 + 1000)
+  local form = tag % 4 == 1 and '>BI7I4I4BI2' or '>BI7I3I2BI2'
+  local state = struct.pack(form, tag, base, kept, 0, front, pages)
+    .. table.concat(parts, '', 1, front) .. table.concat(parts, '', from)
+  redis.call('SET', key, state, 'PX', life)
   return state
 end

@@ -121,7 +121,7 @@ class MemoryLink:
 
     def _decide_charges(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes:
         charges = list(_unpacked(keys, args[0]))
-        record_key = keys[len(keys) - len(charges) - 1] if len(args) > 1 else None
+        record_key = keys[-1] if len(args) > 1 else None
         if record_key is not None and (record := self._find(record_key)) is not None:
             reply: bytes = record[0]
             return reply
@@ -309,17 +309,15 @@ class MemoryLink:
 
 def _entries(packed: bytes) -> int:
     """Return how long a log grows before it becomes a ring; the same for every charge."""
-    entries: int = _CHARGE.unpack_from(packed, 1)[5]
+    entries: int = _CHARGE.unpack_from(packed)[5]
     return entries
 
 
 def _unpacked(keys: Sequence[Any], packed: bytes) -> Iterator[_Charge]:
     """Return the charges of a decision or a peek."""
-    position = 1
-    for index in range(packed[0]):
-        algorithm, limit, high, low, cost, _, block, enforced, length = _CHARGE.unpack_from(packed, position)
-        position += _CHARGE.size + length
-        window_ms = high << 32 | low
+    for index, (rule, limit, high, low, cost, _, block) in enumerate(_CHARGE.iter_unpack(packed)):
+        algorithm, is_shadow = divmod(rule, 2)
         if algorithm > 1:
             raise ValueError("a store in memory has no calendar: quotas by calendar need Redis")
-        yield _Charge(keys[index], algorithm == 1, limit, window_ms * 1000, cost, keys[block - 1], enforced)
+        span = high << 32 | low
+        yield _Charge(keys[index], algorithm == 1, limit, span, cost, keys[block - 1], not is_shadow)

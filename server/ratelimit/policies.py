@@ -304,7 +304,7 @@ EPOCH_KEY = b"r:generation"  # the name that running releases share
 
 # The number of the format of what is counted (sliding_window and token_bucket in lua/includes). It is part of the keys'
 # names: two versions of the service beside each other, as during a deploy, must not read each other's formats.
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 
 _SUBJECT_BYTES = 12  # 96 bits: two subjects that share a budget can't be found.
 _SCOPE_BYTES = 6  # The operator's own names; a process sees a few dozen.

@@ -42,11 +42,10 @@ _ALGORITHM_CODES: Final[dict[Algorithm, int]] = {
     "calendar": 2,
 }
 
-# '>BI4I6I4I4BBB' in Lua, and text of the length that is the last; six bytes are two and four here.
-_CHARGE: Final = struct.Struct(">BIHIIIB?B")
+_CHARGE: Final = struct.Struct(">BIHIIIB")  # '>BI4I6I4I4B' in Lua; six bytes are two and four here.
 _ANSWER: Final = struct.Struct(">BIqq")  # '>BI4i8i8' in Lua.
 
-# Redis expires keys by a coarser clock than the scripts read.
+# How much longer than it is needed a state is kept: Redis expires keys by a coarser clock than the scripts read.
 KEPT_LONGER_MS: Final = 1000
 
 
@@ -112,7 +111,6 @@ async def decide_charges(
     if request_id is not None:
         keys.append(record_key(charges, request_id))
         args.append(keep_ms)
-    keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("decide_charges"), keys, args, deadline_ms=deadline_ms)
     return read_answers(reply)
 
@@ -127,7 +125,6 @@ def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCal
         now = wall_clock()
         charges.turns_at = min([calendar.bounds(now)[1] for calendar in charges.calendars], default=0.0)
         keys, args = _operands(charges, log_entries, now)
-        keys += map(pages_key, charges)
         charges.call = (log_entries, ScriptCall(load_script("decide_charges"), keys, args))
     return charges.call[1]
 
@@ -141,7 +138,6 @@ async def peek_charges(
 ) -> Answers:
     """Return what `decide_charges` would, without charging; the arguments mean the same."""
     keys, args = _operands(charges, 0, clock())
-    keys += map(pages_key, charges)
     reply = await runner.run_script(load_script("peek_charges"), keys, args, deadline_ms=deadline_ms)
     return read_answers(reply)
 
@@ -209,9 +205,9 @@ async def refund_charges(
 def _operands(
     charges: Sequence[Charge], log_entries: int, now: float
 ) -> tuple[list[bytes], list[bytes | int]]:
-    """Return KEYS and ARGV: the keys of states and blocks, and the packed charges. 0 entries: nothing is written."""
-    keys = [state_key(charge) for charge in charges]
-    packed = bytes((len(charges),))
+    """Return KEYS (states, pages and blocks) and ARGV (the packed charges). 0 entries: nothing is written."""
+    keys = [key_of(charge) for key_of in (state_key, pages_key) for charge in charges]
+    packed = []
     blocks: dict[str, int] = {}
     for charge in charges:
         policy = charge.policy
@@ -219,21 +215,11 @@ def _operands(
         if block is None:
             keys.append(block_key(charge.subject))
             block = blocks[charge.subject] = len(keys)
-        keep_ms = b"%d" % (policy.window_ms + KEPT_LONGER_MS)
-        window = policy.window_ms if policy.calendar is None else policy.calendar.packed(now)
-        packed += _CHARGE.pack(
-            _ALGORITHM_CODES[policy.algorithm],
-            policy.limit,
-            window >> 32,
-            window & 0xFFFF_FFFF,
-            charge.cost,
-            log_entries,
-            block,
-            not policy.shadow,
-            len(keep_ms),
-        )
-        packed += keep_ms
-    return keys, [packed]
+        rule = 2 * _ALGORITHM_CODES[policy.algorithm] + policy.shadow
+        window = policy.window_ms * 1000 if policy.calendar is None else policy.calendar.packed(now)
+        high, low = divmod(window, 1 << 32)
+        packed.append(_CHARGE.pack(rule, policy.limit, high, low, charge.cost, log_entries, block))
+    return keys, [b"".join(packed)]
 
 
 def _rule(charge: Charge) -> tuple[int, int, int]:

@@ -10,8 +10,12 @@ import redis
 
 from bench.limiter.cases import CASES, Case
 from bench.limiter.contenders import with_clock
+from bench.limiter.counting import CASES as COUNTED
+from bench.limiter.counting import calls_of
 from bench.limiter.run import PAGE, compare, fill_page, tables
 from server.development import EmbeddedServer
+from server.settings import ROOT
+from server.stores.redis.scripts import load_script
 
 SMALL = Case(10, 60, sample=1000)
 OURS, ZSET, COUNTERS = "mastery, sliding window", "log in a ZSET", "two buckets"
@@ -75,3 +79,17 @@ def test_the_cases_are_those_of_the_targets() -> None:
     """Ten, sixty and a thousand for the time and the bytes; ten thousand and a million a day for what is bounded."""
     assert [10, 60, 1000, 10_000, 1_000_000] == [case.limit for case in CASES]
     assert all(case.requests >= 25_000 for case in CASES)
+
+
+def test_what_is_counted_is_the_limiter_s_own_call(shared_redis: EmbeddedServer) -> None:
+    """Each case is made by the functions of a checkout; its first decision is admitted under all policies."""
+    source = load_script("decide_charges").source.decode()
+    with closing(redis.Redis.from_url(shared_redis.url)) as client:
+        for case, calls in zip(COUNTED, calls_of(ROOT), strict=True):
+            call = calls["decisions"][0]
+            assert source == call["source"], case.name
+            assert bool(calls["aged"]) == case.leaving
+            operands = map(bytes.fromhex, call["operands"])
+            reply = client.eval(source, call["keys"], *operands)
+            assert b"\1" == reply[:1]
+            client.flushall()

@@ -22,10 +22,9 @@ ALGORITHMS: tuple[Algorithm, ...] = ("sliding_window", "token_bucket")
 CLOCK_KEY = "{simulated}clock"
 START_US = 1_790_000_000_000_000
 _REAL_CLOCK = load_script("includes/server_clock").source
-_REAL_MARGIN = b" + 1000"
+_REAL_MARGIN = b"local KEPT_LONGER_MS = %d\n" % KEPT_LONGER_MS
 _REAL_PAGE = b"local PAGE = 16\n"
 _SIMULATED_CLOCK = f"local now = tonumber(redis.call('GET', '{CLOCK_KEY}'))\n".encode()
-_REAL_LIFE = b"keep, after =\n    struct.unpack('>BI4I6I4I4BBBc0', ARGV[1], position)\n"
 
 
 @functools.cache
@@ -41,9 +40,7 @@ def simulated(script: Script, page_entries: int, kept_longer_ms: int) -> Script:
     assert _REAL_PAGE in script.source
     source = script.source.replace(_REAL_CLOCK, _SIMULATED_CLOCK)
     assert _REAL_MARGIN in source
-    source = source.replace(_REAL_MARGIN, b" + %d" % kept_longer_ms)
-    longer = b"keep = keep + %d\n" % (kept_longer_ms - KEPT_LONGER_MS)
-    source = source.replace(_REAL_LIFE, _REAL_LIFE + longer)
+    source = source.replace(_REAL_MARGIN, b"local KEPT_LONGER_MS = %d\n" % kept_longer_ms)
     source = source.replace(_REAL_PAGE, b"local PAGE = %d\n" % page_entries)
     return Script(script.name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 

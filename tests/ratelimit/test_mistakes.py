@@ -62,19 +62,19 @@ def test_mistake_debt_that_grows_on_denials(simulated: Simulated, subject: str, 
 
 
 async def test_mistake_a_ttl_never_set(limiter: Limiter, link: RedisLink, subject: str) -> None:
-    """The first and every later charge leave a key that lives its window and a second."""
+    """Every charge leaves keys that live for its window and a second, and half a window more at most."""
     charge = Charge(Policy("minute", 100, 60_000), "g", subject)
     for _ in range(40):
         await limiter.decide([charge])
-        assert 59_000 < await link.execute("PTTL", state_key(charge)) <= 61_000
-    assert 59_000 < await link.execute("PTTL", pages_key(charge)) <= 61_000
+        assert 60_500 < await link.execute("PTTL", state_key(charge)) <= 92_000
+    assert 60_500 < await link.execute("PTTL", pages_key(charge)) <= 93_000
 
 
 def test_mistake_expire_before_the_first_write(simulated_server: SimulatedRedis, subject: str) -> None:
     """The very first charge of a client has its TTL, as it is written with it."""
     charge = Charge(Policy("minute", 100, 60_000), "g", subject)
     decide(simulated_server, charge)
-    assert 59_000 < int(simulated_server.client.pttl(state_key(charge))) <= 61_000
+    assert 60_500 < int(simulated_server.client.pttl(state_key(charge))) <= 92_000
 
 
 def test_mistake_expire_zero_for_windows_below_a_second(

@@ -39,6 +39,7 @@ SECOND_US = 1_000_000
 HOUR_MS = 3_600_000
 WINDOW: Algorithm = "sliding_window"
 BUCKET: Algorithm = "token_bucket"
+ALGORITHMS = (WINDOW, BUCKET)  # what is limited at once has a window's log
 LIMITS = (1000, 100_000)  # Logs of both kinds.
 
 subjects = itertools.count()
@@ -306,14 +307,14 @@ def test_share_02_random_reloads_of_algorithm_limit_and_window(
         assert answer.wait_us <= longest
 
 
-def old_state_key(charge: Charge) -> bytes:
-    """Where version 48376f2 counted a charge."""
-    scope = hashlib.blake2b(f"{charge.policy.name}\0{charge.group}".encode(), digest_size=6).digest()
+def old_state_key(charge: Charge, before: str) -> bytes:
+    """Where the versions before counted a charge: 48376f2 without a number of its format, then those of format 2."""
+    scope = hashlib.blake2b(f"{before}{charge.policy.name}\0{charge.group}".encode(), digest_size=6).digest()
     return subject_prefix(charge.subject) + urlsafe_b64encode(scope)
 
 
 def old_states(pages: int) -> list[tuple[bytes, list[bytes]]]:
-    """States as that version wrote them, with their pages: a bucket, and logs of both kinds."""
+    """States as those versions wrote them, with their pages: a bucket, and logs of both kinds."""
     page = b"".join(struct.pack(">BIH", 0, at, 995 + at) for at in range(pages))
     return [
         (struct.pack(">d", 999.0) + (START_US - 1).to_bytes(7, "big") * 2, []),
@@ -348,14 +349,20 @@ class _Kept:
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("before", ["", "2\0"])
 @pytest.mark.parametrize("which", range(4))
 def test_share_02_two_versions_beside_each_other_keep_apart(
-    simulated_server_pages: SimulatedRedis, subject: str, algorithm: Algorithm, limit: int, which: int
+    simulated_server_pages: SimulatedRedis,
+    subject: str,
+    algorithm: Algorithm,
+    limit: int,
+    which: int,
+    before: str,
 ) -> None:
     """A state of the version before is neither read nor written, by no script: its format is not this one's."""
     charge = charge_of(subject, algorithm, limit, 5)
     state, pages = old_states(simulated_server_pages.page_entries)[which]
-    old = _Kept(simulated_server_pages, old_state_key(charge), state, pages)
+    old = _Kept(simulated_server_pages, old_state_key(charge, before), state, pages)
     old.put()
     assert remaining(simulated_server_pages, charge) == limit
     assert decide(simulated_server_pages, charge, "one").remaining == limit - 5
@@ -409,12 +416,48 @@ def test_share_03_a_key_lives_as_long_as_a_slower_rule_needs_it(
     for _ in range(60):
         decide(simulated_server, fast)
         simulated_server.now_us += 1
-    assert int(simulated_server.client.pttl(state_key(fast))) <= 61_000
+    assert int(simulated_server.client.pttl(state_key(fast))) <= 92_000
     simulated_server.now_us += 10 * SECOND_US
     assert decide(simulated_server, slow).state is ChargeState.DENIED
     assert int(simulated_server.client.pttl(state_key(slow))) > HOUR_MS - 60_000
     if algorithm == WINDOW:
         assert int(simulated_server.client.pttl(pages_key(slow))) > HOUR_MS - 60_000
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_share_03_a_life_is_set_again_before_it_is_too_short(
+    simulated_server: SimulatedRedis, subject: str, limit: int
+) -> None:
+    """Most charges leave the keys' life as it is; the one that would outlive it by its window sets it anew."""
+    simulated_server.now_us = START_US
+    charge = Charge(Policy("p", limit, 60_000), "g", subject)
+    client, keys = simulated_server.client, (state_key(charge), pages_key(charge))
+    for _ in range(40):
+        decide(simulated_server, charge)
+        simulated_server.now_us += 1000
+    for key in keys:
+        client.pexpire(key, 30_000)  # as if it were later
+    simulated_server.now_us += 29 * SECOND_US
+    decide(simulated_server, charge)
+    assert [30, 30] == [-(-int(client.pttl(key)) // 1000) for key in keys]
+    simulated_server.now_us += 2 * SECOND_US
+    decide(simulated_server, charge)
+    assert all(60_500 < int(client.pttl(key)) <= 93_000 for key in keys)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_share_03_a_charge_under_a_longer_window_keeps_the_pages(
+    simulated_server: SimulatedRedis, subject: str, limit: int
+) -> None:
+    """What a long log has in its list must not expire before the window that a reload has made longer is over."""
+    simulated_server.now_us = START_US
+    short, long = [Charge(Policy("p", limit, ms), "g", subject) for ms in (60_000, HOUR_MS)]
+    for _ in range(40):
+        decide(simulated_server, short)
+        simulated_server.now_us += 1000
+    assert decide(simulated_server, long).remaining == limit - 41
+    for key in (state_key(long), pages_key(long)):
+        assert int(simulated_server.client.pttl(key)) > HOUR_MS
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
