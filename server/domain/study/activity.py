@@ -14,7 +14,6 @@ from datetime import time as time_of_day
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from server.domain.values import stored_zone
 from server.errors import AccountGone
 from server.stores.postgres.database import Transaction
 
@@ -52,23 +51,13 @@ def active_days(moments: Iterable[datetime], zone: ZoneInfo) -> list[ActiveDay]:
     return merge_days(active_day(moment, zone) for moment in moments)
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """When a user was last active, and their own time zone."""
+async def lock_activity(transaction: Transaction, user_id: UUID) -> None:
+    """Lock a user's figures until the transaction ends: their writes happen one after another.
 
-    last_active_at: datetime
-    zone: ZoneInfo
-
-
-async def lock_activity(transaction: Transaction, user_id: UUID) -> Activity:
-    """A user's activity, locked until the transaction ends: their writes happen one after another.
-
-    A write that locks cards as well locks them before.
+    A write that locks cards as well locks them before. Ratings do the same in their function (record_ratings).
 
     Raises:
         AccountGone: the user no longer exists.
     """
-    row = await transaction.fetch_one("lock_user_stats", user_id=user_id)
-    if row is None:
+    if await transaction.fetch_one("lock_user_stats", user_id=user_id) is None:
         raise AccountGone
-    return Activity(row["last_active_at"], stored_zone(row["time_zone"]))

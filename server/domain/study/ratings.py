@@ -40,7 +40,7 @@ from server.stores.postgres.database import Database, Transaction
 # How many cards and users a worker remembers. One more lookup in the database is needed for each of the others.
 _MOST_REMEMBERED = 20_000
 # How often a rating goes by assumptions. Then it looks under the locks, after which nothing of the user's changes.
-_ATTEMPTS = 3
+ATTEMPTS = 3
 _NOWHERE = UUID(int=0)
 
 
@@ -167,7 +167,7 @@ class Ratings:
     async def _record(self, unit: Consequences, request: _Request, overlays: OverlaysToSee | None) -> Answer:
         with vanished_as_not_found():
             assumed = self._recall(request) or await self._look(self._database, request)
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 answer = await self._attempt(self._database, unit, request, assumed, overlays)
                 if answer is not None:
                     return answer

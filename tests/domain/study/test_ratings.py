@@ -21,6 +21,7 @@ from server.domain.editing.resources import (
     update_flashcard,
 )
 from server.domain.identity.tokens import Caller
+from server.domain.study import ratings
 from server.domain.study.ratings import Rating
 from server.domain.study.repetition import Review, remember_all
 from server.domain.writing import KeyedRequest
@@ -312,3 +313,18 @@ async def test_a_connection_that_ended_while_it_was_idle_loses_no_rating(
         )
         (progress,) = await domain.record_ratings(user, [rate(card)], zone=None)
     assert 2 == progress["timesSeen"]
+
+
+@pytest.mark.parametrize("scheduler", ["fixed", "fsrs"])
+async def test_where_assumptions_fail_again_and_again_a_rating_looks_under_the_locks(
+    domain: Domain, people: dict[str, Caller], course: Course, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    """In a transaction then, in the order of locks that holds everywhere: nothing of the user's changes meanwhile."""
+    monkeypatch.setattr(ratings, "ATTEMPTS", 0)
+    domain.sql("UPDATE classes SET scheduler = %s", scheduler)
+    user, cards = people["user"].user_id, [course.cards["r1"], course.cards["r2"]]
+    await asyncio.gather(
+        *(domain.record_ratings(user, [rate(card) for card in cards], zone=None) for _ in range(6))
+    )
+    assert [(6,), (6,)] == domain.sql("SELECT times_seen FROM user_card_progress")
+    assert_counters_are_exact(domain)
