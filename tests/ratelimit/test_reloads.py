@@ -39,7 +39,6 @@ SECOND_US = 1_000_000
 HOUR_MS = 3_600_000
 WINDOW: Algorithm = "sliding_window"
 BUCKET: Algorithm = "token_bucket"
-ALGORITHMS = (WINDOW, BUCKET)  # what is limited at once has a window's log
 LIMITS = (1000, 100_000)  # Logs of both kinds.
 
 subjects = itertools.count()
