@@ -41,11 +41,10 @@ from server.domain.study.overlays import Overlays
 from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
-from server.middleware.authentication import authentication, authorization
+from server.middleware.admission import admission
 from server.middleware.cors import cors
 from server.middleware.errors import errors
 from server.middleware.metrics import metrics_middleware
-from server.middleware.rate_limit import rate_limit
 from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
@@ -189,9 +188,7 @@ def create_app(settings: Settings) -> web.Application:
             metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
-            authentication(callers, rules),
-            rate_limit(limiter, rate_limits, rules, on_refusal=refusals.note),
-            authorization(rules),
+            admission(callers, limiter, rate_limits, rules, on_refusal=refusals.note),
         ],
     )
     writer = Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.api.responses import problem_response
-from server.middleware.rate_limit import _body_around_id
+from server.middleware.admission import _body_around_id
 from server.ratelimit.headers import problem_of, rate_limit_lines, waits_of
 from server.ratelimit.policies import Charge, Policy, PreparedCharges, Verdict
 from server.ratelimit.refusals import DenyCache

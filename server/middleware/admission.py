@@ -1,4 +1,7 @@
-"""One decision of the limiter for each request, under all policies of its route group at once."""
+"""What a request passes before its handler: who is calling, the rate limit, the role that its route requires.
+
+The limiter decides once for each request, under all policies of its route group at once.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import PROBLEM_LINES, problem_response
-from server.api.rules import LookUp, Rules, rule_of
+from server.api.rules import LookUp, Rule, Rules, rule_of
 from server.api.state import SETTLED_COST, RequestState, state_of
 from server.api.whole_response import WholeResponse
+from server.domain.identity.callers import Callers
 from server.errors import MasteryError, NetworkBlocked
+from server.middleware.authentication import authorize, identify, recognise
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
 from server.ratelimit.aiohttp import release_at_end
 from server.ratelimit.headers import problem_of, rate_limit_lines, waits_of
-from server.ratelimit.limits import Charging, stays_charged
+from server.ratelimit.limits import Charging, RateLimits, stays_charged
 from server.ratelimit.policies import Decision, PreparedCharges
 from server.ratelimit.reloading import RateLimitsFile
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
@@ -34,78 +39,72 @@ _ID: Final = "\ue000"
 _OUR_FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 
-def rate_limit(
+def admission(
+    callers: Callers,
     limiter: Limiter,
     rate_limits: RateLimitsFile,
     rules: Rules,
     *,
     on_refusal: Callable[[str], None] = lambda _subject: None,
 ) -> Middleware:
-    """The middleware that charges a request, or refuses it.
+    """The middleware that lets a request through to its handler: who is calling, the rate limit, the role.
 
     In a group that charges failures (or successes) alone, a request is charged before its handler runs, so that many
     at once can't exceed the limit together; the charge is refunded once the status is known. So is a cost settled that
     the handler has reported (`settle_cost`). Every response gets the limiter's headers.
 
     Args:
+        callers: verifies tokens.
         limiter: decides.
         rate_limits: the limits in force.
-        rules: which group each route belongs to.
+        rules: the role that each route requires, and the group it belongs to.
         on_refusal: called with the subject of each refusal.
     """
 
     @web.middleware
-    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        rule = rule_of(request, rules)
-        group = rule.limits
-        if group is None:
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        rule, state = rule_of(request, rules), state_of(request)
+        if (token := recognise(request, state, callers)) is not None:
+            await identify(state, rule, token, callers)
+        if rule.limits is None:
+            authorize(request, state, rule)
             return await handler(request)
         limits = rate_limits.current
-        state = state_of(request)
-        caller = state.caller
+        name = None
+        if rule.name is not None and limits.counts_by_name(rule.limits):
+            name = await rule.name(request)
         # A route whose cost is its own is counted in its group, and has charges of its own.
-        place = rule.route if rule.route in limits.routes else group
-        charges = limits.charges_for(
-            place,
-            user_key=None if caller is None else caller.user_key,
-            plan=None if caller is None else caller.plan,
-            client_ip=state.client_ip,
-            address=state.address,
-            named=await rule.name(request)
-            if rule.name is not None and limits.counts_by_name(group)
-            else None,
-        )
-        charging = limits.charged_by_answer.get(place)
-        charge_id = None
-        if charging is not None or rule.settles or charges.leases:
-            charge_id = secrets.token_hex(16)
-        prefetch = None
-        if rule.look_up is not None and caller is not None:
-            prefetch = partial(_look_up, rule.look_up, request, state)
+        place = rule.route if rule.route in limits.routes else rule.limits
+        charges = _charges_of(limits, place, state, name)
         began = perf_counter()
         if (remembered := limiter.recall(charges)) is not None:
             state.timings.add("limit", "rate_limit.decide", began)
             refusal, wait_ms = remembered
             state.limit_lines, problem = refusal.texts.at(wait_ms, now=time(), jitter=state.request_id)
             return refuse(request, state, refusal.subject, problem)
+        charging = limits.charged_by_answer.get(place)
+        charge_id = _charge_id_of(rule, charging, charges)
         try:
             # Never the client's request id: repeating it would return the first verdict without being charged.
-            decision = await limiter.decide(charges, request_id=charge_id, is_new=True, prefetch=prefetch)
+            decision = await limiter.decide(
+                charges, request_id=charge_id, is_new=True, prefetch=_prefetch_of(request, rule, state)
+            )
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
-        request_id = state.request_id
-        if decision.source == "block-list":
-            state.limit_outcome = "denied"
-            raise NetworkBlocked
-        waits = None if decision.allowed else waits_of(decision, jitter=request_id)
-        state.limit_lines = rate_limit_lines(decision, now=time(), waits=waits)
-        if decision.allowed:
-            state.limit_outcome = "allowed"
-            if charge_id is None:
-                return await handler(request)
+        if not decision.allowed:
+            if decision.source == "block-list":
+                state.limit_outcome = "denied"
+                raise NetworkBlocked
+            waits = waits_of(decision, jitter=state.request_id)
+            state.limit_lines = rate_limit_lines(decision, now=time(), waits=waits)
+            return refuse(request, state, decision.violated[0].subject, problem_of(decision, waits=waits))
+        state.limit_lines = rate_limit_lines(decision, now=time())
+        state.limit_outcome = "allowed"
+        if charge_id is not None:
             charged = _Charged(limiter, limiter.overridden(charges), charge_id, decision, charging or "all")
-            return await charged.run(request, handler)
-        return refuse(request, state, decision.violated[0].subject, problem_of(decision, waits=waits))
+            return await charged.run(request, state, rule, handler)
+        authorize(request, state, rule)
+        return await handler(request)
 
     def refuse(
         request: web.Request, state: RequestState, subject: str, problem: dict[str, Any]
@@ -119,7 +118,30 @@ def rate_limit(
         body = f"{before}{state.request_id}{after}".encode()
         return WholeResponse(body, status=problem["status"], lines=PROBLEM_LINES)
 
-    return limit
+    return admit
+
+
+def _charges_of(limits: RateLimits, place: str, state: RequestState, named: str | None) -> PreparedCharges:
+    caller = state.caller
+    return limits.charges_for(
+        place,
+        user_key=None if caller is None else caller.user_key,
+        plan=None if caller is None else caller.plan,
+        client_ip=state.client_ip,
+        address=state.address,
+        named=named,
+    )
+
+
+def _charge_id_of(rule: Rule, charging: Charging | None, charges: PreparedCharges) -> str | None:
+    """An id to change the charges by, for a request whose answer decides what it costs."""
+    return secrets.token_hex(16) if charging is not None or rule.settles or charges.leases else None
+
+
+def _prefetch_of(request: web.Request, rule: Rule, state: RequestState) -> Callable[[], None] | None:
+    if rule.look_up is None or state.caller is None:
+        return None
+    return partial(_look_up, rule.look_up, request, state)
 
 
 def _look_up(look_up: LookUp, request: web.Request, state: RequestState) -> None:
@@ -161,14 +183,18 @@ class _Charged:
     decision: Decision
     charging: Charging
 
-    async def run(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Run the handler, and charge what its answer says."""
+    async def run(
+        self, request: web.Request, state: RequestState, rule: Rule, handler: Handler
+    ) -> web.StreamResponse:
+        """Check the role and run the handler, and charge what the answer says."""
         if self.charges.leases:
             release_at_end(self.limiter, self.charges, self.charge_id, self.decision)
         # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
         if self.decision.source != "redis":
+            authorize(request, state, rule)
             return await handler(request)
         try:
+            authorize(request, state, rule)
             response = await handler(request)
         except Exception as error:  # a cancelled request stays charged: it may have had its effect
             await self.settle(request, _status_of(error))
