@@ -26,7 +26,6 @@ from server.cli.database import connected
 from server.domain.catalog.deck_files import (
     ENCODINGS_ACCEPTED,
     USUAL,
-    Batch,
     DeckFormat,
     PackedDeck,
     Reading,
@@ -34,7 +33,7 @@ from server.domain.catalog.deck_files import (
     pack_deck,
 )
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, TooManyRows
-from server.domain.editing.staleness import stale_after_import
+from server.domain.editing.imports import Imported, merge_cards
 from server.domain.values import find_forbidden
 from server.errors import CommandError, InvalidInput
 from server.stores.postgres.queries import Query, load_queries
@@ -210,10 +209,10 @@ def import_path(
         # No other import at the same time: what is known by its name must not come to exist twice.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('mastery import'))")
         for class_ in classes:
-            for batch, result in _write(cursor, queries, class_, stale, is_published=not options.is_draft):
+            for imported, keys in _write(cursor, queries, class_, bar, is_published=not options.is_draft):
                 for name in counts:
-                    counts[name] += result[name]
-                bar.update(batch.count)
+                    counts[name] += getattr(imported, name)
+                stale |= keys
         if options.is_dry_run:
             connection.rollback()
             stale.clear()
@@ -233,8 +232,10 @@ def import_path(
 
 
 def _write(
-    cursor: Cursor, queries: Mapping[str, Query], class_: _Class, stale: set[str], *, is_published: bool
-) -> Iterator[tuple[Batch, Mapping[str, int]]]:
+    cursor: Cursor, queries: Mapping[str, Query], class_: _Class, bar: tqdm[Any], *, is_published: bool
+) -> Iterator[tuple[Imported, set[str]]]:
+    """Write a class; of each deck, what became of its cards, and the cache keys that are stale."""
+
     def run(query: str, /, **parameters: Any) -> Mapping[str, Any]:
         cursor.execute(queries[query].sql, parameters)
         return dict(cursor.fetchone() or {})
@@ -243,40 +244,29 @@ def _write(
     known_class = run(
         "import_class", name=class_.name, sort_order=class_.sort_order, is_published=is_published, **about
     )
-    class_id = known_class["id"]
     for deck in class_.decks:
         known_deck = run(
             "import_deck",
-            class_id=class_id,
+            class_id=known_class["id"],
             name=deck.name,
             description=None,
             sort_order=deck.sort_order,
             is_published=is_published,
         )
-        deck_id = known_deck["id"]
-        run("lock_deck", deck_id=deck_id)  # an import over HTTP may be on its way into it
-        run("expect_many_cards")
-        created = updated = 0
-        questions = run("hash_deck_questions", deck_id=deck_id)["questions"]
-        for batch in deck.packed.batches:
-            counts = run(
-                "import_cards",
-                deck_id=deck_id,
-                first=batch.first,
-                cards=batch.cards.decode(),
-                keeps_order=bytes(questions) == deck.packed.questions,
-                is_published=is_published,
-            )
-            created += counts["created"]
-            updated += counts["updated"]
-            yield batch, counts
-        stale |= stale_after_import(
-            class_id,
-            deck_id,
-            created=created,
-            updated=updated,
-            is_frame_changed=known_class["is_changed"] or known_deck["is_changed"],
+        is_changed = known_class["is_changed"] or known_deck["is_changed"]
+        merge = merge_cards(
+            known_deck["id"], deck.packed, is_published=is_published, is_frame_changed=is_changed
         )
+        row = None
+        while True:
+            try:
+                query, parameters = merge.send(row)
+            except StopIteration as done:
+                yield done.value
+                break
+            row = run(query, **parameters)
+            if query == "import_cards":
+                bar.update(sum(row.values()))
 
 
 def _read(path: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Values as the service takes and shows them: percentages, texts and time zones.
+"""Values as the service takes and shows them: percentages, texts, time zones and accounts.
 
 The rules for texts are the same wherever a text comes from: a form, a deck file, a folder's name. Time zones are those
 of the IANA database, by their names there.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
+
+from server.clock import iso_timestamp
 
 
 def percentage(part: int, whole: int) -> int:
@@ -53,3 +56,14 @@ def find_zone(name: str) -> ZoneInfo | None:
 def stored_zone(name: str) -> ZoneInfo:
     """The zone of a profile. UTC where this machine does not have it: another one, or an older release, stored it."""
     return find_zone(name) or ZoneInfo("UTC")
+
+
+def describe_user(user: dict[str, Any]) -> dict[str, Any]:
+    """An account in the form of the API."""
+    return {
+        "id": str(user["id"]),
+        "email": user["email"],
+        "name": user["name"],
+        "role": user["role"],
+        "createdAt": iso_timestamp(user["created_at"]),
+    }

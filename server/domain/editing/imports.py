@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from server.domain.catalog.deck_files import DeckFormat, PackedDeck, Reading, pack_deck
@@ -20,6 +22,10 @@ class Imported:
     created: int
     updated: int
     unchanged: int
+
+
+# A query and its parameters; its row, if it has one; at the end, what was imported and the cache keys that are stale.
+Merge = Generator[tuple[str, dict[str, Any]], Mapping[str, Any] | None, tuple[Imported, set[str]]]
 
 
 class ImportTimedOut(ServiceUnavailable):
@@ -59,29 +65,55 @@ async def import_cards(unit: Unit, deck_id: UUID, deck: PackedDeck, *, timeout_m
 
 
 async def _import_cards(unit: Unit, deck_id: UUID, packed: PackedDeck) -> Imported:
+    merge, row = merge_cards(deck_id, packed), None
+    while True:
+        try:
+            query, parameters = merge.send(row)
+        except StopIteration as done:
+            result: tuple[Imported, set[str]] = done.value
+            unit.stale.update(result[1])
+            return result[0]
+        row = await unit.transaction.fetch_one(query, **parameters)
+
+
+def merge_cards(
+    deck_id: UUID, packed: PackedDeck, *, is_published: bool = True, is_frame_changed: bool = False
+) -> Merge:
+    """What an import asks the database, query after query, each of which is sent its row: whatever the driver.
+
+    Args:
+        deck_id: the deck.
+        packed: its cards in the file.
+        is_published: whether new cards are.
+        is_frame_changed: whether the class or the deck itself is new or changed.
+
+    Raises:
+        NotFound: there is no such deck.
+    """
     # Two imports into one deck, one after the other: the second one knows the cards of the first.
-    deck = await unit.transaction.fetch_one("lock_deck", deck_id=deck_id)
+    deck = yield "lock_deck", {"deck_id": deck_id}
     if deck is None:
         raise NotFound("There is no such deck.")
-    await unit.transaction.execute("expect_many_cards")
+    yield "expect_many_cards", {}
     created = updated = unchanged = 0
-    known = await unit.transaction.fetch_one("hash_deck_questions", deck_id=deck_id)
+    known = yield "hash_deck_questions", {"deck_id": deck_id}
     keeps_order = known is not None and bytes(known["questions"]) == packed.questions
     for batch in packed.batches:
-        counts = await unit.transaction.fetch_one(
+        counts = yield (
             "import_cards",
-            deck_id=deck_id,
-            first=batch.first,
-            cards=batch.cards.decode(),
-            keeps_order=keeps_order,
-            is_published=True,
+            {
+                "deck_id": deck_id,
+                "first": batch.first,
+                "cards": batch.cards.decode(),
+                "keeps_order": keeps_order,
+                "is_published": is_published,
+            },
         )
         if counts is not None:
             created += counts["created"]
             updated += counts["updated"]
             unchanged += counts["unchanged"]
-    imported = Imported(created, updated, unchanged)
-    unit.stale.update(
-        stale_after_import(deck["class_id"], deck_id, created=imported.created, updated=imported.updated)
+    stale = stale_after_import(
+        deck["class_id"], deck_id, created=created, updated=updated, is_frame_changed=is_frame_changed
     )
-    return imported
+    return Imported(created, updated, unchanged), stale

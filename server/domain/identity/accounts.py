@@ -9,10 +9,9 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
-from server.clock import iso_timestamp
 from server.domain.identity.passwords import PasswordQueueFull, Passwords, Wanted, always
 from server.domain.identity.tokens import AccessTokens, Caller, TokenRefused, hash_of, new_refresh_token
-from server.domain.values import find_zone
+from server.domain.values import describe_user, find_zone
 from server.domain.writing import Unit
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import AccountGone, ClientDisconnected, Conflict, InvalidInput, Unauthenticated
@@ -311,17 +310,6 @@ async def add_account(
             raise InvalidInput(errors={"email": "Not a valid email address."})
         raise EmailTaken
     return user
-
-
-def describe_user(user: dict[str, Any]) -> dict[str, Any]:
-    """An account in the form of the API."""
-    return {
-        "id": str(user["id"]),
-        "email": user["email"],
-        "name": user["name"],
-        "role": user["role"],
-        "createdAt": iso_timestamp(user["created_at"]),
-    }
 
 
 class UnknownTimeZone(InvalidInput):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from server.domain.identity.accounts import describe_user
-from server.domain.values import percentage
+from server.domain.values import describe_user, percentage
 from server.errors import AccountGone, NotFound
 from server.stores.postgres.database import Database
 
