@@ -24,7 +24,6 @@ from server.ratelimit.scripts import (
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
 from tests.ratelimit.simulated_redis import (
-    ALGORITHMS,
     START_US,
     Answer,
     Simulated,
