@@ -24,6 +24,7 @@ from server.ratelimit.scripts import (
 )
 from tests.ratelimit.oracle import Admission, OracleWindow
 from tests.ratelimit.simulated_redis import (
+    ALGORITHMS,
     START_US,
     Answer,
     Simulated,
