@@ -84,7 +84,7 @@ bench: ## measure the service beside bare aiohttp, Fastify and FastAPI: 10 minut
 	@exec $(python) -m bench $(ARGS)
 
 .PHONY: bench-limiter
-bench-limiter: ## compare the rate limiter with others: 3 minutes
+bench-limiter: ## compare the rate limiter with others: 5 minutes
 #: Rewrites the tables of docs/rate-limiting.md.
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench.limiter.run --write $(ARGS)

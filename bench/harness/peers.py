@@ -42,7 +42,7 @@ def fastify(world: World, *, per_minute: int = _NO_LIMIT, per_hour: int = _NO_LI
     Raises:
         PeerMissing: there is no Node, or its packages can't be installed.
     """
-    folder = _install_fastify()
+    folder = install_fastify()
     environment = {**_environment(world, per_minute, per_hour), "NODE_ENV": "production"}
     return Launch("fastify", ["node", str(folder / "server.js")], environment, logs_itself=True)
 
@@ -75,7 +75,12 @@ def _environment(world: World, per_minute: int, per_hour: int) -> dict[str, str]
     }
 
 
-def _install_fastify() -> Path:
+def install_fastify() -> Path:
+    """The folder below .state that has what bench/peers/fastify/package-lock.json locks.
+
+    Raises:
+        PeerMissing: there is no Node, or its packages can't be installed.
+    """
     source, folder = SOURCES / "fastify", STATE / "fastify"
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:

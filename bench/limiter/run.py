@@ -6,7 +6,7 @@ for EVALSHA. In each of at least fifty rounds all limiters have their turn with 
 disturbs the machine disturbs them all; the figure is the median of the rounds. `limits` and `throttled-py` are
 installed below .state at first, from a lock of their own.
 
-    python -m bench.limiter.run [--redis PATH ...] [--cases N] [--write]
+    python -m bench.limiter.run [--redis PATH ...] [--cases N] [--clients] [--write]
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from typing import Any
 import redis
 from tqdm import tqdm
 
-from bench.harness.machine import describe_machine
+from bench.harness.machine import describe_machine, python_build
 from bench.harness.peers import PeerMissing
 from bench.harness.results import write_document
 from bench.harness.table import as_markdown, as_text
 from bench.limiter.cases import BATCH, CASES, Case
+from bench.limiter.clients import client_table, measure_clients
 from bench.limiter.contenders import CLOCK, Contender, contenders, library_scripts
 from server.development import redis_server
 from server.development.redis import find_redis_server
@@ -40,6 +41,7 @@ RESULTS = ROOT / "bench" / "results" / "limiter.json"
 PAGE = ROOT / "docs" / "rate-limiting.md"
 EXACT = "exact answer"
 _SECTION = re.compile(r"(<!-- bench:limiter -->\n).*?(<!-- /bench -->)", re.DOTALL)
+_CLIENTS = re.compile(r"(<!-- bench:limiter-clients -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 Document = dict[str, Any]
 
@@ -149,7 +151,35 @@ def section(document: Document) -> str:
 
 def fill_page(page: str, document: Document) -> str:
     """The page with the tables between its markers."""
-    return _SECTION.sub(lambda found: f"{found[1]}{section(document)}\n{found[2]}", page)
+    page = _SECTION.sub(lambda found: f"{found[1]}{section(document)}\n{found[2]}", page)
+    return fill_clients(page, document["clients"]) if "clients" in document else page
+
+
+def fill_clients(page: str, document: Document) -> str:
+    """The page with the table from client to client."""
+    machine = document["machine"]
+    where = f"{machine['cores']} cores of {machine['processor']}"
+    text = f"Measured {document['measured']} on {where}, Python {document['build']}, Redis {document['redis']}.\n\n"
+    text += as_markdown(*client_table(document["loads"]))
+    return _CLIENTS.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+
+
+def compare_clients(binary: Path) -> Document:
+    """The figures from client to client, on one Redis."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_server(Path(folder), binary=binary, options=('save ""',)) as server,
+    ):
+        with closing(redis.Redis.from_url(server.url)) as client:
+            version = client.info("server")["redis_version"]
+        loads = measure_clients(server.url)
+    return {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "build": python_build(),
+        "redis": version,
+        "loads": loads,
+    }
 
 
 def publish(document: Document) -> None:
@@ -171,18 +201,30 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, default=len(CASES), help="how many policies, from the left")
     parser.add_argument("--write", action="store_true", help="the results and the page, too")
+    parser.add_argument("--clients", action="store_true", help="only from client to client")
     options = parser.parse_args()
+    binaries = options.redis or installed_servers()
+    clients = compare_clients(binaries[-1])
+    sys.stdout.write(
+        "from client to client: decisions a second · processor time of the client · of Redis · admitted\n\n"
+        f"{as_text(*client_table(clients['loads']))}\n\n"
+    )
+    if options.clients:
+        if options.write:
+            PAGE.write_text(fill_clients(PAGE.read_text(encoding="utf-8"), clients), encoding="utf-8")
+        return
     try:
         libraries = library_scripts()
     except PeerMissing as error:
         sys.stderr.write(f"left out: limits, throttled-py: {error}\n")
         libraries = {}
-    document = measure(options.redis or installed_servers(), CASES[: options.cases], libraries)
+    document = measure(binaries, CASES[: options.cases], libraries)
     for version, headings, lines in tables(document):
         sys.stdout.write(
             f"Redis {version}: server time per decision · bytes per client · share admitted\n\n"
             f"{as_text(headings, lines)}\n\n"
         )
+    document["clients"] = clients
     if options.write:
         publish(document)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import closing
 
 import pytest
 import redis
 
 from bench.limiter.cases import CASES, Case
+from bench.limiter.clients import FOLDER, client_table, run_once
 from bench.limiter.contenders import with_clock
 from bench.limiter.counting import CASES as COUNTED
 from bench.limiter.counting import calls_of
-from bench.limiter.run import PAGE, compare, fill_page, tables
+from bench.limiter.run import PAGE, compare, fill_clients, fill_page, tables
 from server.development import EmbeddedServer
 from server.settings import ROOT
 from server.stores.redis.scripts import load_script
@@ -93,3 +95,32 @@ def test_what_is_counted_is_the_limiter_s_own_call(shared_redis: EmbeddedServer)
             reply = client.eval(source, call["keys"], *operands)
             assert b"\1" == reply[:1]
             client.flushall()
+
+
+def test_the_limiter_is_measured_from_client_to_client(own_redis: EmbeddedServer) -> None:
+    """A run makes its decisions over the limiter's own client, and says what they took of it and of Redis."""
+    command = [sys.executable, str(FOLDER / "client.py"), "mastery", own_redis.url]
+    cell = run_once(own_redis.url, command, {"PYTHONPATH": str(ROOT)}, ("", 200, 4, 5))
+    assert 20 == cell["admitted"]
+    assert min(cell["perSecond"], cell["clientUs"]) > 0
+    headings, lines = client_table({"load": {"mastery": cell}})
+    assert ["", "load"] == headings
+    assert [["mastery"]] == [line[:1] for line in lines]
+
+
+def test_the_page_has_the_table_from_client_to_client() -> None:
+    """The table is put between its markers, and the other tables stay."""
+    page = PAGE.read_text(encoding="utf-8")
+    clients = {
+        "measured": "2026-01-01",
+        "machine": {"cores": 2, "processor": "a processor"},
+        "build": "3.11",
+        "redis": "7",
+        "loads": {"load": {"new": {"perSecond": 1.0, "clientUs": 2.0, "redisUs": 3.0, "admitted": 4.0}}},
+    }
+    filled = fill_clients(page, clients)
+    assert "| new | 1/s · 2 µs · 3.0 µs · 4 |" in filled
+    assert (
+        page.split("<!-- bench:limiter-clients -->")[0] == filled.split("<!-- bench:limiter-clients -->")[0]
+    )
+    assert page.split("### Feature by feature")[1] == filled.split("### Feature by feature")[1]
