@@ -148,7 +148,7 @@ def _site() -> Site:
     """The page and its files, read once."""
     return read_site(
         "docs/index.html",
-        ("swagger-ui/swagger-ui.css", "swagger-ui/swagger-ui-bundle.js", "docs/start.js"),
+        ("swagger-ui/swagger-ui.css", "swagger-ui/swagger-ui-bundle.js", "docs/docs.css", "docs/start.js"),
         address="/api/docs",
         content_security_policy=_CONTENT_SECURITY_POLICY,
     )

@@ -38,8 +38,8 @@ async def test_the_page_loads_only_our_files(api: Api) -> None:
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert "unsafe" not in page.headers["Content-Security-Policy"]
     addresses = ADDRESS.findall(text)
-    assert 3 == len(addresses)
-    assert 4 == len(re.findall(r"<(?:script|link|style|img)\b", text))  # the fourth is an empty icon
+    assert 4 == len(addresses)
+    assert 5 == len(re.findall(r"<(?:script|link|style|img)\b", text))  # the fifth is an empty icon
     for address in addresses:
         file = await api.get(address, by=None)
         assert 200 == file.status
@@ -72,6 +72,9 @@ async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, 
             await tab.evaluate(f"document.querySelector({step!r}).click()")
         await tab.shows("[id*='livez'] .live-responses-table .response-col_status")
         assert "200" in await tab.evaluate("document.querySelector('.live-responses-table').innerText")
+        for scheme, background in (("dark", "rgb(28, 32, 34)"), ("light", "rgba(0, 0, 0, 0)")):
+            await tab.look_like(width=1200, height=900, scheme=scheme)
+            await tab.until(f"getComputedStyle(document.documentElement).backgroundColor === {background!r}")
         assert [] == tab.complaints
 
 
