@@ -18,7 +18,8 @@ from tests.support.programs import for_want_of
 AXE = ROOT / ".venv" / "api-linters" / "node_modules" / "axe-core" / "axe.min.js"
 RUN = """
 axe.run(document, { resultTypes: ['violations'] }).then((result) =>
-  result.violations.flatMap(({ id, nodes }) => nodes.map(({ target, html }) => `${id}: ${target} ${html.slice(0, 99)}`)))
+  result.violations.flatMap(({ id, nodes }) =>
+    nodes.map(({ target, html }) => [id, target, html.slice(0, 90)].join(' '))))
 """
 OPENED = (
     "[id*='livez']",
