@@ -6,8 +6,9 @@ async with Limiter.from_url("redis://localhost") as limiter:
 ```
 """
 
+from .calendar import Calendar
 from .limiter import Limiter
 from .memory import MemoryLink
 from .policies import Charge, Decision, Policy, Verdict, charges_of
 
-__all__ = ["Charge", "Decision", "Limiter", "MemoryLink", "Policy", "Verdict", "charges_of"]
+__all__ = ["Calendar", "Charge", "Decision", "Limiter", "MemoryLink", "Policy", "Verdict", "charges_of"]

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic_ns
-from typing import Any, Final, NamedTuple
+from time import monotonic_ns, time_ns
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..stores.redis.protocol import ScriptCall
 from ..stores.redis.scripts import Script
 from .scripts import _ANSWER, _CHARGE, KEPT_LONGER_MS, ChargeState
-from .states import Bucket, Weighed, Window, bucket_from_window, window_from_bucket
+from .states import (
+    Bucket,
+    CalendarCount,
+    Weighed,
+    Window,
+    bucket_from_window,
+    calendar_count,
+    window_from_bucket,
+)
 
 _SWEPT_AFTER: Final = 1024  # writes, or as many as there are keys
 
@@ -23,11 +31,16 @@ def _microseconds() -> int:
     return monotonic_ns() // 1000
 
 
+_WINDOW, _BUCKET, _CALENDAR = range(3)
+
+_State: TypeAlias = Window | Bucket | CalendarCount
+
+
 class _Charge(NamedTuple):
-    """A charge as decide_charges gets it, with the key of its state; `span` is microseconds."""
+    """A charge as decide_charges gets it, with the key of its state; `span` is microseconds, or a calendar's period."""
 
     key: Any
-    is_bucket: bool
+    algorithm: int
     limit: int
     span: int
     cost: float
@@ -36,12 +49,13 @@ class _Charge(NamedTuple):
 
 
 class _Receipt(NamedTuple):
-    """What a decision has charged: units, and where."""
+    """What a decision has charged: units, and where; of a calendar's period its start and end."""
 
     units: float
-    edition: object
-    at: int
-    born: int
+    edition: object = None
+    at: int = 0
+    born: int = 0
+    algorithm: int = _WINDOW
 
 
 class MemoryLink:
@@ -133,7 +147,7 @@ class MemoryLink:
                 receipts.append(self._charge(charge, now, entries))
                 reply += _ANSWER.pack(code, remaining - int(charge.cost), weighed.after, wait)
             else:
-                receipts.append(_Receipt(0, None, 0, 0))
+                receipts.append(_Receipt(0))
                 reply += _ANSWER.pack(code, remaining, weighed.release, wait)
         if record_key is not None:
             self._keep(record_key, (reply, receipts), int(args[1]) * 1000)
@@ -151,7 +165,7 @@ class MemoryLink:
         reply, receipts = self._find(keys[-1]) or (None, None)
         if receipts is None:
             return []
-        left = [_Receipt(0, None, 0, -1)] * count
+        left = [_Receipt(0)] * count
         units = []
         for index, receipt in enumerate(receipts[:count]):
             limit, window_ms, cost = map(int, args[index * 3 + 1 : index * 3 + 4])
@@ -159,8 +173,7 @@ class MemoryLink:
                 left[index] = receipt
                 units.append(0)
                 continue
-            is_bucket = receipt.born >= 0
-            charge = _Charge(keys[index], is_bucket, limit, window_ms * 1000, cost - receipt.units)
+            charge = _Charge(keys[index], receipt.algorithm, limit, window_ms * 1000, cost - receipt.units)
             units.append(self._settle(charge, receipt, now, entries) if receipt.units else 0)
         is_over = not any(int(args[index * 3 + 3]) < 0 for index in range(count))
         self._kept[keys[-1]] = ((reply, None if is_over else left), self._kept[keys[-1]][1])
@@ -169,6 +182,8 @@ class MemoryLink:
     def _settle(self, charge: _Charge, receipt: _Receipt, now: int, entries: int) -> int:
         """Change what a request has cost by the charge's units; return the units given back, below 0 if charged."""
         limit, span, more = charge.limit, charge.span, charge.cost
+        if charge.algorithm == _CALENDAR:
+            return self._settle_calendar(charge, receipt)
         if more > 0:
             state = self._state(charge, now, writes=True)
             used = state.weigh(now, limit, span, 0).used if state is not None else 0
@@ -183,6 +198,10 @@ class MemoryLink:
             if not state.times:
                 del self._kept[charge.key]
             return back
+        return self._settle_bucket(charge, receipt, state, now)
+
+    def _settle_bucket(self, charge: _Charge, receipt: _Receipt, state: Bucket, now: int) -> int:
+        limit, span, units = charge.limit, charge.span, -charge.cost
         bucket = state.at_time(now, limit, span)
         credit: float = min(bucket.level, units, receipt.units - (now - receipt.at) * limit / span)
         if bucket.born != receipt.born or credit <= 0:
@@ -191,17 +210,27 @@ class MemoryLink:
         self._keep(charge.key, bucket, math.ceil(bucket.level * span / limit) + self.kept_longer_us)
         return math.floor(credit)
 
+    def _settle_calendar(self, charge: _Charge, receipt: _Receipt) -> int:
+        count: CalendarCount | None = self._find(charge.key)
+        more = int(charge.cost)
+        if count is None or (more < 0 and count.edition is not receipt.edition):
+            return 0
+        units = -more if more < 0 else -max(0, min(more, charge.limit - count.used))
+        return count.refund(self._wall_us(), units, receipt.at, receipt.born)
+
     def _charge_unbilled(self, keys: Sequence[Any], args: Sequence[Any]) -> int:
         entries, now, charged = int(args[0]), self._clock(), 0
         for index in range(len(keys) // 2):
             algorithm, limit, window_ms, units, age = map(int, args[index * 5 + 1 : index * 5 + 6])
-            span, cost = window_ms * 1000, float(units)
-            charge = _Charge(keys[index], algorithm == 1, limit, span, 0)
+            span, cost = window_ms if algorithm == _CALENDAR else window_ms * 1000, float(units)
+            charge = _Charge(keys[index], algorithm, limit, span, 0)
             state = self._state(charge, now, writes=True)
             used = state.weigh(now, limit, span, 0).used if state is not None else 0
-            if not charge.is_bucket and age >= span:
+            if algorithm == _WINDOW and age >= span:
                 continue
-            if charge.is_bucket and not used:
+            if isinstance(state, CalendarCount) and self._wall_us() - age < state.start * 60_000_000:
+                continue
+            if algorithm == _BUCKET and not used:
                 cost -= age * limit / span
             cost = min(cost, 2 * limit - used)
             if cost > 0:
@@ -239,7 +268,8 @@ class MemoryLink:
         allowed, rows = True, []
         for charge in charges:
             state = self._state(charge, now, writes=writes) or Window()
-            weighed = state.weigh(now, charge.limit, charge.span, charge.cost)
+            instant = self._wall_us() if charge.algorithm == _CALENDAR else now
+            weighed = state.weigh(instant, charge.limit, charge.span, charge.cost)
             code, remaining, wait = ChargeState.FITS, charge.limit - weighed.used, 0
             if (blocked := self._life_us(charge.block)) > 0:
                 code, remaining, wait = ChargeState.BLOCKED, 0, blocked // 1000 * 1000
@@ -253,16 +283,20 @@ class MemoryLink:
             rows.append((int(code), max(0, math.floor(remaining)), weighed, wait))
         return allowed, rows
 
-    def _state(self, charge: _Charge, now: int, *, writes: bool) -> Window | Bucket | None:
+    def _state(self, charge: _Charge, now: int, *, writes: bool) -> _State | None:
         """Return a charge's state for its algorithm, converted if it was the other one's; kept so if it may write."""
-        state: Window | Bucket | None = self._find(charge.key)
+        state: _State | None = self._find(charge.key)
+        if charge.algorithm == _CALENDAR:
+            known = state if isinstance(state, CalendarCount) else None
+            return calendar_count(known, self._wall_us(), charge.span)
         found = state
+        is_bucket = charge.algorithm == _BUCKET
         if state is None:
-            return Bucket(0.0, now, now) if charge.is_bucket else None
-        if isinstance(state, Window) and charge.is_bucket:
+            return Bucket(0.0, now, now) if is_bucket else None
+        if isinstance(state, Window) and is_bucket:
             state = bucket_from_window(state, now, charge.limit, charge.span)
             life = math.ceil(state.level * charge.span / charge.limit)
-        elif isinstance(state, Bucket) and not charge.is_bucket:
+        elif isinstance(state, Bucket) and not is_bucket:
             state, life = window_from_bucket(state, now, charge.limit, charge.span), charge.span
         if writes and state is not found:
             if state is None:
@@ -280,11 +314,20 @@ class MemoryLink:
             bucket.level += charge.cost
             life = math.ceil(bucket.level * charge.span / charge.limit)
             self._keep(charge.key, bucket, life + self.kept_longer_us)
-            return _Receipt(charge.cost, bucket.edition, now, bucket.born)
+            return _Receipt(charge.cost, bucket.edition, now, bucket.born, _BUCKET)
+        if isinstance(state, CalendarCount):
+            state.used += int(charge.cost)
+            life = state.life_us(self._wall_us(), charge.span % 65536)
+            self._keep(charge.key, state, life + self.kept_longer_us)
+            return _Receipt(charge.cost, state.edition, state.start, state.end, _CALENDAR)
         window = state or Window()
         window.charge(now, charge.span, int(charge.cost), entries, at=at)
         self._keep(charge.key, window, charge.span + self.kept_longer_us)
-        return _Receipt(charge.cost, window.edition, window.times[-1], -1)
+        return _Receipt(charge.cost, window.edition, window.times[-1])
+
+    def _wall_us(self) -> int:
+        """Return microseconds since 1970, for the calendar."""
+        return time_ns() // 1000
 
     def _lives_at(self) -> int:
         """Return the instant by which lives are measured."""
@@ -317,7 +360,5 @@ def _unpacked(keys: Sequence[Any], packed: bytes) -> Iterator[_Charge]:
     """Return the charges of a decision or a peek."""
     for index, (rule, limit, high, low, cost, _, block) in enumerate(_CHARGE.iter_unpack(packed)):
         algorithm, is_shadow = divmod(rule, 2)
-        if algorithm > 1:
-            raise ValueError("a store in memory has no calendar: quotas by calendar need Redis")
         span = high << 32 | low
-        yield _Charge(keys[index], algorithm == 1, limit, span, cost, keys[block - 1], not is_shadow)
+        yield _Charge(keys[index], algorithm, limit, span, cost, keys[block - 1], not is_shadow)

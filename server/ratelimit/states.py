@@ -29,6 +29,9 @@ class Weighed(NamedTuple):
     lasts: int
 
 
+_MINUTE_US = 60_000_000
+
+
 @dataclass(slots=True)
 class Window:
     """A sliding window: when units were charged, and how many in all up to then.
@@ -158,3 +161,68 @@ def window_from_bucket(bucket: Bucket, now: int, limit: int, span: int) -> Windo
     at = min(bucket.at, now)
     units = math.ceil(min(bucket.level, 2.0 * limit) - (now - at) * limit / span)
     return Window(at, [at], [units]) if units > 0 and now - at < span else None
+
+
+@dataclass(slots=True)
+class CalendarCount:
+    """What was charged in a period of the calendar; see lua/includes/calendar.lua.
+
+    Attributes:
+        start: of the period, minutes since 1970; 0 if it is not known.
+        end: the same.
+        used: units charged in it.
+        edition: another one once another period's count has begun: refunds are void then.
+    """
+
+    start: int
+    end: int
+    used: int = 0
+    edition: object = field(default_factory=object)
+
+    def weigh(self, now: int, limit: int, span: int, cost: float) -> Weighed:
+        """Weigh a cost; nothing changes. The count is that of the period around `now`."""
+        del span
+        rest = self.end * _MINUTE_US - now if self.end else _MINUTE_US // 60
+        release = rest if self.used else 0
+        return Weighed(self.used, release, rest if self.used + cost > limit else 0, rest, 0)
+
+    def refund(self, now: int, units: int, start: int, end: int) -> int:
+        """Take units of a period back, if it goes on."""
+        if (start != self.start and end != self.end) or 0 < self.end * _MINUTE_US <= now:
+            return 0
+        units = min(units, self.used)
+        self.used -= units
+        return units
+
+    def life_us(self, now: int, length: int) -> int:
+        """Return how long the count is needed; its period's length in minutes stands for an end that is not known."""
+        return self.end * _MINUTE_US - now if self.end else length * _MINUTE_US + 86_400_000_000
+
+
+def calendar_count(old: CalendarCount | None, now: int, period: int) -> CalendarCount:
+    """Return the count of the period around an instant.
+
+    Args:
+        old: what is there.
+        now: microseconds since 1970.
+        period: the start of the caller's period in minutes * 65536 + its minutes.
+    """
+    length, minute = period % 65536, now // _MINUTE_US
+    start = period >> 16
+    end = start + length
+    if minute >= end:
+        start, end = end, 0
+    elif minute < start:
+        start, end = 0, start
+    if old is None:
+        return CalendarCount(start, end)
+    is_known = 0 not in {start, end, old.start, old.end}
+    if start and start == old.start:
+        return CalendarCount(start, end or old.end, old.used, old.edition)
+    if end and end == old.end and not is_known:
+        return CalendarCount(max(start, old.start), end, old.used, old.edition)
+    if is_known and (min(end, old.end) - max(start, old.start)) * 2 > old.end - old.start:
+        return CalendarCount(start, end, old.used)
+    if (old.start or old.end - 1) > (start or end - 1):
+        return CalendarCount(old.start, old.end, old.used, old.edition)
+    return CalendarCount(start, end)

@@ -123,6 +123,9 @@ class SimulatedMemory(MemoryLink):
     def kept_longer_ms(self, value: int) -> None:
         self.kept_longer_us = value * 1000
 
+    def _wall_us(self) -> int:
+        return self.now_us
+
     def _lives_at(self) -> int:
         return monotonic_ns() // 1000
 

@@ -25,7 +25,7 @@ from server.ratelimit.scripts import (
     peek_charges,
     refund_charges,
 )
-from tests.ratelimit.simulated_redis import SimulatedRedis, named, result_of
+from tests.ratelimit.simulated_redis import Simulated, named, result_of
 from tests.support.properties import examples
 
 # Zones whose clocks change at midnight, by half an hour, in the other hemisphere, or never.
@@ -41,12 +41,6 @@ ZONES = [
 SECOND_US = 1_000_000
 DAY_SECONDS = 86_400
 subjects = itertools.count()
-
-
-@pytest.fixture
-def simulated(simulated_server: SimulatedRedis) -> SimulatedRedis:
-    """A Redis of each version; the store in memory has no calendar."""
-    return simulated_server
 
 
 def policy_of(period: Period, zone: str, limit: int) -> Policy:
@@ -127,7 +121,7 @@ steps = st.builds(
     st.lists(steps, min_size=1, max_size=40),
 )
 def test_point_24_quotas_are_exact_in_random_histories(
-    simulated: SimulatedRedis, period: Period, zone: str, limit: int, began: int, history: list[Step]
+    simulated: Simulated, period: Period, zone: str, limit: int, began: int, history: list[Step]
 ) -> None:
     """In each period as many units as the limit, by the server's clock, however wrong those of the processes are."""
     subject, policy = f"user:calendar-{next(subjects)}", policy_of(period, zone, limit)
@@ -180,7 +174,7 @@ BERLIN = "Europe/Berlin"
 MIDNIGHT = int(datetime(2026, 10, 25, tzinfo=ZoneInfo(BERLIN)).timestamp())  # a day of 25 hours, a Sunday
 
 
-def decide(simulated: SimulatedRedis, charge: Charge, request_id: str | None = None) -> Answers:
+def decide(simulated: Simulated, charge: Charge, request_id: str | None = None) -> Answers:
     """A decision of a process whose clock is right."""
     return result_of(
         decide_charges(
@@ -194,13 +188,13 @@ def decide(simulated: SimulatedRedis, charge: Charge, request_id: str | None = N
     )
 
 
-def left(simulated: SimulatedRedis, charge: Charge) -> int:
+def left(simulated: Simulated, charge: Charge) -> int:
     """What remains, by a process whose clock is right."""
     peeked = peek_charges(simulated, charges=[charge], clock=lambda: simulated.now_us / SECOND_US)
     return named(result_of(peeked))[0].remaining
 
 
-def test_point_24_all_comes_back_when_the_day_turns(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_24_all_comes_back_when_the_day_turns(simulated: Simulated, subject: str) -> None:
     """Not a microsecond before midnight on the wall, an hour later than usual when clocks go back."""
     charge = Charge(policy_of("day", BERLIN, 2), "g", subject)
     simulated.now_us = MIDNIGHT * SECOND_US
@@ -212,7 +206,7 @@ def test_point_24_all_comes_back_when_the_day_turns(simulated: SimulatedRedis, s
     assert [True, True, False] == [decide(simulated, charge).allowed for _ in range(3)]
 
 
-def test_point_24_the_clock_never_goes_back_for_a_quota(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_24_the_clock_never_goes_back_for_a_quota(simulated: Simulated, subject: str) -> None:
     """A failover to a host that is behind gives nobody the last day's budget again."""
     charge = Charge(policy_of("day", BERLIN, 2), "g", subject)
     simulated.now_us = (MIDNIGHT + 60) * SECOND_US
@@ -234,7 +228,7 @@ def test_point_24_the_clock_never_goes_back_for_a_quota(simulated: SimulatedRedi
     ],
 )
 def test_point_24_a_reload_carries_over_what_is_in_the_new_period(
-    simulated: SimulatedRedis, subject: str, before: tuple[Period, str], after: tuple[Period, str], kept: bool
+    simulated: Simulated, subject: str, before: tuple[Period, str], after: tuple[Period, str], kept: bool
 ) -> None:
     """Another zone or a longer period knows what was counted; what may be older is forgotten, never misread."""
     simulated.now_us = (MIDNIGHT - 3 * DAY_SECONDS + 36_000) * SECOND_US  # a Thursday
@@ -244,7 +238,7 @@ def test_point_24_a_reload_carries_over_what_is_in_the_new_period(
     assert (0 if kept else 4) == left(simulated, Charge(policy_of(*after, 10), "g", subject))
 
 
-def test_point_24_a_window_and_a_calendar_keep_apart(simulated: SimulatedRedis, subject: str) -> None:
+def test_point_24_a_window_and_a_calendar_keep_apart(simulated: Simulated, subject: str) -> None:
     """A reload from one to the other begins with nothing in use; neither reads the other's state."""
     simulated.now_us = MIDNIGHT * SECOND_US
     quota = Charge(policy_of("day", BERLIN, 5), "g", subject)
@@ -255,7 +249,7 @@ def test_point_24_a_window_and_a_calendar_keep_apart(simulated: SimulatedRedis, 
 
 
 def test_point_24_a_cost_is_settled_and_a_refund_ends_with_the_day(
-    simulated: SimulatedRedis, subject: str
+    simulated: Simulated, subject: str
 ) -> None:
     """Upwards as far as there is room; what was charged yesterday is not given back today."""
     simulated.now_us = MIDNIGHT * SECOND_US
@@ -277,7 +271,7 @@ def test_point_24_a_cost_is_settled_and_a_refund_ends_with_the_day(
 
 
 def test_point_24_what_was_admitted_without_redis_counts_in_its_own_day(
-    simulated: SimulatedRedis, subject: str, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Charged afterwards if it was today; at most twice the limit is ever in use."""
     simulated.now_us = (MIDNIGHT + 3600) * SECOND_US
@@ -352,10 +346,3 @@ def test_point_24_a_calendar_that_can_not_be_meant_is_refused(
     with pytest.raises(RateLimitsError) as caught:
         parse_rate_limits(FILE.replace(before, after, 1), file="limits.toml")
     assert any(complaint in problem for problem in caught.value.problems), caught.value.problems
-
-
-async def test_point_24_a_store_in_memory_says_that_it_has_no_calendar(subject: str) -> None:
-    """It is refused with the reason, not counted as something else."""
-    async with Limiter.from_url("memory://") as limiter:
-        with pytest.raises(ValueError, match="a store in memory has no calendar"):
-            await limiter.decide([Charge(policy_of("day", "UTC", 1), "g", subject)])

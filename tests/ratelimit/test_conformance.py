@@ -16,6 +16,7 @@ import pytest
 
 from server.development import EmbeddedServer, free_port
 from server.ratelimit import Charge, Limiter, MemoryLink, Policy
+from server.ratelimit.calendar import NOMINAL_MS, Calendar
 from server.ratelimit.policies import charges_of
 from server.stores.redis.link import Link, RedisLink
 from tests.conftest import CONFORMANCE_ROW
@@ -140,6 +141,24 @@ async def overrides_a_limit(limiter: Limiter, _link: Link, subject: str) -> None
     assert 1 == await limiter.overrides.end(subject)
 
 
+async def bounds_what_runs_at_once(limiter: Limiter, _link: Link, subject: str) -> None:
+    """As many requests as the limit run at once; one that has ended makes room."""
+    charges = charges_of(subject, Policy("flight", 2, 600_000, algorithm="concurrency"))
+    decisions = [await limiter.decide(charges, request_id=f"{number}") for number in range(3)]
+    assert [True, True, False] == [decision.allowed for decision in decisions]
+    assert 1 == await limiter.refund(charges, request_id="0")
+    assert (await limiter.decide(charges, request_id="3", is_new=True)).allowed
+
+
+async def counts_by_the_calendar(limiter: Limiter, _link: Link, subject: str) -> None:
+    """A quota of the month, which comes back when the calendar turns."""
+    quota = Policy("quota", 2, NOMINAL_MS["month"], "calendar", calendar=Calendar("month", "Europe/Berlin"))
+    decisions = [await limiter.hit(subject, quota) for _ in range(3)]
+    assert [(True, 1), (True, 0), (False, 0)] == [
+        (decision.allowed, decision.verdicts[0].remaining) for decision in decisions
+    ]
+
+
 async def loads_its_scripts_again(limiter: Limiter, link: Link, subject: str) -> None:
     """A server that has lost the scripts is given them, and decides."""
     if isinstance(link, RedisLink):
@@ -161,6 +180,8 @@ PROMISES: tuple[Promise, ...] = (
     holds_at_once,
     lets_a_window_pass,
     overrides_a_limit,
+    bounds_what_runs_at_once,
+    counts_by_the_calendar,
     loads_its_scripts_again,
 )
 
