@@ -35,6 +35,8 @@ class Goal:
     at_least: bool = True
 
 
+_ROWS = "instructions/rows"
+_BARE = f"{_ROWS}/bare aiohttp, the same bytes"
 GOALS = (
     Goal("throughput, of bare aiohttp", "rows/service/per_second / rows/bare/per_second", 0.65),
     Goal("throughput, of Fastify", "rows/service/per_second / rows/fastify/per_second", 1.0),
@@ -43,6 +45,9 @@ GOALS = (
     Goal("p99, of FastAPI's", "rows/service/p99_ms / rows/fastapi/p99_ms", 1.0, at_least=False),
     Goal("refused requests (429), of bare", "rows/refused/per_second / rows/bare/per_second", 0.85),
     Goal("unchanged answers (304), of the 200s", "rows/unchanged/per_second / rows/service/per_second", 1.0),
+    Goal("instructions of a 200, of bare", f"{_ROWS}/200: all of it / {_BARE}", 2.0, at_least=False),
+    Goal("instructions of a 304, of a 200's", f"{_ROWS}/304 / {_ROWS}/200: all of it", 1.0, at_least=False),
+    Goal("instructions of a refusal from memory, of bare", f"{_ROWS}/429 / {_BARE}", 1.35, at_least=False),
     Goal("round trips to Redis a request", "redis/service/round_trips", 1.05, at_least=False),
     Goal("two workers, of one", "workers/speed_up", 1.8),
     Goal("start to first answer, s", "startSeconds", 1.5, at_least=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from server.ratelimit import Charge, Policy
+from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import EPOCH_KEY, Decision, Verdict, prepared
 from server.ratelimit.refusals import DenialLog, DenyCache, RefusalEpoch
 from server.stores.redis.link import RedisLink
@@ -95,3 +95,28 @@ async def test_a_reset_by_another_process_is_seen_a_second_later(link: RedisLink
     assert ["other", "mine"] == changes
     for epoch in (mine, other):
         await epoch.close()
+
+
+async def test_a_refusal_with_its_texts_is_counted_as_a_decision_is(link: RedisLink, subject: str) -> None:
+    """The counters of sources and policies do not depend on the way to a refusal from memory."""
+    counted: list[tuple[str, str, str]] = []
+    limiter = Limiter(link, on_decision=lambda *decision: counted.append(decision))
+    charges = prepared([Charge(Policy("one", 1, 60_000), "g", subject), Charge(TEN, "g", subject)])
+    assert (await limiter.decide(charges)).allowed
+    assert "redis" == (await limiter.decide(charges)).source
+    assert limiter.recall(charges) is None  # no refusal from memory was made before
+    counted.clear()
+    decision = await limiter.decide(charges)
+    by_decision, sources = counted.copy(), dict(limiter.sources)
+    counted.clear()
+
+    found = limiter.recall(charges)
+
+    assert "local-deny" == decision.source
+    assert found is not None
+    assert 0 < found[1] <= decision.violated[0].wait_ms
+    assert by_decision == counted == [("one", "denied", "local-deny")]
+    assert sources | {"local-deny": sources["local-deny"] + 1} == limiter.sources
+    limiter.forget_denials()
+    assert limiter.recall(charges) is None
+    await limiter.close()
