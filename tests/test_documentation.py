@@ -69,8 +69,8 @@ def matches(expected: str, printed: str) -> bool:
 def served_environment(
     shared_postgres: EmbeddedServer, shared_redis: EmbeddedServer, database_template: str
 ) -> Iterator[dict[str, str]]:
-    """Two workers on the sample course; the environment in which the examples run."""
-    with running_service(shared_postgres, shared_redis, database_template) as service:
+    """The service on the sample course; the environment in which the examples run."""
+    with running_service(shared_postgres, shared_redis, database_template, WEB_CONCURRENCY="1") as service:
         yield {
             **service.environment,
             "MASTERY": service.address,

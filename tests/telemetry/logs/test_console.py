@@ -30,7 +30,13 @@ def test_on_a_terminal_requests_are_read_at_a_glance(
         os.fdopen(ours, "rb"),
         os.fdopen(theirs, "wb") as terminal,
         running_service(
-            shared_postgres, shared_redis, database_template, output=terminal, LOG_FORMAT="", LOG_LEVEL="info"
+            shared_postgres,
+            shared_redis,
+            database_template,
+            output=terminal,
+            LOG_FORMAT="",
+            LOG_LEVEL="info",
+            WEB_CONCURRENCY="1",
         ) as service,
     ):
         status, _ = service.request("GET", "/api/classes?limit=1", token=service.user_token)
