@@ -37,14 +37,13 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 def build(source: Path, folder: Path) -> Path:
-    """The wheel of a source tree."""
-    run(*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source, cwd=folder)
-    [wheel] = folder.glob("*.whl")
-    return wheel
+    """The wheel of a source tree, made by its build backend as pip would."""
+    backend = f"from hatchling.build import build_wheel; print(build_wheel({str(folder)!r}))"
+    return folder / run(sys.executable, "-c", backend, cwd=source).splitlines()[-1]
 
 
-def bare_environment(folder: Path, wheel: Path, *packages: str) -> Path:
-    """An environment with a wheel and nothing but some of our packages, copied; the path of its Python."""
+def bare_environment(folder: Path, source: Path, *packages: str) -> Path:
+    """An environment in which pip has installed a source tree, beside copies of some packages; its Python's path."""
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     site = Path(
@@ -55,7 +54,8 @@ def bare_environment(folder: Path, wheel: Path, *packages: str) -> Path:
         for part in {file.parts[0] for file in metadata.files(package) or () if file.parts[0] != ".."}:
             if (ours / part).is_dir():
                 shutil.copytree(ours / part, site / part, ignore=shutil.ignore_patterns("__pycache__"))
-    run(*PIP, "--python", python, "install", *OFFLINE, wheel, cwd=folder)
+    run(*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source, cwd=folder)
+    run(*PIP, "--python", python, "install", *OFFLINE, *folder.glob("*.whl"), cwd=folder)
     return python
 
 
@@ -136,7 +136,7 @@ def test_the_service_can_be_installed(tmp_path: Path) -> None:
     """Its wheel has the queries, migrations, scripts and configuration, and its command runs anywhere."""
     wheel = build(ROOT, tmp_path)
     site = tmp_path / "site"
-    run(*PIP, "install", *OFFLINE, "--target", site, wheel, cwd=tmp_path)
+    shutil.unpack_archive(wheel, site, format="zip")  # as pip does with a wheel that is pure Python
     program = f"import sys; sys.path.insert(0, {str(site)!r})\n{INSTALLED}"
     queries, migrations = map(int, run(sys.executable, "-c", program, cwd=tmp_path).split())
     assert len([*(ROOT / "sql" / "queries").rglob("*.sql")]) == queries
