@@ -116,3 +116,13 @@ async def test_a_large_body_does_not_hold_up_the_loop() -> None:
     asyncio.get_running_loop().call_soon(turned.set)
     await CompressedBodies().compress(b"abc" * 100_000, None)
     assert turned.is_set()
+
+
+async def test_head_has_the_length_of_what_get_would_send(api: Api, long_deck: str) -> None:
+    """In either coding: a client may ask how much there is before it reads it."""
+    for coding in ("gzip", "identity"):
+        accepted = {"Accept-Encoding": coding, "Authorization": f"Bearer {api.token_of('user')}"}
+        head = await api.client.session.head(api.client.make_url(long_deck), headers=accepted)
+        get = await get_raw(api, long_deck, coding)
+        assert get.headers["Content-Length"] == head.headers["Content-Length"]
+        assert get.headers.get("Content-Encoding") == head.headers.get("Content-Encoding")
