@@ -92,24 +92,24 @@ class Reading:
             raise InvalidInput(errors={"decks": f"not decks of this class: {', '.join(foreign)}"})
         progress = await cards_lookup.value(content["fingerprint"])
         in_order = [UUID(deck_id) for deck_id in known if deck_id in set(wanted)]
-        cards = [
-            {**card, "deckId": deck["deck"]["id"], "deckName": deck["deck"]["name"]}
-            for deck in await self._catalog.get_decks(in_order)
-            for card in deck["flashcards"]
-        ]
+        decks = await self._catalog.get_decks(in_order)
+        cards = [card for deck in decks for card in deck["flashcards"]]
+        deck_of = {card["id"]: known[deck["deck"]["id"]] for deck in decks for card in deck["flashcards"]}
         chosen, following = choose_cards(
             cards,
             progress,
             mode=mode,
             on=on or StudyPass.begin(iso_timestamp(datetime.now(UTC))),
             limit=limit,
-            place_of=lambda card: [*position(known[card["deckId"]]), card["order"], card["id"]],
+            place_of=lambda card: [*position(deck_of[card["id"]]), card["order"], card["id"]],
         )
         page = {
             "mode": mode,
             "class": {"id": content["id"], "name": content["name"]},
             "totalCards": len(cards),
-            "flashcards": [_with_progress(card, progress.get(card["id"])) for card in chosen],
+            "flashcards": [
+                _with_progress(card, deck_of[card["id"]], progress.get(card["id"])) for card in chosen
+            ],
         }
         return page, following
 
@@ -191,14 +191,14 @@ def _lay_over(content: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]
     return {**{key: content[key] for key in shared}, "decks": decks}
 
 
-def _with_progress(card: dict[str, Any], seen: dict[str, Any] | None) -> dict[str, Any]:
+def _with_progress(card: dict[str, Any], deck: dict[str, Any], seen: dict[str, Any] | None) -> dict[str, Any]:
     progress = None
     if seen is not None:
         progress = {key: seen[key] for key in ("confidenceLevel", "masteryStatus", "nextReviewDate")}
     return {
         "id": card["id"],
-        "deckId": card["deckId"],
-        "deckName": card["deckName"],
+        "deckId": deck["id"],
+        "deckName": deck["name"],
         "question": card["question"],
         "answer": card["answer"],
         "explanation": card["explanation"],

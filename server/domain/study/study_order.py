@@ -69,34 +69,44 @@ def choose_cards(
         limit: at most so many.
         place_of: the key by which cards are in the order of the course; no two have the same.
     """
+    chosen = list(cards)
     key_of = place_of
-    if mode == "all":
-        chosen = list(cards)
-    elif mode == "random":
+    # Sorting is stable, and the order of the course breaks ties: so this may be less than the whole key.
+    sort_key: Callable[[Card], Any] | None = None
+    if mode == "random":
+        chances = _chances(cards, on.seed)
 
         def key_of(card: Card) -> Key:
-            return [_chance(on.seed, card["id"]), card["id"]]
+            return [chances[card["id"]]]
 
-        chosen = sorted(cards, key=key_of)
-    else:
+        def sort_key(card: Card) -> str:
+            return chances[card["id"]]
+
+    elif mode == "progressive":
+        chosen, on = _progressive(cards, progress, on)
 
         def key_of(card: Card) -> Key:
             return [*_urgency(progress.get(card["id"])), place_of(card)]
 
-        if on.last is None:
-            chosen = [card for card in cards if _qualifies(progress.get(card["id"]), on.began)]
-            if not chosen:
-                chosen, on = list(cards), replace(on, takes_all=True)
-        else:
-            chosen = [card for card in cards if _is_left(progress.get(card["id"]), on)]
-        # Stable: the course's order breaks ties.
-        chosen.sort(key=lambda card: _urgency(progress.get(card["id"])))
+        def sort_key(card: Card) -> tuple[int, int, str]:
+            return _urgency(progress.get(card["id"]))
+
     if on.last is not None:
         chosen = [card for card in chosen if key_of(card) > on.last]
+    if sort_key is not None:
+        chosen.sort(key=sort_key)
     if len(chosen) <= limit:
         return chosen, None
     page = chosen[:limit]
     return page, replace(on, last=key_of(page[-1]))
+
+
+def _progressive(cards: Sequence[Card], progress: Progress, on: StudyPass) -> tuple[list[Card], StudyPass]:
+    """The cards that a pass is about, in no order yet; on its first page it becomes clear whether that is all."""
+    if on.last is not None:
+        return [card for card in cards if _is_left(progress.get(card["id"]), on)], on
+    chosen = [card for card in cards if _qualifies(progress.get(card["id"]), on.began)]
+    return (chosen, on) if chosen else (list(cards), replace(on, takes_all=True))
 
 
 def _is_left(seen: Mapping[str, Any] | None, on: StudyPass) -> bool:
@@ -114,7 +124,10 @@ def _urgency(seen: Mapping[str, Any] | None) -> tuple[int, int, str]:
     return (0, 0, "") if seen is None else (1, seen["confidenceLevel"], seen["lastSeen"])
 
 
-def _chance(seed: int, card_id: str) -> int:
-    """Where a card comes in a shuffled order: the same on every page, whatever cards come and go between them."""
-    digest = hashlib.blake2b(card_id.encode(), digest_size=6, key=seed.to_bytes(4, "big"))
-    return int.from_bytes(digest.digest(), "big")
+def _chances(cards: Sequence[Card], seed: int) -> dict[str, str]:
+    """Where each card comes in a shuffled order: the same on every page, whatever cards come and go between them."""
+    prefix = seed.to_bytes(4, "big")
+    return {
+        card_id: hashlib.blake2b(prefix + card_id.encode(), digest_size=6).hexdigest() + card_id
+        for card_id in (card["id"] for card in cards)
+    }
