@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from tests.telemetry.counted_load import TRUSTED_PROXIES, Answered, send_counted
 
 PAGE = (ROOT / "docs" / "logging.md").read_text()
-REQUESTS = int(os.environ.get("MASTERY_TEST_LOG_REQUESTS", "2000"))
+REQUESTS = int(os.environ.get("MASTERY_TEST_LOG_REQUESTS", "1000"))
 EXAMPLE_ID = "req_7d1f0c5ce1a94c0f9c3a1d0a9e6b2f10"
 RSYSLOG = shutil.which("rsyslogd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
