@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from ..stores.redis.protocol import ScriptCall
-from .calendar import Calendar
+from .calendar import NOMINAL_MS, Calendar, Period
 
 Algorithm = Literal["sliding_window", "token_bucket", "concurrency", "calendar"]
 OnFailure = Literal["open", "closed", "local"]
@@ -101,6 +101,22 @@ class Policy:
         escaped = self.name.replace("\\", "\\\\").replace('"', '\\"')
         object.__setattr__(self, "quoted_name", f'"{escaped}"')
         object.__setattr__(self, "item", self.item_of(self.limit))
+
+    @classmethod
+    def by_calendar(cls, name: str, limit: int, period: Period, *, zone: str = "UTC") -> Self:
+        """Return a quota for each day, week or month of a time zone.
+
+        Args:
+            name: of the policy.
+            limit: units in each period.
+            period: day, week or month.
+            zone: a name of the IANA time zone database.
+
+        Raises:
+            ValueError: one of them is not what it accepts.
+        """
+        calendar = Calendar(period, zone)
+        return cls(name, limit, NOMINAL_MS[period], "calendar", calendar=calendar)
 
     def with_limit(self, limit: int) -> Policy:
         """Return the policy with another limit; of what is limited at once, with the highest there is."""

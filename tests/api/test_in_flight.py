@@ -45,7 +45,8 @@ async def test_point_22_imports_and_exports_count_together_until_their_responses
     try:
         await wait_until(lambda: _is(api, 0), "three to run")
         refused = await api.get(f"{deck}/export", by="admin")
-        assert (429, "1") == (refused.status, refused.headers["Retry-After"])
+        assert 429 == refused.status
+        assert refused.headers["Retry-After"] in {"1", "2"}  # clients do not come back in step
         problem = await refused.json()
         assert ["at-once"] == problem["violated-policies"]
         assert "More than 3 at once" in problem["detail"]

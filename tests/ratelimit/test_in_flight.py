@@ -155,10 +155,9 @@ async def test_point_22_headers_and_problem_name_what_is_limited_at_once(
     assert '"at-once";q=2;qu="concurrent-requests", "hour";q=100;w=3600' == allowed["RateLimit-Policy"]
     assert allowed["RateLimit"].startswith('"at-once";r=1, "hour";r=99;t=')
     assert "100" == allowed["X-RateLimit-Limit"]
-    assert ('"at-once";r=0', "2", "1") == (
-        refused["RateLimit"], refused["X-RateLimit-Limit"], refused["Retry-After"]
-    )  # fmt: skip
-    assert "More than 2 at once (at-once). Try again in 1 s." == problem_of(decisions[2])["detail"]
+    assert ('"at-once";r=0', "2") == (refused["RateLimit"], refused["X-RateLimit-Limit"])
+    assert refused["Retry-After"] in {"1", "2"}  # clients do not come back in step
+    assert problem_of(decisions[2])["detail"].startswith("More than 2 at once (at-once). Try again in")
 
 
 @pytest.fixture
