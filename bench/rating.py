@@ -48,7 +48,7 @@ HEADINGS = (
     "Redis CPU µs",
     "rounds",
 )
-_WARM_UP_REQUESTS = 3_000
+_WARM_UP_REQUESTS = 1_000
 # A busy machine makes an answer late, and no error.
 _PATIENCE = {
     "DATABASE_ACQUIRE_TIMEOUT_MS": "20000",
