@@ -128,9 +128,7 @@ class AccessLog:
         """What a client calls itself, as it is to be shown; remembered, because the same ones come again and again."""
         if not header:
             return None
-        if len(header) > _AGENT_LOOKED_AT:
-            header = header[:_AGENT_LOOKED_AT]
-        return self._agents.get(header) or self._new_agent(header)
+        return self._agents.get(header) or self._new_agent(header[:_AGENT_LOOKED_AT])
 
     def write(self, line: RequestLine) -> None:
         """Write the line of a request; from status 500 on its level is error."""
