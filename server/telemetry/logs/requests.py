@@ -128,7 +128,8 @@ class AccessLog:
         """What a client calls itself, as it is to be shown; remembered, because the same ones come again and again."""
         if not header:
             return None
-        return self._agents.get(header) or self._new_agent(header[:_AGENT_LOOKED_AT])
+        header = header[:_AGENT_LOOKED_AT]  # the same object, if it is not longer
+        return self._agents.get(header) or self._new_agent(header)
 
     def write(self, line: RequestLine) -> None:
         """Write the line of a request; from status 500 on its level is error."""
