@@ -158,20 +158,25 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
             **_PATIENCE,
             "COUNTED": "bare" if launch.name == "bare" else "service",
             "SWITCH": str(switch),
+            "BEGUN": str(counts.with_suffix(".begun")),
             "PROMETHEUS_MULTIPROC_DIR": str(_metrics_folder(surroundings)),
         },
     )  # fmt: skip
     with running(launch, surroundings) as subject, _connections(subject.port) as connections:
         load = counted.requests(subject)
-        _exchange(connections, load, _WARM_UP, None)  # caches are filled, refusals known
+        _exchange(subject, connections, load, _WARM_UP, None)  # caches are filled, refusals known
         requests = requests // counted.dearness
         if counted.empties_cache:
             with contextlib.closing(redis.Redis.from_url(surroundings.redis.url)) as client:
                 total = _counting(
-                    subject, counts, lambda: _miss(client, connections[0], load, requests, counted.status)
+                    subject,
+                    counts,
+                    lambda: _miss(subject, client, connections[0], load, requests, counted.status),
                 )
         else:
-            total = _counting(subject, counts, lambda: _exchange(connections, load, requests, counted.status))
+            total = _counting(
+                subject, counts, lambda: _exchange(subject, connections, load, requests, counted.status)
+            )
     return round(total / requests)
 
 
@@ -185,7 +190,10 @@ def _metrics_folder(surroundings: World) -> Path:
 def _counting(subject: Subject, counts: Path, action: Callable[[], None]) -> int:
     """The instructions of the subject during an action."""
     result = counts.with_name(f"{counts.name}.1")
+    begun = counts.with_suffix(".begun")
     subject.process.send_signal(signal.SIGUSR1)
+    while not begun.exists():
+        time.sleep(0.1)
     action()
     subject.process.send_signal(signal.SIGUSR2)
     while not (total := _total(result)):
@@ -194,12 +202,17 @@ def _counting(subject: Subject, counts: Path, action: Callable[[], None]) -> int
 
 
 def _miss(
-    client: redis.Redis, connection: socket.socket, load: Sequence[bytes], requests: int, expected: int
+    subject: Subject,
+    client: redis.Redis,
+    connection: socket.socket,
+    load: Sequence[bytes],
+    requests: int,
+    expected: int,
 ) -> None:
     """Send so many requests, each to an empty cache."""
     for number in range(requests):
         client.flushdb()
-        _exchange([connection], [load[number % len(load)]], 1, expected)
+        _exchange(subject, [connection], [load[number % len(load)]], 1, expected)
 
 
 def _total(result: Path) -> int:
@@ -219,16 +232,24 @@ def _connections(port: int) -> Iterator[list[socket.socket]]:
 
 
 def _exchange(
-    connections: Sequence[socket.socket], load: Sequence[bytes], requests: int, expected: int | None
+    subject: Subject,
+    connections: Sequence[socket.socket],
+    load: Sequence[bytes],
+    requests: int,
+    expected: int | None,
 ) -> None:
-    """Send so many requests, one on each connection at a time.
+    """Send so many requests, one on each connection at a time; the subject finds them all there at once.
+
+    So what a turn of its event loop costs is always shared by as many, however busy the machine is.
 
     Raises:
         CommandError: an answer has another status.
     """
     for first in range(0, requests, len(connections)):
+        subject.process.send_signal(signal.SIGSTOP)
         for index, connection in enumerate(connections):
             connection.sendall(load[(first + index) % len(load)])
+        subject.process.send_signal(signal.SIGCONT)
         for connection in connections:
             answer = b""
             while not is_whole(answer):

@@ -2,7 +2,8 @@
 
 From SIGUSR1 on, no timer fires: what this process does by itself now and then is not part of a request.
 
-Environment: COUNTED, `bare` or `service`; SWITCH, the compiled switch.c; PORT; and what the application needs.
+Environment: COUNTED, `bare` or `service`; SWITCH, the compiled switch.c; BEGUN, a file that is made when the counter
+starts; PORT; and what the application needs.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import os
 import signal
 from collections.abc import Callable
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 import uvloop
 from aiohttp import web
+
+from server.api.services import SERVICES
+
+_LONG_SECONDS = 3600.0
 
 
 class HeldTimers(uvloop.Loop):
@@ -47,12 +53,16 @@ async def main() -> None:
     def start_counting() -> None:
         if isinstance(loop, HeldTimers):
             loop.are_held = True
+        Path(os.environ["BEGUN"]).touch()
         switch.start_counting()
 
     loop.add_signal_handler(signal.SIGUSR1, start_counting)
     loop.add_signal_handler(signal.SIGUSR2, switch.stop_counting)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     runner = await application()
+    if (services := runner.app.get(SERVICES)) is not None:
+        # At this pace half a minute passes every few requests, and rights would be read again as often.
+        services.callers._recheck_seconds = _LONG_SECONDS  # noqa: SLF001 - nothing else has a use for it
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"])).start()
     await stop.wait()
