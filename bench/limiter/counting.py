@@ -17,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from bench.harness.peers import PeerMissing
 from bench.harness.table import as_text
+from bench.limiter.contenders import library_scripts
 from server.development import EmbeddedServer, redis_server
 from server.errors import CommandError
 from server.settings import ROOT
@@ -91,6 +93,11 @@ def print_script_instructions(binaries: Sequence[Path], checkouts: Sequence[Path
     """
     if shutil.which("valgrind") is None:
         raise CommandError("valgrind is not installed; Debian's package is valgrind")
+    libraries = {}
+    try:
+        libraries = library_scripts()
+    except PeerMissing as missing:
+        sys.stderr.write(f"{missing}\n")
     folders = [ROOT, *checkouts]
     calls = [calls_of(folder) for folder in folders]
     for binary in binaries:
@@ -101,6 +108,8 @@ def print_script_instructions(binaries: Sequence[Path], checkouts: Sequence[Path
                 counts = [server.count(case, made[index]) for made in calls]
                 parts = [f"{counts[0] / other:.2f}" for other in counts[1:]]
                 rows.append((case.name, *(f"{count:,}" for count in counts), *parts))
+            blank = [""] * 2 * len(checkouts)
+            rows.extend((name, f"{count:,}", *blank) for name, count in server.count_limits(libraries))
         name = f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
         headings = (
             "instructions of a decision",
@@ -147,6 +156,29 @@ class CountedRedis:
         for _ in range(case.rounds):
             self._run(calls["decisions"])
         return round(self._dump() / (case.rounds * len(calls["decisions"])))
+
+    def count_limits(self, libraries: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+        """The same for the library `limits`, if it is there: one policy, which it answers by two scripts."""
+        if not libraries:
+            return
+        self.client.flushall()
+        acquire, remains = [
+            self.client.script_load(libraries[f"limits, {name}"])
+            for name in ("moving window", "what remains")
+        ]
+        asks = [f"{time.time():.6f}", "100", "60", "1"]
+        for sha1, name, args in (
+            (acquire, "", asks),
+            (acquire, "limits: one policy, 10 before it, yes or no", asks),
+            (remains, "limits: what remains, and until when", [f"{time.time() - 60:.6f}", "100"]),
+        ):
+            pipeline = self.client.pipeline(transaction=False)
+            for turn in range(8 * _CLIENTS):
+                pipeline.evalsha(sha1, 1, f"LIMITS:{turn % _CLIENTS:012d}", *args)
+            pipeline.execute()
+            count = round(self._dump() / (8 * _CLIENTS))
+            if name:
+                yield name, count
 
     def _run(self, calls: Sequence[Call]) -> None:
         """Make the calls, in one write."""

@@ -14,6 +14,7 @@ json.dump(
     {
         "limits": version("limits"),
         "limits, moving window": (LIMITS / "acquire_moving_window.lua").read_text(),
+        "limits, what remains": (LIMITS / "moving_window.lua").read_text(),
         "limits, window counter": (LIMITS / "acquire_sliding_window.lua").read_text(),
         "throttled-py": version("throttled-py"),
         "throttled-py, sliding window": sliding_window.RedisLimitAtomicActionSpec.SCRIPTS,
