@@ -144,10 +144,9 @@ local function weigh_window(weigh_window, value, key, pages_at, now, limit, span
   -- @include kept_longer
   if base + kept * 1000000 - now < span + KEPT_LONGER_MS * 1000 then
     -- @include sliding_window_life
-  elseif not merged and text == value and position <= skip + 1 + 2 * bytes and (pages > 0 and back or count - PAGE) < PAGE
-  then
-    -- As it is, with this charge at its end; up to two dead entries cost less than to write all others anew. Redis makes
-    -- a string that is appended to twice as long as it needs to be: not the shortest, nor where the limit keeps it short.
+  elseif not merged and text == value and position == skip + 1 and (pages > 0 and back or count - PAGE) < PAGE then
+    -- As it is, with this charge at its end. Redis makes a string that is appended to twice as long as it needs to be:
+    -- not the shortest, nor where the limit keeps it short.
     if #value > 44 and limit > 2 * PAGE then
       return used, release, 0, newest, release, nil, tag, base, offset
     end

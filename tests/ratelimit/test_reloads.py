@@ -444,6 +444,21 @@ def test_share_03_a_life_is_set_again_before_it_is_too_short(
     assert all(60_500 < int(client.pttl(key)) <= 93_000 for key in keys)
 
 
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_share_02_what_has_left_a_shorter_window_does_not_come_back(
+    simulated_server: SimulatedRedis, subject: str, gone: int
+) -> None:
+    """A charge deletes all that has left the window by then, however little that is."""
+    simulated_server.now_us = START_US
+    short, long = [Charge(Policy("p", 1000, ms), "g", subject) for ms in (60_000, HOUR_MS)]
+    for _ in range(10):
+        decide(simulated_server, short)
+        simulated_server.now_us += SECOND_US
+    simulated_server.now_us += (49 + gone) * SECOND_US
+    assert decide(simulated_server, short).remaining == 1000 - (10 - gone) - 1
+    assert decide(simulated_server, long).remaining == 1000 - (10 - gone) - 2
+
+
 @pytest.mark.parametrize("limit", LIMITS)
 def test_share_03_a_charge_under_a_longer_window_keeps_the_pages(
     simulated_server: SimulatedRedis, subject: str, limit: int
