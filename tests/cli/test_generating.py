@@ -40,6 +40,7 @@ def everything(url: str) -> dict[str, list[Any]]:
     """All rows but for what the database itself adds: moments of insertion and numbers of rows."""
     columns = dict.fromkeys(TABLES, "t") | {"session_cards": "t.session_id, t.flashcard_id, t.rated_at"}
     columns["review_log"] = "to_jsonb(t) - 'id'"
+    columns["user_card_progress"] = "to_jsonb(t) - 'changed_at'"
     for table in ("users", "classes", "decks", "flashcards"):
         columns[table] = "to_jsonb(t) - 'created_at' - 'updated_at'"
     queries = {table: f"SELECT {columns[table]} FROM {table} AS t ORDER BY t::text" for table in TABLES}  # noqa: S608 - names
