@@ -206,6 +206,24 @@ def test_point_24_all_comes_back_when_the_day_turns(simulated: Simulated, subjec
     assert [True, True, False] == [decide(simulated, charge).allowed for _ in range(3)]
 
 
+@pytest.mark.parametrize("skew_seconds", [-7200, -1, 0, 1, 7200])
+def test_point_24_processes_with_other_clocks_count_in_the_same_day(
+    simulated_server: Simulated, subject: str, skew_seconds: int
+) -> None:
+    """A second before midnight and one after it, by the server: a process that is late or early knows no better."""
+    charge = Charge(policy_of("day", BERLIN, 2), "g", subject)
+
+    def by_other() -> bool:
+        at = simulated_server.now_us / SECOND_US + skew_seconds
+        decided = decide_charges(simulated_server, charges=[charge], log_entries=1024, clock=lambda: at)
+        return result_of(decided).allowed
+
+    for second in (-1, 1):
+        simulated_server.now_us = (MIDNIGHT + second) * SECOND_US
+        assert [True, True] == [by_other(), decide(simulated_server, charge).allowed]
+        assert [False, False] == [by_other(), decide(simulated_server, charge).allowed]
+
+
 def test_point_24_the_clock_never_goes_back_for_a_quota(simulated: Simulated, subject: str) -> None:
     """A failover to a host that is behind gives nobody the last day's budget again."""
     charge = Charge(policy_of("day", BERLIN, 2), "g", subject)
