@@ -180,6 +180,9 @@ class UnreadResponses:
     ) -> None:
         """The system takes no more of a connection's response for now; `body` as in `_Unread`."""
         unread = self._unread.get(connection)
+        if unread is not None and unread.body is not body:  # of the response before, which has been sent since
+            self.ended(connection)
+            unread = None
         if unread is None:
             now = self._loop.time()
             unread = self._unread[connection] = _Unread(transport, body, now, now)
@@ -269,13 +272,15 @@ class UnreadResponses:
             self._trimming = self._loop.call_at(due, self._trim)
 
     def _look(self) -> None:
-        """See which have moved."""
+        """See which have moved, and which are sent: the end of a body may go out without another pause."""
         now = self._loop.time()
-        for unread in self._unread.values():
+        for connection, unread in list(self._unread.items()):
             unsent = unread.unsent()
             if unsent < unread.unsent_bytes:
                 unread.since = now
             unread.unsent_bytes = unsent
+            if not unsent:
+                self.ended(connection)
 
     def _cut_overdue(self) -> None:
         self._looking = None

@@ -123,6 +123,20 @@ def test_slow_readers_that_read_on_get_everything(quick: Watched) -> None:
     assert before == cuts(quick, "timeout")
 
 
+def test_slow_readers_that_have_read_everything_are_slow_no_longer(quick: Watched) -> None:
+    """Once an answer is sent, nothing of it is held, and its connection lives for as long as any other."""
+    before = cuts(quick, "timeout")
+    with connected(quick.port) as client:
+        client.send(get(_LARGE))
+        eventually(lambda: quick.metric("http_unread_response_bytes") > 0, "it does not read yet")
+        read_answer(client)
+        eventually(lambda: quick.metric("http_unread_response_bytes") == 0, "nothing is held")
+        assert before == cuts(quick, "timeout")
+        client.send(get(_LARGE))
+        read_answer(client)
+    assert before == cuts(quick, "timeout")
+
+
 def test_slow_readers_hold_no_more_than_the_buffer(serve: Serve) -> None:
     """Beyond RESPONSE_BUFFER_MB, a new one takes the place of the one that has stood still for longest."""
     with serve(RESPONSE_BUFFER_MB="4") as watched, ExitStack() as stack:
