@@ -70,7 +70,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         platform = Platform(Checkout.copy(folder / "app"), variables)
         release = platform.honcho("release", port=free_port())
         assert 0 == release.process.wait(60), release.output
-        assert "0016_identity.sql: applied" in release.output
+        assert '"migration":"0016_identity.sql"' in release.output
         imported = platform.checkout.server("import", "config/sample-course", **variables)
         assert 0 == imported.returncode, imported.stderr
         create = 'echo "$1" | "$0" -m server users create "$2" --role admin --password-stdin'

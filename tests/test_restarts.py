@@ -277,8 +277,9 @@ def test_deploy_06_a_new_master_takes_over_and_counts_on(tmp_path: Path, command
         assert 6.0 == group.hits()
         assert "Traceback" not in group.messages()
 
-        (master,) = (one for one in group.members() if str(one.pid) not in group.workers())
         eventually(lambda: "Master has been promoted" in group.messages(), "the new master is the only one")
+        eventually(lambda: len(group.members()) == 1 + 2, "what the old one has left behind has ended")
+        (master,) = (one for one in group.members() if str(one.pid) not in group.workers())
         between = group.workers()
         master.send_signal(signal.SIGUSR2)
         eventually(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE, "its end, too")

@@ -323,6 +323,6 @@ def test_share_11_what_a_reader_may_do_is_said_by_the_route() -> None:
     assert {
         "/api/auth/me", "/api/profile", "/api/classes", "/api/classes/{classId}", "/api/classes/{classId}/study",
         "/api/decks/{deckId}/flashcards", "/api/progress/class/{classId}", "/api/progress/cards/{flashcardId}",
-        "/api/stats", "/api/bookmarks", "/api/sessions",
+        "/api/progress", "/api/study/due", "/api/stats", "/api/bookmarks", "/api/sessions",
     } == {route.path for route in ROUTES if route.audience == "reader"}  # fmt: skip
     assert {"GET"} == {route.method for route in ROUTES if route.audience == "reader"}
