@@ -180,8 +180,8 @@ class UnreadResponses:
     ) -> None:
         """The system takes no more of a connection's response for now; `body` as in `_Unread`."""
         unread = self._unread.get(connection)
-        if unread is not None and unread.body is not body:  # of the response before, which has been sent since
-            self.ended(connection)
+        if unread is not None and unread.body is not body:
+            self.ended(connection)  # of the response before, which has been sent since
             unread = None
         if unread is None:
             now = self._loop.time()
