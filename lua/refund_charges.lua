@@ -9,8 +9,8 @@
     2n+1           the record of the request id
   ARGV:
     1              entries of a log before it becomes a ring
-    then three for each charge: limit and window (milliseconds) as in decide_charges, and the units that stay charged;
-                   below 0: the charge is left as it is, for another call
+    then three for each charge: limit, window (milliseconds; of a calendar, its period as in decide_charges), and the
+                   units that stay charged; below 0: the charge is left as it is, for another call
   Returns:
     the units given back for each charge: 0 where nothing was charged, it has left the window, the state is another one
     since (a change of the algorithm among it), or, in a ring, the charge was merged into a later one that is now the
@@ -19,6 +19,7 @@
 -- @include server_clock
 -- @include sliding_window_rewriting
 -- @include token_bucket
+-- @include calendar
 
 -- Exactly these units, of those charged at `time` after `base`, leave the window's log; none if they have left already,
 -- or if the log is another one since (a reset, a clock that went back).
@@ -73,9 +74,10 @@ local function refund_bucket(value, key, limit, span, units, cost, born, at)
 end
 
 -- These units leave the count of the period, if that goes on.
-local function refund_calendar(value, key, units, from, till)
-  local tag, now_from, now_till, used = struct.unpack('>BI4I4I4', value)
-  if (from ~= now_from and till ~= now_till) or (now_till > 0 and now >= now_till * 60000000) then
+local function refund_calendar(value, key, limit, period, units, tag, from, till)
+  local used, _, _, _, _, _, now_tag, now_from, now_till = weigh_calendar(
+    nil, value, nil, nil, now, limit, period, 0)
+  if now_tag ~= tag or not ((from > 0 and from == now_from) or (till > 0 and till == now_till)) then
     return 0
   end
   units = math.min(units, used)
@@ -107,14 +109,15 @@ for index = 1, count do
     local more = cost - charged
     if tag % 4 == 3 then
       more = value and math.min(more, limit - struct.unpack('>I4', value, 10)) or 0
-      refunded[index] = value and more > 0 and refund_calendar(value, key, -more, base, time) or 0
+      refunded[index] = value and more > 0 and refund_calendar(
+        value, key, limit, span / 1000, -more, tag, base, time) or 0
     else
       refunded[index] = -charge_more(value, key, count + index, limit, span, more, tag)
     end
   elseif not value or string.byte(value) ~= tag or cost == charged then
     -- Nothing was charged, the state is another one since, or the cost is the same.
   elseif tag % 4 == 3 then
-    refunded[index] = refund_calendar(value, key, charged - cost, base, time)
+    refunded[index] = refund_calendar(value, key, limit, span / 1000, charged - cost, tag, base, time)
   elseif tag % 4 == 2 then
     refunded[index] = refund_bucket(value, key, limit, span, charged - cost, charged, base, time)
   else

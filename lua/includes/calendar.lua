@@ -1,7 +1,7 @@
 --[[
   The calendar: a count that begins anew when a day, a week or a month does, wherever that is.
 
-  Part of: charge_unbilled, decide_charges, peek_charges
+  Part of: charge_unbilled, decide_charges, peek_charges, refund_charges
   Gives: weigh_calendar(_, value, key, pages_at, now, limit, period, cost), called as weigh_window is
 
   The state: 3 + 4 * edition (1 byte, as of a sliding window's log), the period's start and end (4 bytes each, minutes
@@ -33,6 +33,10 @@ local function weigh_calendar(_, value, _, _, now, limit, period, cost)
       tag, used, till = old_tag, old_used, till > 0 and till or old_till
     elseif till > 0 and till == old_till and not is_known then
       tag, used, from = old_tag, old_used, math.max(from, old_from)
+    elseif ((from == 0 and old_till == 0) or (till == 0 and old_from == 0))
+      and from + old_from < till + old_till and (till + old_till - from - old_from) * 2 < length * 3 then
+      -- One knows the start and the other the end, and no second period fits between them.
+      tag, used, from, till = old_tag, old_used, from + old_from, till + old_till
     elseif is_known and (math.min(till, old_till) - math.max(from, old_from)) * 2 > old_till - old_from then
       tag, used = (old_tag + 4) % 256, old_used
     elseif (old_from > 0 and old_from or old_till - 1) > (from > 0 and from or till - 1) then

@@ -173,7 +173,8 @@ class MemoryLink:
                 left[index] = receipt
                 units.append(0)
                 continue
-            charge = _Charge(keys[index], receipt.algorithm, limit, window_ms * 1000, cost - receipt.units)
+            span = window_ms if receipt.algorithm == _CALENDAR else window_ms * 1000
+            charge = _Charge(keys[index], receipt.algorithm, limit, span, cost - receipt.units)
             units.append(self._settle(charge, receipt, now, entries) if receipt.units else 0)
         is_over = not any(int(args[index * 3 + 3]) < 0 for index in range(count))
         self._kept[keys[-1]] = ((reply, None if is_over else left), self._kept[keys[-1]][1])
@@ -211,12 +212,16 @@ class MemoryLink:
         return math.floor(credit)
 
     def _settle_calendar(self, charge: _Charge, receipt: _Receipt) -> int:
-        count: CalendarCount | None = self._find(charge.key)
-        more = int(charge.cost)
-        if count is None or (more < 0 and count.edition is not receipt.edition):
+        kept: CalendarCount | None = self._find(charge.key)
+        if kept is None:
+            return 0
+        count, more = calendar_count(kept, self._wall_us(), charge.span), int(charge.cost)
+        if count.edition is not receipt.edition:
             return 0
         units = -more if more < 0 else -max(0, min(more, charge.limit - count.used))
-        return count.refund(self._wall_us(), units, receipt.at, receipt.born)
+        back = count.refund(units, receipt.at, receipt.born)
+        kept.used -= back
+        return back
 
     def _charge_unbilled(self, keys: Sequence[Any], args: Sequence[Any]) -> int:
         entries, now, charged = int(args[0]), self._clock(), 0

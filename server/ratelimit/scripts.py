@@ -176,6 +176,7 @@ async def refund_charges(
     costs: Sequence[int | None] | None = None,
     log_entries: int = 1024,
     deadline_ms: float | None = None,
+    clock: Callable[[], float] = wall_clock,
 ) -> tuple[int, ...]:
     """Take back what a decision with this request id has charged, or settle it at other costs; once.
 
@@ -187,15 +188,18 @@ async def refund_charges(
             is left of the limit at the most. None for one charge leaves it for another call.
         log_entries: as for `decide_charges`.
         deadline_ms: of the call.
+        clock: as for `decide_charges`.
 
     Returns:
         the units given back for each charge, below 0 where more was charged; empty if the request id is unknown, or was
         refunded or settled before.
     """
     keys = [*map(state_key, charges), *map(pages_key, charges), record_key(charges, request_id)]
-    args = [log_entries]
+    args, now = [log_entries], clock()
     for charge, cost in zip(charges, costs or [0] * len(charges), strict=True):
-        args += [charge.policy.limit, charge.policy.window_ms, -1 if cost is None else cost]
+        policy = charge.policy
+        window = policy.window_ms if policy.calendar is None else policy.calendar.packed(now)
+        args += [policy.limit, window, -1 if cost is None else cost]
     reply: list[int] = await runner.run_script(
         load_script("refund_charges"), keys, args, deadline_ms=deadline_ms
     )

@@ -186,9 +186,9 @@ class CalendarCount:
         release = rest if self.used else 0
         return Weighed(self.used, release, rest if self.used + cost > limit else 0, rest, 0)
 
-    def refund(self, now: int, units: int, start: int, end: int) -> int:
-        """Take units of a period back, if it goes on."""
-        if (start != self.start and end != self.end) or 0 < self.end * _MINUTE_US <= now:
+    def refund(self, units: int, start: int, end: int) -> int:
+        """Take units of a period back, if it is this one."""
+        if not (0 < start == self.start or 0 < end == self.end):
             return 0
         units = min(units, self.used)
         self.used -= units
@@ -216,13 +216,24 @@ def calendar_count(old: CalendarCount | None, now: int, period: int) -> Calendar
         start, end = 0, start
     if old is None:
         return CalendarCount(start, end)
+    if _is_same(old, start, end, length):
+        return CalendarCount(start or old.start, end or old.end, old.used, old.edition)
     is_known = 0 not in {start, end, old.start, old.end}
-    if start and start == old.start:
-        return CalendarCount(start, end or old.end, old.used, old.edition)
-    if end and end == old.end and not is_known:
-        return CalendarCount(max(start, old.start), end, old.used, old.edition)
     if is_known and (min(end, old.end) - max(start, old.start)) * 2 > old.end - old.start:
         return CalendarCount(start, end, old.used)
     if (old.start or old.end - 1) > (start or end - 1):
         return CalendarCount(old.start, old.end, old.used, old.edition)
     return CalendarCount(start, end)
+
+
+def _is_same(old: CalendarCount, start: int, end: int, length: int) -> bool:
+    """Return whether a period is the count's; of both, the start or the end may not be known."""
+    if start and start == old.start:
+        return True
+    if end and end == old.end:
+        return 0 in {start, old.start}
+    if start * old.start or end * old.end:
+        return False
+    # One has the start and the other the end: the same if no second period fits between them.
+    span = end + old.end - start - old.start
+    return span > 0 and 2 * span < 3 * length

@@ -10,7 +10,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
@@ -89,13 +89,17 @@ def test_point_24_a_day_has_as_many_hours_as_the_clocks_say(zone: str, day: str,
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A request or a refund after a pause, by a process whose clock is off by so many seconds."""
+    """A request or a refund after a pause, by a process whose clock is off by so many seconds.
+
+    If `turn_seconds` is given, it happens so long after the calendar's next turn instead.
+    """
 
     kind: Literal["request", "refund"]
     pause_seconds: int
     skew_seconds: float
     cost: int
     which: int
+    turn_seconds: int | None
 
 
 pauses = st.one_of(st.integers(0, 5), st.integers(0, 90_000), st.integers(0, 40 * DAY_SECONDS))
@@ -106,6 +110,7 @@ steps = st.builds(
     st.sampled_from([0, 0, -0.05, 0.05, -70, 70, -7200, 7200]),
     st.integers(1, 6),
     st.integers(0, 3),
+    st.sampled_from([None, None, None, -3600, -1, 0, 1, 30, 3600]),
 )
 
 
@@ -120,6 +125,16 @@ steps = st.builds(
     st.integers(1_750_000_000, 1_800_000_000),
     st.lists(steps, min_size=1, max_size=40),
 )
+@example(  # a late process knows the start of the day, and an early one its end
+    "day",
+    "UTC",
+    1,
+    1_750_000_000,
+    [
+        Step("request", 0, -0.05, 1, 0, 0),
+        Step("request", 0, 7200, 1, 0, -3600),
+    ],
+)
 def test_point_24_quotas_are_exact_in_random_histories(
     simulated: Simulated, period: Period, zone: str, limit: int, began: int, history: list[Step]
 ) -> None:
@@ -132,6 +147,8 @@ def test_point_24_quotas_are_exact_in_random_histories(
     refunded: set[int] = set()
     for step in history:
         now += step.pause_seconds
+        if step.turn_seconds is not None:
+            now = max(now, Calendar(period, zone).bounds(now)[1] + step.turn_seconds)
         simulated.now_us = now * SECOND_US
         here = label(period, zone, now)
         if step.kind == "refund":
@@ -140,7 +157,15 @@ def test_point_24_quotas_are_exact_in_random_histories(
                 continue
             refunded.add(which)
             charge, there = decided[which]
-            (back,) = result_of(refund_charges(simulated, charges=[charge], request_id=f"{which}", costs=[0]))
+            (back,) = result_of(
+                refund_charges(
+                    simulated,
+                    charges=[charge],
+                    request_id=f"{which}",
+                    costs=[0],
+                    clock=partial(float, now + step.skew_seconds),
+                )
+            )
             assert back == (charge.cost if there == here else 0)
             if there:
                 used[there] = used.get(there, 0) - back
@@ -274,7 +299,10 @@ def test_point_24_a_cost_is_settled_and_a_refund_ends_with_the_day(
     charge = Charge(policy_of("day", BERLIN, 10), "g", subject, 4)
 
     def settled(request_id: str, cost: int) -> tuple[int, ...]:
-        return result_of(refund_charges(simulated, charges=[charge], request_id=request_id, costs=[cost]))
+        at = partial(float, simulated.now_us / SECOND_US)
+        return result_of(
+            refund_charges(simulated, charges=[charge], request_id=request_id, costs=[cost], clock=at)
+        )
 
     for request_id in "ab":
         assert decide(simulated, charge, request_id).allowed
