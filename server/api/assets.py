@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from server.api.compression import compress, takes_gzip
 from server.api.responses import JSON, LARGE_BYTES, is_known, lines_of, refuse_without_room
-from server.api.whole_response import WholeResponse, header_line
+from server.api.whole_response import WholeResponse, add_lines, header_line
 from server.errors import NotFound
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -72,7 +72,7 @@ class Site:
     def show_page(self, request: web.Request) -> WholeResponse:
         """The page."""
         response = self.page.answer(request)
-        response.add_lines(header_line(hdrs.CONTENT_SECURITY_POLICY, self.content_security_policy))
+        add_lines(response, header_line(hdrs.CONTENT_SECURITY_POLICY, self.content_security_policy))
         return response
 
     def show_file(self, request: web.Request, name: str) -> WholeResponse:

@@ -73,10 +73,6 @@ class WholeResponse(web.Response):
     def lines(self, lines: str) -> None:
         self._lines = lines
 
-    def add_lines(self, lines: str) -> None:
-        """Add lines to the head. Args: lines: as for the constructor."""
-        add_lines(self, lines)
-
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Begin: find out whether the connection is kept. The head is written together with the body."""
         if (

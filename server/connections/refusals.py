@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from aiohttp.http_exceptions import LineTooLong
 
 from server.api.responses import problem_response
-from server.api.whole_response import header_line
+from server.api.whole_response import add_lines, header_line
 from server.middleware.standard_headers import StandardHeaders, new_request_id
 from server.net.addresses import without_mapping
 from server.ratelimit.subjects import subject_of_address
@@ -137,9 +137,10 @@ class RefusalWriter:
             code=refusal.title.lower().replace(" ", "_"),
             request_id=request_id,
         )
-        response.add_lines(self._headers.of(request_id, request_id, Elapsed(total_ms, f"{total_ms:.2f}", {})))
+        elapsed = Elapsed(total_ms, f"{total_ms:.2f}", {})
+        add_lines(response, self._headers.of(request_id, request_id, elapsed))
         if refusal.retry_after_seconds is not None:
-            response.add_lines(header_line(hdrs.RETRY_AFTER, str(refusal.retry_after_seconds)))
+            add_lines(response, header_line(hdrs.RETRY_AFTER, str(refusal.retry_after_seconds)))
         return response.as_last(refusal.title)
 
     def _log(self, refusal: Refusal, peer: str | None, request_id: str) -> None:

@@ -218,9 +218,3 @@ ERROR_CODES = tuple(
         ),
     )
 )
-
-
-def error_table() -> str:
-    """The codes as a table in Markdown: what docs/errors.md shows."""
-    rows = [f"| `{one.code}` | {one.status} | {one.cause} | {one.remedy} |" for one in ERROR_CODES]
-    return "\n".join(("| code | status | when | what to do |", "|---|---|---|---|", *rows)) + "\n"

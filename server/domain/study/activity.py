@@ -33,22 +33,18 @@ def active_day(moment: datetime, zone: ZoneInfo) -> ActiveDay:
     return ActiveDay(day, moment, datetime.combine(day + timedelta(days=2), time_of_day.min, tzinfo=zone))
 
 
-def merge_days(days: Iterable[ActiveDay]) -> list[ActiveDay]:
-    """Each day once, from its first moment, in their order."""
-    merged: dict[date, ActiveDay] = {}
-    for one in sorted(days, key=lambda one: one.first_at):
-        merged.setdefault(one.day, one)
-    return [merged[day] for day in sorted(merged)]
-
-
 def active_days(moments: Iterable[datetime], zone: ZoneInfo) -> list[ActiveDay]:
-    """The days of some moments, in their order.
+    """The days of some moments in their order, each once, from its first moment.
 
     Args:
         moments: of studying, in any order.
         zone: where the user's days begin.
     """
-    return merge_days(active_day(moment, zone) for moment in moments)
+    days: dict[date, ActiveDay] = {}
+    for moment in sorted(moments):
+        day = active_day(moment, zone)
+        days.setdefault(day.day, day)
+    return [days[day] for day in sorted(days)]
 
 
 async def lock_activity(transaction: Transaction, user_id: UUID) -> None:
