@@ -1,4 +1,7 @@
-"""A dictionary that remembers the newest entries: for what can be found out again, and must not fill the memory."""
+"""A dictionary that remembers the newest entries: for what can be found out again, and must not fill the memory.
+
+It belongs to the limiter's distribution, too (packaging/ratelimit).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the limiter's files into its distribution: server/ratelimit, server/stores/redis and lua/ of the checkout.
+"""Puts the limiter's files into its distribution: server/ratelimit with what it imports, and lua/ of the checkout.
 
 They keep their places relative to each other, so they work under the name `mastery_ratelimit` as they do under
 `server`. A source distribution holds them where a wheel does; a wheel that is made of one finds them there.
@@ -12,7 +12,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PARTS = {"server/ratelimit": "ratelimit", "server/stores/redis": "stores/redis"}
+PARTS = {
+    "server/ratelimit/*.py": "ratelimit",
+    "server/stores/redis/*.py": "stores/redis",
+    "server/stores/__init__.py": "stores",
+    "server/bounded_dict.py": "",
+}
 RUN_SCRIPT = re.compile(r'load_script\("(\w+)"\)')
 
 
@@ -40,11 +45,10 @@ class LimiterFiles(BuildHookInterface):  # type: ignore[type-arg]  # the configu
         if (root / "mastery_ratelimit" / "ratelimit").is_dir():
             return  # made of a source distribution
         files = {
-            path: f"mastery_ratelimit/{target}/{path.name}"
+            path: str(Path("mastery_ratelimit", target, path.name))
             for source, target in PARTS.items()
-            for path in sorted((checkout / source).glob("*.py"))
+            for path in sorted(checkout.glob(source))
         }
-        files[checkout / "server" / "stores" / "__init__.py"] = "mastery_ratelimit/stores/__init__.py"
         # What the limiter runs; the other scripts are the service's.
         names = {name for path in files for name in RUN_SCRIPT.findall(path.read_text())}
         scripts = [checkout / "lua" / f"{name}.lua" for name in sorted(names)]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 
+from ..bounded_dict import BoundedDict
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
-from .bounded import BoundedDict
 from .policies import (
     Charge,
     Decision,

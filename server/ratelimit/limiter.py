@@ -10,11 +10,10 @@ from typing import Any, Self
 
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisLink, RedisReplyError, RedisUnavailable
-from .blocks import Blocks
 from .coalescing import Coalescer
 from .fallback import Fallback
 from .memory import MemoryLink
-from .overrides import Overrides
+from .overrides import Blocks, Overrides
 from .policies import (
     MAX_COST,
     SOURCES,
@@ -33,8 +32,7 @@ from .policies import (
     state_key,
 )
 from .refusals import DenialLog, DenyCache, RefusalEpoch, RememberedRefusal
-from .scripts import Answers, Calls, decision_of, soon
-from .server_check import report_what_may_be_lost
+from .scripts import Answers, Calls, decision_of, report_what_may_be_lost, soon
 
 log = get_logger(__name__)
 

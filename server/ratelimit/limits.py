@@ -8,11 +8,10 @@ from http import HTTPStatus
 from typing import Final, Literal, get_args
 from uuid import UUID
 
-from .bounded import BoundedDict
-from .networks import Networks
+from ..bounded_dict import BoundedDict
 from .overrides import Override
 from .policies import BlockedCharges, Charge, Policy, PreparedCharges
-from .subjects import NAMED_KINDS, Address, SubjectKind, kind_of, subject_of_request
+from .subjects import NAMED_KINDS, Address, Networks, SubjectKind, kind_of, subject_of_request
 
 # Which requests of a group stay charged. Each is charged before it is let through; what its answer does not confirm is
 # given back afterwards, so that requests at the same time can't exceed the limit together.

@@ -1,22 +1,38 @@
-"""The rate limits file: read and checked as a whole; every problem is reported with its line."""
+"""The rate limits file: read and checked as a whole; every problem is reported with its line.
+
+It has the policies, the groups of routes under them, and what is excepted: networks, and single subjects for a time.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from .calendar import NOMINAL_MS, PERIODS, Calendar
 from .checked_toml import NAME, Check, KeyPath, key_lines
-from .exceptions_file import read_networks, read_overrides
 from .limits import CHARGINGS, Group, Preset, RateLimits, RouteCost
+from .overrides import ANY_POLICY, Override
 from .policies import ALGORITHMS, FAILURE_MODES, MAX_CHARGES, MAX_IN_FLIGHT, MAX_WINDOW_MS, Policy
-from .subjects import NAMED_KINDS, SUBJECT_KINDS, SubjectKind
+from .subjects import (
+    MAX_NETWORKS,
+    NAMED_KINDS,
+    SUBJECT_KINDS,
+    Listing,
+    Network,
+    Networks,
+    SubjectKind,
+    parse_networks,
+)
 
+_NETWORK_KEYS: Final[tuple[Listing, ...]] = ("allow", "block")
+_OVERRIDE_KEYS: Final = ("limits", "exempt", "until")
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _WINDOW: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
 _WINDOW_FORM: Final = (
@@ -26,12 +42,100 @@ _WINDOW_FORM: Final = (
 _SYNTAX_ERROR: Final = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL
 )
-
 _SECTIONS: Final = ("policies", "groups", "plans", "routes", "networks", "overrides")
 _ALGORITHMS: Final = tuple(word for word in ALGORITHMS if word != "calendar")  # which the window says
 _POLICY_KEYS: Final = ("limit", "window", "zone", "subject", "share", "algorithm", "on_failure", "shadow")
 _GROUP_KEYS: Final = ("policies", "signed_in", "anonymous", "charge", "cost")
 _ROUTE_KEYS: Final = ("policies", "cost", "charge")
+
+
+def read_networks(check: Check, table: object) -> Networks:
+    """Return the networks of [networks]; none of a list with a problem, which is noted."""
+    if not isinstance(table, dict):
+        check.problem(("networks",), "it is not a table; write [networks]")
+        return Networks()
+    check.keys(("networks",), table, _NETWORK_KEYS)
+    try:
+        return Networks(**{key: _network_list(check, key, table.get(key, [])) for key in _NETWORK_KEYS})
+    except ValueError as error:
+        check.problem(("networks",), str(error))
+        return Networks()
+
+
+def _network_list(check: Check, key: Listing, texts: object) -> frozenset[Network]:
+    path = ("networks", key)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        check.refuse(path, texts, 'a list of networks, as in ["192.0.2.0/24", "2001:db8::/32"]')
+    elif len(texts) > MAX_NETWORKS:
+        check.problem(path, f"there are {len(texts)} networks; {MAX_NETWORKS} at most")
+    else:
+        try:
+            return parse_networks(texts)
+        except ValueError as error:
+            check.problem(path, f"{error}; a network reads 192.0.2.0/24 or 2001:db8::/32")
+    return frozenset()
+
+
+def read_overrides(
+    check: Check,
+    tables: Mapping[str, Mapping[str, Any]],
+    policies: Collection[str],
+    parse_subject: Callable[[str], str],
+) -> Iterator[Override]:
+    """Yield the overrides of [overrides."SUBJECT"], and note what is wrong with them.
+
+    Args:
+        check: notes the problems.
+        tables: by subject, as it is written.
+        policies: the names that there are.
+        parse_subject: returns a subject in the form in which it is counted, or raises ValueError.
+    """
+    for written, table in tables.items():
+        path = ("overrides", written)
+        check.keys(path, table, _OVERRIDE_KEYS)
+        try:
+            subject = parse_subject(written)
+        except ValueError as error:
+            check.problem(path, str(error))
+            continue
+        until = _until(check, (*path, "until"), table.get("until"))
+        limits = _limits(check, (*path, "limits"), table.get("limits", {}), policies)
+        exempt = _exempt(check, (*path, "exempt"), table.get("exempt", []), policies)
+        if not (table.get("limits") or table.get("exempt")):
+            check.problem(path, "it changes nothing; write limits = { POLICY = NUMBER } or exempt = true")
+        for policy, limit in {**limits, **dict.fromkeys(exempt)}.items():
+            yield Override(subject, policy, limit, until.timestamp(), "file")
+
+
+def _until(check: Check, path: KeyPath, value: object) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
+    check.refuse(path, value, "a time with its zone, as in 2027-01-31T00:00:00Z")
+    return _NEVER
+
+
+def _limits(check: Check, path: KeyPath, table: object, policies: Collection[str]) -> dict[str, int]:
+    if not isinstance(table, dict):
+        check.refuse(path, table, "limits by policy, as in { api = 5000 }")
+        return {}
+    _known(check, path, table, policies)
+    return {policy: check.units((*path, policy), limit) for policy, limit in table.items()}
+
+
+def _exempt(check: Check, path: KeyPath, value: object, policies: Collection[str]) -> list[str]:
+    if value is True:
+        return [ANY_POLICY]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        check.refuse(path, value, 'true, or a list of policy names, as in ["api"]')
+        return []
+    _known(check, path, value, policies)
+    return value
+
+
+def _known(check: Check, path: KeyPath, names: Collection[str], policies: Collection[str]) -> None:
+    for name in names:
+        if name not in policies:
+            check.problem(path, f'there is no policy "{name}"; {check.choice(name, policies)}')
 
 
 class RateLimitsError(Exception):

@@ -1,7 +1,12 @@
-"""Overrides: for a time, a subject has another limit under a policy, or none at all (an exemption).
+"""What operators set for a subject, for a time: overrides and blocks.
 
-Operators write them to Redis, where every process looks once a second; the rate limits file may have some of its own.
-A decision finds them in memory: it costs Redis nothing, and while there are none it costs the process nothing either.
+An override is another limit under a policy, or none at all (an exemption). Operators write overrides to Redis, where
+every process looks once a second; the rate limits file may have some of its own. A decision finds them in memory: it
+costs Redis nothing, and while there are none it costs the process nothing either.
+
+A block refuses everything of a subject, under every policy. It is a key of the subject's, which a decision looks at in
+the same call. Beside it there is a list of the blocked subjects for operators to see. The list is never decided by: a
+subject on it counts as blocked only while it has its key.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import Final, Literal
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
 from ..stores.redis.scripts import load_script
-from .policies import MAX_LIMIT, Charge, PreparedCharges
+from .policies import MAX_LIMIT, Charge, PreparedCharges, block_key
 
 log = get_logger(__name__)
 
@@ -27,8 +32,10 @@ LOOK_EVERY_SECONDS: Final = 1.0
 # When the last override is ended by hand, the word that says so must outlive every process's next look.
 WORD_KEPT_MS: Final = 3_600_000
 ANY_POLICY: Final = "*"
-
 OverrideSource = Literal["operator", "file"]
+BLOCKS_KEY: Final = b"r:blocks"
+_MOST_LISTED: Final = 1000  # further blocks are in force without being listed
+_LISTED: Final = 1  # the list has the form of the overrides, where a number is a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,3 +238,77 @@ class Overrides:
 
 def _find(own: Mapping[str, Override] | None, charge: Charge) -> Override | None:
     return None if own is None else own.get(charge.policy.name) or own.get(ANY_POLICY)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A subject of which everything is refused.
+
+    Args:
+        subject: in the form in which it is counted.
+        ends_at: seconds since 1970, by this process's clock.
+    """
+
+    subject: str
+    ends_at: float
+
+
+class Blocks:
+    """The blocked subjects, in Redis.
+
+    Args:
+        link: to Redis.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def set(self, subject: str, *, duration_ms: int) -> None:
+        """Block a subject, or change when its block ends.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+        """
+        await self._link.execute("SET", block_key(subject), b"1", "PX", duration_ms)
+        await self._link.run_script(
+            load_script("write_override"),
+            [BLOCKS_KEY],
+            [
+                secrets.token_hex(8),
+                _MOST_LISTED,
+                _LISTED,
+                duration_ms,
+                subject.encode(errors="surrogatepass"),
+            ],
+        )
+
+    async def left_ms(self, subject: str) -> int | None:
+        """Return the milliseconds until the block of a subject ends; None if it is not blocked.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+        """
+        left: int = await self._link.execute("PTTL", block_key(subject))
+        return left if left > 0 else None
+
+    async def first(self, count: int) -> list[Block]:
+        """Return the blocks that are in force, those first that end first.
+
+        Args:
+            count: at most so many.
+
+        Raises:
+            RedisUnavailable: Redis does not answer.
+            RedisReplyError: Redis holds something else under the key of the list.
+        """
+        _, *values = await self._link.run_script(load_script("read_overrides"), [BLOCKS_KEY], [])
+        listed = sorted(zip(values[2::3], values[::3], strict=True))
+        blocks: list[Block] = []
+        for _, field in listed:
+            subject = field.decode(errors="surrogatepass")
+            left_ms = await self.left_ms(subject)
+            if left_ms is not None:
+                blocks.append(Block(subject, time() + left_ms / 1000))
+            if len(blocks) == count:
+                break
+        return blocks

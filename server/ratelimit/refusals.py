@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..bounded_dict import BoundedDict
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisReplyError, RedisUnavailable
-from .bounded import BoundedDict
 from .headers import RefusalTexts
 from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new_verdict, state_key
 

@@ -1,9 +1,10 @@
-"""Point 23: overrides and exemptions of single subjects, with an end, and lists of networks."""
+"""Point 23: overrides and exemptions of single subjects, with an end, lists of networks, and blocks."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Literal
@@ -17,15 +18,17 @@ from server.domain.identity.subjects import parse_subject
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.limits import RateLimits
 from server.ratelimit.limits_file import RateLimitsError, parse_rate_limits
-from server.ratelimit.networks import Networks
 from server.ratelimit.overrides import (
     ANY_POLICY,
+    BLOCKS_KEY,
     MAX_DURATION_MS,
     MAX_OVERRIDES,
     OVERRIDES_KEY,
+    Blocks,
     OverridesFull,
 )
-from server.ratelimit.policies import BlockedCharges
+from server.ratelimit.policies import BlockedCharges, block_key
+from server.ratelimit.subjects import Networks
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.support.properties import examples
@@ -335,3 +338,27 @@ def test_point_23_blocked_charges_are_remembered_by_client() -> None:
     first, again = [charges_of(limits, "203.0.113.9") for _ in range(2)]
     assert isinstance(first, BlockedCharges)
     assert first is again
+
+
+async def test_blocks_are_listed_with_their_ends(link: RedisLink) -> None:
+    """Those that end first come first, each once, however often it was set; the list lives no longer than they do."""
+    blocks = Blocks(link)
+    await link.execute("UNLINK", BLOCKS_KEY)
+    assert [] == await blocks.first(10)
+    for subject, seconds in (("ip:192.0.2.1", 600), ("user:é", 60), ("ip:192.0.2.1", 120)):
+        await blocks.set(subject, duration_ms=seconds * 1000)
+    listed = await blocks.first(10)
+    assert ["user:é", "ip:192.0.2.1"] == [block.subject for block in listed]
+    for block, seconds in zip(listed, (60, 120), strict=True):
+        assert seconds - 30 < block.ends_at - time.time() <= seconds
+    assert ["user:é"] == [block.subject for block in await blocks.first(1)]
+    assert 60_000 < await link.execute("PTTL", BLOCKS_KEY) <= 602_000
+
+
+async def test_what_is_listed_is_blocked(link: RedisLink) -> None:
+    """A block that was ended is on the list no more, whoever has ended it."""
+    blocks = Blocks(link)
+    await blocks.set("ip:192.0.2.9", duration_ms=60_000)
+    await link.execute("UNLINK", block_key("ip:192.0.2.9"))
+    assert "ip:192.0.2.9" not in [block.subject for block in await blocks.first(1000)]
+    assert await blocks.left_ms("ip:192.0.2.9") is None

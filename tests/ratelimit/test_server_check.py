@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from server.development import EmbeddedServer
 from server.ratelimit.memory import MemoryLink
-from server.ratelimit.server_check import report_what_may_be_lost
+from server.ratelimit.scripts import report_what_may_be_lost
 from tests.support.redis_servers import open_link
 
 

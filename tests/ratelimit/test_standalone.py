@@ -39,6 +39,7 @@ def test_it_works_under_another_name(shared_redis: EmbeddedServer, tmp_path: Pat
     """Its files alone, copied into another package, decide on a real Redis and import nothing of the service."""
     for part in PARTS:
         shutil.copytree(ROOT / "server" / part, tmp_path / "elsewhere" / part)
+    shutil.copy(ROOT / "server" / "bounded_dict.py", tmp_path / "elsewhere")
     shutil.copytree(ROOT / "lua", tmp_path / "lua")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, shared_redis.url],

@@ -24,9 +24,9 @@ from server.domain.study import analytics
 from server.domain.writing import Answer, Unit
 from server.errors import Conflict, InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.limits import RateLimits
-from server.ratelimit.networks import Listing, Network
 from server.ratelimit.overrides import ANY_POLICY, MAX_OVERRIDES, Override, OverridesFull
 from server.ratelimit.policies import Charge, Verdict
+from server.ratelimit.subjects import Listing, Network
 from server.stores.redis.link import RedisReplyError, RedisUnavailable
 
 log = structlog.get_logger(__name__)
