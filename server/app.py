@@ -15,14 +15,13 @@ import structlog
 from aiohttp import web
 
 from server import __version__
-from server.api.assets import OPENAPI, openapi_asset
-from server.api.home import HOME, home_of
+from server.api.assets import HOME, OPENAPI, home_of, openapi_asset
 from server.api.openapi.document import openapi_document
-from server.api.pagination import Cursors
+from server.api.pagination import CURSORS, Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.routes import add_routes, limit_groups, limited_routes
 from server.api.rules import RULES, Rule
-from server.api.services import CURSORS, READINESS, SERVICES, Readiness, Services
+from server.api.services import READINESS, SERVICES, Readiness, Services
 from server.connections.protocol import ServiceRunner
 from server.connections.refusals import RefusalWriter
 from server.connections.table import Connections

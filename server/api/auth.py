@@ -1,4 +1,7 @@
-"""/api/auth: registration, login, refresh and logout; another password; what is kept of an account, and its end."""
+"""/api/auth and /api/profile: sign-ins, passwords, what is kept of an account, and what its owner says of themselves.
+
+Registration, login, refresh and logout; another password, an export, and the end of the account.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,19 @@ from server.api.schemas import (
     DeletionSchema,
     LoginSchema,
     PasswordSchema,
+    ProfileSchema,
     RefreshSchema,
     RegisterSchema,
     ResetSchema,
 )
-from server.api.services import caller_of, services_of
-from server.api.state import state_of
+from server.api.services import caller_of, services_of, state_of
 from server.api.whole_response import WholeResponse
+from server.api.writes import answer, write
+from server.domain.identity import accounts
 from server.domain.identity.subjects import subject_of_email, subject_of_family
 from server.domain.identity.tokens import family_of
 from server.domain.identity.users import delete_user
-from server.domain.writing import Unit
+from server.domain.writing import Answer, Unit
 from server.errors import MasteryError
 
 log = structlog.get_logger(__name__)
@@ -36,9 +41,9 @@ _REFRESH = RefreshSchema()
 _PASSWORD = PasswordSchema()
 _RESET = ResetSchema()
 _DELETION = DeletionSchema()
-
 # What the rate limit has read from the body, for the handler; or why it could not.
 _READ: web.RequestKey[dict[str, Any] | MasteryError] = web.RequestKey("auth_body", object)  # type: ignore[arg-type]
+_CHANGES = ProfileSchema()
 
 
 async def register(request: web.Request) -> web.Response:
@@ -178,3 +183,22 @@ def _done() -> web.Response:
 def _is_there(request: web.Request) -> bool:
     """Whether the client still waits for the answer: its connection is open."""
     return request.transport is not None
+
+
+async def get_profile(request: web.Request) -> web.Response:
+    """The caller's name and time zone."""
+    refuse_query(request)
+    profile = await accounts.get_profile(services_of(request).database, caller_of(request).user_id)
+    return tagged_response(request, profile)
+
+
+async def change_profile(request: web.Request) -> web.Response:
+    """Change the name, the time zone, or both."""
+    changes = await read_json(request, _CHANGES)
+    if "time_zone" in changes:
+        accounts.check_time_zone(changes["time_zone"])
+
+    async def work(unit: Unit) -> Answer:
+        return answer(await accounts.update_profile(unit, caller_of(request).user_id, **changes))
+
+    return await write(request, work)

@@ -8,11 +8,8 @@ from typing import Literal
 
 from aiohttp import hdrs, web
 
-from server.api import admin, auth, classes, dashboard, home, operations, profile, study
-from server.api import assets as documentation
-from server.api.admin import classes as admin_classes
-from server.api.admin import decks as admin_decks
-from server.api.admin import flashcards as admin_flashcards
+from server.api import admin, assets, auth, operations, study
+from server.api.admin import course
 from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.rules import UNMATCHED_GROUP, LookUp, NameReader, Rule
@@ -52,7 +49,7 @@ class Route:
 ROUTES = (
     # Operations
     Route("GET", "/api/health", operations.health, "public", None),
-    Route("GET", "/", home.show_home, "public", None),
+    Route("GET", "/", assets.show_home, "public", None),
     Route("GET", "/livez", operations.livez, "public", None),
     Route("GET", "/readyz", operations.readyz, "public", None),
     Route("GET", "/api/metrics", operations.show_metrics, "public", None),
@@ -60,13 +57,13 @@ ROUTES = (
     # An admin, or the METRICS_TOKEN: the handler looks.
     Route("GET", "/api/metrics/cache", operations.show_cache_metrics, "public", None),
     Route("POST", "/api/metrics/cache/reset", operations.reset_cache_metrics, "admin", None),
-    Route("GET", "/api/dashboard", dashboard.show_dashboard, "public", None),
-    Route("GET", "/dashboard", dashboard.show_page, "public", None),
-    Route("GET", "/dashboard/{file}", dashboard.show_file, "public", None),
+    Route("GET", "/api/dashboard", operations.show_dashboard, "public", None),
+    Route("GET", "/dashboard", operations.show_page, "public", None),
+    Route("GET", "/dashboard/{file}", operations.show_file, "public", None),
     # Documentation
-    Route("GET", "/api/openapi.json", documentation.show_openapi, "public", None),
-    Route("GET", "/api/docs", documentation.show_documentation, "public", None),
-    Route("GET", "/api/docs/{file}", documentation.show_asset, "public", None),
+    Route("GET", "/api/openapi.json", assets.show_openapi, "public", None),
+    Route("GET", "/api/docs", assets.show_documentation, "public", None),
+    Route("GET", "/api/docs/{file}", assets.show_asset, "public", None),
     # Identity
     Route("POST", "/api/auth/register", auth.register, "public", "register"),
     Route("POST", "/api/auth/login", auth.login, "public", "login", named=("email", auth.name_email)),
@@ -95,13 +92,13 @@ ROUTES = (
     # Costs as much as all that is kept: not one of the reads.
     Route("GET", "/api/auth/me/export", auth.export_me, "user", "writes"),
     Route("DELETE", "/api/auth/me", auth.delete_me, "user", "login", named=("email", auth.name_own_email)),
-    Route("GET", "/api/profile", profile.get_profile, "reader", "reads"),
-    Route("PATCH", "/api/profile", profile.change_profile, "user", "writes"),
+    Route("GET", "/api/profile", auth.get_profile, "reader", "reads"),
+    Route("PATCH", "/api/profile", auth.change_profile, "user", "writes"),
     # Reading
-    Route("GET", "/api/classes", classes.list_classes, "reader", "reads"),
-    Route("GET", "/api/classes/{classId}", classes.get_class, "reader", "reads", classes.look_up_class),
-    Route("GET", "/api/classes/{classId}/study", classes.study_class, "reader", "reads"),
-    Route("GET", "/api/decks/{deckId}/flashcards", classes.list_flashcards, "reader", "reads"),
+    Route("GET", "/api/classes", study.list_classes, "reader", "reads"),
+    Route("GET", "/api/classes/{classId}", study.get_class, "reader", "reads", study.look_up_class),
+    Route("GET", "/api/classes/{classId}/study", study.study_class, "reader", "reads"),
+    Route("GET", "/api/decks/{deckId}/flashcards", study.list_flashcards, "reader", "reads"),
     Route("GET", "/api/study/due", study.get_due_counts, "reader", "reads"),
     Route("GET", "/api/progress", study.list_progress, "reader", "reads"),
     Route("GET", "/api/progress/class/{classId}", study.get_class_progress, "reader", "reads"),
@@ -119,16 +116,16 @@ ROUTES = (
     Route("PUT", "/api/bookmarks/{flashcardId}", study.add_bookmark, "user", "writes"),
     Route("DELETE", "/api/bookmarks/{flashcardId}", study.delete_bookmark, "user", "writes"),
     # Administration
-    Route("GET", "/api/admin/classes", admin_classes.list_classes, "admin", "admin-reads"),
-    Route("POST", "/api/admin/classes", admin_classes.create_class, "admin", "admin-writes"),
-    Route("GET", "/api/admin/classes/{classId}", admin_classes.get_class, "admin", "admin-reads"),
-    Route("PATCH", "/api/admin/classes/{classId}", admin_classes.update_class, "admin", "admin-writes"),
-    Route("DELETE", "/api/admin/classes/{classId}", admin_classes.delete_class, "admin", "admin-destructive"),
-    Route("GET", "/api/admin/decks", admin_decks.list_decks, "admin", "admin-reads"),
-    Route("POST", "/api/admin/decks", admin_decks.create_deck, "admin", "admin-writes"),
-    Route("GET", "/api/admin/decks/{deckId}", admin_decks.get_deck, "admin", "admin-reads"),
-    Route("PATCH", "/api/admin/decks/{deckId}", admin_decks.update_deck, "admin", "admin-writes"),
-    Route("DELETE", "/api/admin/decks/{deckId}", admin_decks.delete_deck, "admin", "admin-destructive"),
+    Route("GET", "/api/admin/classes", course.list_classes, "admin", "admin-reads"),
+    Route("POST", "/api/admin/classes", course.create_class, "admin", "admin-writes"),
+    Route("GET", "/api/admin/classes/{classId}", course.get_class, "admin", "admin-reads"),
+    Route("PATCH", "/api/admin/classes/{classId}", course.update_class, "admin", "admin-writes"),
+    Route("DELETE", "/api/admin/classes/{classId}", course.delete_class, "admin", "admin-destructive"),
+    Route("GET", "/api/admin/decks", course.list_decks, "admin", "admin-reads"),
+    Route("POST", "/api/admin/decks", course.create_deck, "admin", "admin-writes"),
+    Route("GET", "/api/admin/decks/{deckId}", course.get_deck, "admin", "admin-reads"),
+    Route("PATCH", "/api/admin/decks/{deckId}", course.update_deck, "admin", "admin-writes"),
+    Route("DELETE", "/api/admin/decks/{deckId}", course.delete_deck, "admin", "admin-destructive"),
     Route(
         "POST",
         "/api/admin/decks/{deckId}/import",
@@ -138,22 +135,20 @@ ROUTES = (
         settles=True,
     ),
     Route("GET", "/api/admin/decks/{deckId}/export", admin_import.export_deck, "admin", "admin-reads"),
-    Route("GET", "/api/admin/flashcards", admin_flashcards.list_flashcards, "admin", "admin-reads"),
-    Route("POST", "/api/admin/flashcards", admin_flashcards.create_flashcard, "admin", "admin-writes"),
-    Route(
-        "GET", "/api/admin/flashcards/{flashcardId}", admin_flashcards.get_flashcard, "admin", "admin-reads"
-    ),
+    Route("GET", "/api/admin/flashcards", course.list_flashcards, "admin", "admin-reads"),
+    Route("POST", "/api/admin/flashcards", course.create_flashcard, "admin", "admin-writes"),
+    Route("GET", "/api/admin/flashcards/{flashcardId}", course.get_flashcard, "admin", "admin-reads"),
     Route(
         "PATCH",
         "/api/admin/flashcards/{flashcardId}",
-        admin_flashcards.update_flashcard,
+        course.update_flashcard,
         "admin",
         "admin-writes",
     ),
     Route(
         "DELETE",
         "/api/admin/flashcards/{flashcardId}",
-        admin_flashcards.delete_flashcard,
+        course.delete_flashcard,
         "admin",
         "admin-destructive",
     ),

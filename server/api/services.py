@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
-from server.api.pagination import Cursors
-from server.api.state import state_of
 from server.dashboard.keeper import HistoryKeeper
 from server.dashboard.refusals import Refusals
 from server.domain.catalog.catalog import Catalog
@@ -17,7 +16,8 @@ from server.domain.identity.tokens import Caller
 from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
-from server.errors import ServiceUnavailable, Unauthenticated
+from server.errors import MasteryError, ServiceUnavailable, Unauthenticated
+from server.net.addresses import Address
 from server.ratelimit import Limiter
 from server.ratelimit.reloading import RateLimitsFile
 from server.settings import Settings
@@ -25,8 +25,10 @@ from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
 from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
+from server.telemetry.context import RequestContext
 from server.telemetry.health import Health
 from server.telemetry.metrics.index import Metrics
+from server.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,6 @@ class Readiness:
 
 
 SERVICES = web.AppKey("services", Services)
-CURSORS = web.AppKey("cursors", Cursors)
 READINESS = web.AppKey("readiness", Readiness)
 
 
@@ -92,3 +93,58 @@ def checked_caller_of(request: web.Request) -> Caller:
     if not state.caller.is_checked:
         raise ServiceUnavailable("What this account may do can't be checked now; try again shortly.")
     return state.caller
+
+
+class RequestState:
+    """One object a request, made by the outermost link: finding several things on a request would cost more."""
+
+    __slots__ = (
+        "address", "caller", "client_ip", "context", "error_code", "limit_lines", "limit_outcome", "looked_up",
+        "refusal", "request_id", "timings",
+    )  # fmt: skip
+
+    def __init__(self, context: RequestContext, timings: Timings, address: Address, client_ip: str) -> None:
+        self.request_id = context.request_id
+        # The same objects as `current_request` and `current_timings` give to code that does not have the request.
+        self.context = context
+        self.timings = timings
+        self.address = address
+        self.client_ip = client_ip
+        # Set by authentication: the caller, or why the token was refused; neither for a request without a token.
+        self.caller: Caller | None = None
+        self.refusal: MasteryError | None = None
+        # Set by the rate limit: the outcome, the headers for whatever answer the request gets in the end, and the
+        # cache read that the route has started in the same call.
+        self.limit_outcome = "unlimited"
+        self.limit_lines = ""
+        self.looked_up: Any = None
+        # Set with every problem that is answered: its stable code.
+        self.error_code: str | None = None
+
+
+STATE = web.RequestKey("state", RequestState)
+
+
+# Set by handlers whose requests have a cost that is known only afterwards.
+SETTLED_COST = web.RequestKey("settled_cost", int)
+
+
+def settle_cost(request: web.Request, units: int) -> None:
+    """Charge a request so many units in the end, for routes that settle; once, and before its answer.
+
+    Its decision has charged what the rate limits file says. More is charged as far as the limits have room.
+
+    Raises:
+        ValueError: it is below 0.
+        RuntimeError: the request's cost is settled already.
+    """
+    if units < 0:
+        raise ValueError(f"a request costs 0 units or more, not {units}")
+    if SETTLED_COST in request:
+        raise RuntimeError("the cost of this request is settled already")
+    request[SETTLED_COST] = units
+
+
+def state_of(request: web.Request) -> RequestState:
+    """The state of a request."""
+    return request[STATE]

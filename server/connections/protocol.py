@@ -22,7 +22,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
-from server.api.bodies import EXPECTS_CONTINUE
+from server.api.requests import EXPECTS_CONTINUE
 from server.api.responses import LARGE_BYTES
 from server.connections.refusals import (
     CROWDED,

@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import PROBLEM_LINES, problem_response
 from server.api.rules import LookUp, Rule, Rules, rule_of
-from server.api.state import SETTLED_COST, RequestState, state_of
+from server.api.services import SETTLED_COST, RequestState, state_of
 from server.api.whole_response import WholeResponse
 from server.domain.identity.callers import Callers
 from server.errors import MasteryError, NetworkBlocked

@@ -8,8 +8,7 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from server.api.rules import Rule
-from server.api.services import checked_caller_of
-from server.api.state import RequestState
+from server.api.services import RequestState, checked_caller_of
 from server.domain.identity.callers import Callers
 from server.errors import Forbidden, MasteryError
 

@@ -12,8 +12,7 @@ from aiohttp.typedefs import Handler
 
 from server.api.answers.kinds import in_camel_case
 from server.api.responses import problem_response
-from server.api.services import services_of
-from server.api.state import state_of
+from server.api.services import services_of, state_of
 from server.errors import (
     InvalidInput,
     MasteryError,

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
 from server.api.compression import COMPRESSED_FROM_BYTES, CompressedBodies, encode
-from server.api.state import STATE, RequestState
+from server.api.services import STATE, RequestState
 from server.api.whole_response import add_lines
 from server.bounded_dict import BoundedDict
 from server.middleware.standard_headers import StandardHeaders, new_request_id

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from server.api.admin.imports import COST_UNIT_BYTES
-from server.api.state import settle_cost
+from server.api.services import settle_cost
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.api.openapi.examples import EXAMPLES
+from server.api.openapi.texts import EXAMPLES
 from tests.api.conformance import document
 from tests.api.conftest import Api, Course
 

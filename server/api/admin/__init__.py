@@ -13,10 +13,11 @@ import structlog
 from aiohttp import web
 
 from server.api.admin.schemas import OverrideSchema
+from server.api.pagination import CURSORS
 from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import json_response
 from server.api.schemas import UsersQuerySchema
-from server.api.services import CURSORS, caller_of, services_of
+from server.api.services import caller_of, services_of
 from server.api.writes import answer, no_content, write
 from server.clock import iso_timestamp
 from server.domain.identity.subjects import parse_subject

@@ -10,11 +10,9 @@ import structlog
 from aiohttp import hdrs, web
 
 from server.api.admin.schemas import ImportQuerySchema
-from server.api.bodies import read_content
-from server.api.requests import path_id, read_query, refuse_query
+from server.api.requests import path_id, read_content, read_query, refuse_query
 from server.api.responses import JSON, LARGE_BYTES, refuse_without_room
-from server.api.services import caller_of, services_of
-from server.api.state import settle_cost
+from server.api.services import caller_of, services_of, settle_cost
 from server.api.writes import answer, respond, write
 from server.domain.catalog.deck_export import EXPORT_FORMATS, write_cards
 from server.domain.catalog.deck_files import (

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from server.api.listing import read_listing
+from server.api.pagination import read_listing
 from server.api.requests import path_id, read_json, refuse_query
 from server.api.responses import json_response, tagged_response
 from server.api.schemas import AccountChangesSchema, AccountsQuerySchema

@@ -22,8 +22,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema, fields, validate
 
 from server import __version__
-from server.api import assets as documentation
-from server.api import dashboard
+from server.api import assets, operations
 from server.api.answers.kinds import Problem, in_camel_case
 from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
 from server.api.openapi.components import (
@@ -35,10 +34,8 @@ from server.api.openapi.components import (
     REQUEST_HEADERS,
     SCHEMAS,
 )
-from server.api.openapi.descriptions import PARAMETERS, PROPERTIES
-from server.api.openapi.examples import EXAMPLES
-from server.api.openapi.introduction import INTRODUCTION, TAGS
 from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
+from server.api.openapi.texts import EXAMPLES, INTRODUCTION, PARAMETERS, PROPERTIES, TAGS
 from server.api.responses import PROBLEM_JSON
 from server.api.routes import ROUTES, Route
 from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
@@ -174,7 +171,7 @@ SECURITY_SCHEMES: Mapping[str, dict[str, Any]] = MappingProxyType(
 )
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_FILES = {"/api/docs/{file}": documentation.asset_names, "/dashboard/{file}": dashboard.asset_names}
+_FILES = {"/api/docs/{file}": assets.asset_names, "/dashboard/{file}": operations.asset_names}
 _IDEMPOTENT_STATUSES = {408, 413, 415, 422}
 
 

@@ -9,11 +9,8 @@ from typing import Any
 
 from marshmallow import Schema
 
-from server.api import admin, auth, classes, dashboard, home, operations, profile, study
-from server.api import assets as documentation
-from server.api.admin import classes as admin_classes
-from server.api.admin import decks as admin_decks
-from server.api.admin import flashcards as admin_flashcards
+from server.api import admin, assets, auth, operations, study
+from server.api.admin import course
 from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.admin.schemas import (
@@ -26,13 +23,8 @@ from server.api.admin.schemas import (
     ImportQuerySchema,
     OverrideSchema,
 )
-from server.api.answers import admin as administration
-from server.api.answers import export
-from server.api.answers import operations as monitoring
-from server.api.answers import operations as state
-from server.api.answers import study as identity
-from server.api.answers import study as reading
-from server.api.answers import study as studying
+from server.api.answers import operations as shown
+from server.api.answers import study as studied
 from server.api.answers.kinds import Answer
 from server.api.openapi.components import FILE_CARD
 from server.api.pagination import PageSchema
@@ -158,25 +150,25 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
     {
         operations.health: Operation(
             results={
-                **answers(state.HealthReport),
-                **answers(state.HealthReport, status=503, headers=("Retry-After",)),
+                **answers(shown.HealthReport),
+                **answers(shown.HealthReport, status=503, headers=("Retry-After",)),
             }
         ),
-        home.show_home: Operation(
+        assets.show_home: Operation(
             results={
                 200: Result(
                     description="What this is, and where to go on; a page, or JSON where Accept names it first.",
-                    contents=(Content(media_type="text/html", schema=_TEXT), Content(schema=state.Home())),
+                    contents=(Content(media_type="text/html", schema=_TEXT), Content(schema=shown.Home())),
                     headers=("ETag", "Vary"),
                 ),
                 304: asset(JSON)[304],
             }
         ),
-        operations.livez: Operation(results=answers(state.Alive)),
+        operations.livez: Operation(results=answers(shown.Alive)),
         operations.readyz: Operation(
             results={
-                **answers(state.Ready),
-                **answers(state.Unready, status=503, headers=("Retry-After",)),
+                **answers(shown.Ready),
+                **answers(shown.Unready, status=503, headers=("Retry-After",)),
             }
         ),
         operations.show_metrics: Operation(
@@ -191,105 +183,95 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             },
             errors=_METRICS_TOKEN,
         ),
-        operations.show_metrics_json: Operation(results=answers(state.MetricList), errors=_METRICS_TOKEN),
+        operations.show_metrics_json: Operation(results=answers(shown.MetricList), errors=_METRICS_TOKEN),
         operations.show_cache_metrics: Operation(
-            results=answers(state.CacheMetrics), errors=frozenset({401, 403, 503})
+            results=answers(shown.CacheMetrics), errors=frozenset({401, 403, 503})
         ),
-        operations.reset_cache_metrics: Operation(results=answers(state.CacheMetricsReset)),
-        dashboard.show_dashboard: Operation(
+        operations.reset_cache_metrics: Operation(results=answers(shown.CacheMetricsReset)),
+        operations.show_dashboard: Operation(
             query=DashboardQuerySchema(),
-            results=answers(monitoring.Dashboard),
+            results=answers(shown.Dashboard),
             errors=frozenset({400, 401, 403, 503}),
         ),
-        dashboard.show_page: Operation(results=asset("text/html")),
-        dashboard.show_file: Operation(
+        operations.show_page: Operation(results=asset("text/html")),
+        operations.show_file: Operation(
             results=asset("text/css", "text/javascript", "image/svg+xml"), errors=frozenset({503})
         ),
-        documentation.show_openapi: Operation(results=asset(JSON), errors=frozenset({503})),
-        documentation.show_documentation: Operation(results=asset("text/html")),
-        documentation.show_asset: Operation(
-            results=asset("text/css", "text/javascript"), errors=frozenset({503})
-        ),
+        assets.show_openapi: Operation(results=asset(JSON), errors=frozenset({503})),
+        assets.show_documentation: Operation(results=asset("text/html")),
+        assets.show_asset: Operation(results=asset("text/css", "text/javascript"), errors=frozenset({503})),
         auth.register: Operation(
             bodies=json(RegisterSchema()),
-            results=answers(identity.SignedIn, status=201),
+            results=answers(studied.SignedIn, status=201),
             errors=frozenset({409}),
         ),
         auth.login: Operation(
-            bodies=json(LoginSchema()), results=answers(identity.SignedIn), errors=frozenset({401})
+            bodies=json(LoginSchema()), results=answers(studied.SignedIn), errors=frozenset({401})
         ),
         auth.refresh: Operation(
-            bodies=json(RefreshSchema()), results=answers(identity.SignedIn), errors=frozenset({401})
+            bodies=json(RefreshSchema()), results=answers(studied.SignedIn), errors=frozenset({401})
         ),
         auth.logout: Operation(bodies=json(RefreshSchema()), results=done()),
         auth.change_password: Operation(
             bodies=json(PasswordSchema()), results=done(), errors=frozenset({409})
         ),
         auth.reset_password: Operation(bodies=json(ResetSchema()), results=done()),
-        auth.export_me: Operation(results=answers(export.Export)),
+        auth.export_me: Operation(results=answers(studied.Export)),
         auth.delete_me: Operation(bodies=json(DeletionSchema()), results=done(), errors=frozenset({409})),
-        auth.get_me: Operation(results=tagged(identity.Me)),
-        profile.get_profile: Operation(results=tagged(identity.Profile)),
-        profile.change_profile: Operation(
-            bodies=json(ProfileSchema(partial=True)), results=answers(identity.Profile)
+        auth.get_me: Operation(results=tagged(studied.Me)),
+        auth.get_profile: Operation(results=tagged(studied.Profile)),
+        auth.change_profile: Operation(
+            bodies=json(ProfileSchema(partial=True)), results=answers(studied.Profile)
         ),
-        classes.list_classes: Operation(query=PageSchema(), results=tagged(reading.ClassList, cached=True)),
-        classes.get_class: Operation(results=tagged(reading.Class, cached=True)),
-        classes.study_class: Operation(query=StudyQuerySchema(), results=tagged(reading.Study, cached=True)),
-        classes.list_flashcards: Operation(results=tagged(reading.Deck, cached=True)),
-        study.get_due_counts: Operation(results=tagged(studying.DueCounts)),
-        study.list_progress: Operation(query=ChangesQuerySchema(), results=tagged(studying.ChangedProgress)),
-        study.get_class_progress: Operation(results=tagged(studying.ClassProgress, cached=True)),
-        study.get_card_progress: Operation(results=tagged(studying.CardProgress)),
-        study.get_stats: Operation(results=tagged(studying.Stats)),
-        study.list_bookmarks: Operation(query=PageSchema(), results=tagged(studying.BookmarkList)),
-        study.list_sessions: Operation(query=SessionsQuerySchema(), results=tagged(studying.SessionList)),
+        study.list_classes: Operation(query=PageSchema(), results=tagged(studied.ClassList, cached=True)),
+        study.get_class: Operation(results=tagged(studied.Class, cached=True)),
+        study.study_class: Operation(query=StudyQuerySchema(), results=tagged(studied.Study, cached=True)),
+        study.list_flashcards: Operation(results=tagged(studied.Deck, cached=True)),
+        study.get_due_counts: Operation(results=tagged(studied.DueCounts)),
+        study.list_progress: Operation(query=ChangesQuerySchema(), results=tagged(studied.ChangedProgress)),
+        study.get_class_progress: Operation(results=tagged(studied.ClassProgress, cached=True)),
+        study.get_card_progress: Operation(results=tagged(studied.CardProgress)),
+        study.get_stats: Operation(results=tagged(studied.Stats)),
+        study.list_bookmarks: Operation(query=PageSchema(), results=tagged(studied.BookmarkList)),
+        study.list_sessions: Operation(query=SessionsQuerySchema(), results=tagged(studied.SessionList)),
         study.rate_card: Operation(
             bodies=json(RatingSchema()),
             headers=_TIME_ZONE,
-            results=answers(studying.CardProgress, headers=_TIME_ZONE_USED),
+            results=answers(studied.CardProgress, headers=_TIME_ZONE_USED),
             errors=frozenset({409}),
         ),
         study.rate_cards: Operation(
             bodies=json(RatingsSchema()),
             headers=_TIME_ZONE,
-            results=answers(studying.RecordedRatings, headers=_TIME_ZONE_USED),
+            results=answers(studied.RecordedRatings, headers=_TIME_ZONE_USED),
             errors=frozenset({404, 409}),
         ),
         study.start_session: Operation(
             bodies=json(SessionSchema()),
-            results=answers(studying.StartedSession, status=201),
+            results=answers(studied.StartedSession, status=201),
             errors=frozenset({404}),
         ),
-        study.end_session: Operation(results=answers(studying.EndedSession)),
+        study.end_session: Operation(results=answers(studied.EndedSession)),
         study.add_bookmark: Operation(
-            results={**answers(studying.Bookmark), **answers(studying.Bookmark, status=201)}
+            results={**answers(studied.Bookmark), **answers(studied.Bookmark, status=201)}
         ),
         study.delete_bookmark: Operation(results=done()),
-        admin_classes.list_classes: Operation(
-            query=ClassesQuerySchema(), results=tagged(administration.EditableClassList)
+        course.list_classes: Operation(query=ClassesQuerySchema(), results=tagged(shown.EditableClassList)),
+        course.create_class: Operation(bodies=json(ClassSchema()), results=created(shown.EditableClass)),
+        course.get_class: Operation(results=tagged(shown.EditableClass)),
+        course.update_class: Operation(
+            bodies=json(ClassSchema(partial=True)), results=answers(shown.EditableClass)
         ),
-        admin_classes.create_class: Operation(
-            bodies=json(ClassSchema()), results=created(administration.EditableClass)
+        course.delete_class: Operation(results=done()),
+        course.list_decks: Operation(query=DecksQuerySchema(), results=tagged(shown.EditableDeckList)),
+        course.create_deck: Operation(bodies=json(DeckSchema()), results=created(shown.EditableDeck)),
+        course.get_deck: Operation(results=tagged(shown.EditableDeck)),
+        course.update_deck: Operation(
+            bodies=json(DeckSchema(partial=True)), results=answers(shown.EditableDeck)
         ),
-        admin_classes.get_class: Operation(results=tagged(administration.EditableClass)),
-        admin_classes.update_class: Operation(
-            bodies=json(ClassSchema(partial=True)), results=answers(administration.EditableClass)
-        ),
-        admin_classes.delete_class: Operation(results=done()),
-        admin_decks.list_decks: Operation(
-            query=DecksQuerySchema(), results=tagged(administration.EditableDeckList)
-        ),
-        admin_decks.create_deck: Operation(
-            bodies=json(DeckSchema()), results=created(administration.EditableDeck)
-        ),
-        admin_decks.get_deck: Operation(results=tagged(administration.EditableDeck)),
-        admin_decks.update_deck: Operation(
-            bodies=json(DeckSchema(partial=True)), results=answers(administration.EditableDeck)
-        ),
-        admin_decks.delete_deck: Operation(results=done()),
+        course.delete_deck: Operation(results=done()),
         admin_import.import_deck: Operation(
-            query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(administration.Imported)
+            query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(shown.Imported)
         ),
         admin_import.export_deck: Operation(
             results={
@@ -300,37 +282,33 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
                 )
             },
         ),
-        admin_flashcards.list_flashcards: Operation(
-            query=FlashcardsQuerySchema(), results=tagged(administration.EditableFlashcardList)
+        course.list_flashcards: Operation(
+            query=FlashcardsQuerySchema(), results=tagged(shown.EditableFlashcardList)
         ),
-        admin_flashcards.create_flashcard: Operation(
-            bodies=json(FlashcardSchema()), results=created(administration.EditableFlashcard)
+        course.create_flashcard: Operation(
+            bodies=json(FlashcardSchema()), results=created(shown.EditableFlashcard)
         ),
-        admin_flashcards.get_flashcard: Operation(results=tagged(administration.EditableFlashcard)),
-        admin_flashcards.update_flashcard: Operation(
-            bodies=json(FlashcardSchema(partial=True)), results=answers(administration.EditableFlashcard)
+        course.get_flashcard: Operation(results=tagged(shown.EditableFlashcard)),
+        course.update_flashcard: Operation(
+            bodies=json(FlashcardSchema(partial=True)), results=answers(shown.EditableFlashcard)
         ),
-        admin_flashcards.delete_flashcard: Operation(results=done()),
-        admin_users.list_accounts: Operation(
-            query=AccountsQuerySchema(), results=tagged(administration.AccountList)
-        ),
-        admin_users.get_account: Operation(results=tagged(administration.Account)),
+        course.delete_flashcard: Operation(results=done()),
+        admin_users.list_accounts: Operation(query=AccountsQuerySchema(), results=tagged(shown.AccountList)),
+        admin_users.get_account: Operation(results=tagged(shown.Account)),
         admin_users.update_account: Operation(
             bodies=json(AccountChangesSchema()),
-            results=answers(administration.Account),
+            results=answers(shown.Account),
             errors=frozenset({409}),
         ),
         admin_users.reset_password: Operation(
-            results=answers(administration.PasswordReset, status=201), errors=frozenset({409})
+            results=answers(shown.PasswordReset, status=201), errors=frozenset({409})
         ),
-        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(administration.UserList)),
-        admin.get_user: Operation(results=answers(administration.UserFigures)),
-        admin.show_rate_limits: Operation(
-            results=answers(administration.RateLimitState), errors=frozenset({409})
-        ),
+        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(shown.UserList)),
+        admin.get_user: Operation(results=answers(shown.UserFigures)),
+        admin.show_rate_limits: Operation(results=answers(shown.RateLimitState), errors=frozenset({409})),
         admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
         admin.override_rate_limit: Operation(
-            bodies=json(OverrideSchema()), results=answers(administration.Override), errors=frozenset({409})
+            bodies=json(OverrideSchema()), results=answers(shown.Override), errors=frozenset({409})
         ),
         admin.end_override: Operation(results=done(), errors=frozenset({409})),
     }

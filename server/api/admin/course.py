@@ -1,4 +1,4 @@
-"""What the five routes of a kind of thing in the course have in common: list, create, get, update and delete."""
+"""/api/admin/classes, …/decks and …/flashcards: the course as administrators edit it, drafts included."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import structlog
 from aiohttp import web
 from marshmallow import Schema
 
-from server.api.admin.schemas import ClassesQuerySchema
-from server.api.listing import read_listing
+from server.api.admin.schemas import (
+    ClassesQuerySchema,
+    ClassSchema,
+    DeckSchema,
+    DecksQuerySchema,
+    FlashcardSchema,
+    FlashcardsQuerySchema,
+)
+from server.api.pagination import read_listing
 from server.api.requests import path_id, read_json
 from server.api.responses import tagged_response
 from server.api.services import caller_of, services_of
 from server.api.writes import answer, no_content, write
-from server.domain.editing.resources import Resource
+from server.domain.editing.resources import CLASSES, DECKS, FLASHCARDS, Resource
 from server.domain.writing import Answer, Unit
 
 log = structlog.get_logger(__name__)
@@ -106,3 +113,89 @@ class Routes:
         name = self._resource.name
         subject = {"admin_id": str(caller_of(request).user_id), f"{name}_id": str(row_id)}
         unit.afterwards.append(partial(log.info, f"audit.{name}_{what}", **subject, **more))
+
+
+_CLASSES = Routes(CLASSES, query=ClassesQuerySchema(), new=ClassSchema(), changes=ClassSchema(partial=True))
+
+
+async def list_classes(request: web.Request) -> web.Response:
+    """A page of classes, by order, then name."""
+    return await _CLASSES.list(request)
+
+
+async def create_class(request: web.Request) -> web.Response:
+    """Make a class."""
+    return await _CLASSES.create(request)
+
+
+async def get_class(request: web.Request) -> web.Response:
+    """A class."""
+    return await _CLASSES.get(request)
+
+
+async def update_class(request: web.Request) -> web.Response:
+    """Change some fields of a class."""
+    return await _CLASSES.update(request)
+
+
+async def delete_class(request: web.Request) -> web.Response:
+    """Delete a class with everything in it."""
+    return await _CLASSES.delete(request)
+
+
+_DECKS = Routes(DECKS, query=DecksQuerySchema(), new=DeckSchema(), changes=DeckSchema(partial=True))
+
+
+async def list_decks(request: web.Request) -> web.Response:
+    """A page of decks; those of a class by order, then name."""
+    return await _DECKS.list(request)
+
+
+async def create_deck(request: web.Request) -> web.Response:
+    """Make a deck."""
+    return await _DECKS.create(request)
+
+
+async def get_deck(request: web.Request) -> web.Response:
+    """A deck."""
+    return await _DECKS.get(request)
+
+
+async def update_deck(request: web.Request) -> web.Response:
+    """Change some fields of a deck."""
+    return await _DECKS.update(request)
+
+
+async def delete_deck(request: web.Request) -> web.Response:
+    """Delete a deck with its cards."""
+    return await _DECKS.delete(request)
+
+
+_FLASHCARDS = Routes(
+    FLASHCARDS, query=FlashcardsQuerySchema(), new=FlashcardSchema(), changes=FlashcardSchema(partial=True)
+)
+
+
+async def list_flashcards(request: web.Request) -> web.Response:
+    """A page of cards; those of a deck by order."""
+    return await _FLASHCARDS.list(request)
+
+
+async def create_flashcard(request: web.Request) -> web.Response:
+    """Make a card."""
+    return await _FLASHCARDS.create(request)
+
+
+async def get_flashcard(request: web.Request) -> web.Response:
+    """A card."""
+    return await _FLASHCARDS.get(request)
+
+
+async def update_flashcard(request: web.Request) -> web.Response:
+    """Change some fields of a card."""
+    return await _FLASHCARDS.update(request)
+
+
+async def delete_flashcard(request: web.Request) -> web.Response:
+    """Delete a card."""
+    return await _FLASHCARDS.delete(request)

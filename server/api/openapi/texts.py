@@ -1,13 +1,86 @@
-"""What each property and parameter of the API means, by name; `Schema.name` where it means something else there.
-
-A field whose schema gives a description of its own keeps it.
-"""
+"""What the OpenAPI document says in words: of the API as a whole, of each property and parameter, and by examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+INTRODUCTION = """\
+Flashcards to study, with what each student has learnt of them: classes hold decks, decks hold cards.
+
+## Signing in
+
+`POST /api/auth/register` or `/api/auth/login` answers with an access token and a refresh token. Send the access token
+as `Authorization: Bearer …`. When it has expired (`expiresIn` seconds, or a 401 with the code `invalid_token`),
+exchange the refresh token at `POST /api/auth/refresh` for new ones: it works once, and its reuse ends the sign-in.
+Two tabs that exchange it within ten seconds of each other are both served. `POST /api/auth/logout` ends the sign-in.
+Tokens of the OIDC issuer that the service is set up with are accepted too. There are two roles, `user` and `admin`.
+
+## Pages
+
+Lists answer with at most `limit` entries and a `nextCursor`. Send it as `cursor`, with the same other parameters, for
+the next page; it is null at the end. A cursor is opaque: one that was changed, or is of another list, is a 400.
+
+## Errors
+
+Every error is `application/problem+json` (RFC 9457). Program against its `code`: docs/errors.md lists each code with
+its cause and what to do. `errors` names what is wrong by field, such as `ratings.0.flashcardId`. `requestId` finds
+the request in the logs. A client should treat a code that it does not know by its status.
+
+## Repeating a request
+
+Every write but those of `/api/auth` takes an `Idempotency-Key`, for example a random UUID. A repetition within 24
+hours under the same key gets the first answer and changes nothing; another request under the key is a 422. After a
+503, a timeout or a lost connection, send the same request again under the same key.
+
+## Rate limits
+
+Reads are limited to 100 a minute, ratings and other writes and an administrator's routes to 60, deletes and imports
+to 10, and everything of a user together to 1000 an hour, unless the service is set up otherwise. `RateLimit` and
+`RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11) say what is left; `X-RateLimit-Limit`, `-Remaining` and
+`-Reset` say it for the policy closest to exhaustion. A 429 has a `Retry-After` in seconds.
+
+## Times and days
+
+Times are ISO 8601 in UTC with milliseconds, such as `2026-01-31T09:30:00.000Z`. A time in a request has a UTC offset,
+any one. A student's day, which streaks count, begins at midnight in the zone of the `X-Time-Zone` header (an IANA
+name), else of the profile, else in UTC.
+
+## Caching and compression
+
+Reads have a weak `ETag`: `If-None-Match` saves the body (304). Answers of 1 kB and more are compressed where
+`Accept-Encoding` allows gzip. A body of a request may be compressed with gzip or deflate.
+
+## Sizes
+
+A body holds at most 1 MiB, an import 10 MiB and 100,000 rows. Unknown fields and parameters are refused. Later
+versions may add fields to answers, codes and values: ignore what you do not know.
+"""
+# In the order of the page; what the paths of each begin with, and what they are about.
+TAGS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "Reading": (("/api/classes", "/api/decks"), "The course as a student reads it: published only."),
+        "Studying": (
+            ("/api/study", "/api/progress", "/api/sessions", "/api/bookmarks", "/api/stats"),
+            "What a student does with the course: ratings, sessions, bookmarks and figures.",
+        ),
+        "Identity": (("/api/auth", "/api/profile"), "Accounts, tokens and the caller's own data."),
+        "Administration": (
+            ("/api/admin",),
+            "The course and its students, drafts included, for administrators.",
+        ),
+        "Operations": (
+            ("/api/health", "/api/metrics", "/api/dashboard", "/dashboard", "/livez", "/readyz"),
+            "How the service is. Never rate limited.",
+        ),
+        # The last one, because every path begins with a slash.
+        "Documentation": (
+            ("/api/openapi.json", "/api/docs", "/"),
+            "Where to begin, this document, and a page to read it.",
+        ),
+    }
+)
 PROPERTIES: Mapping[str, str] = MappingProxyType(
     {
         "Dashboard.machine": "Which machine answers: Heroku's dyno, or the name of the host or container.",
@@ -235,7 +308,6 @@ PROPERTIES: Mapping[str, str] = MappingProxyType(
         "workers": "The processes of the machine that answers.",
     }
 )
-
 # Of the path and the query.
 PARAMETERS: Mapping[str, str] = MappingProxyType(
     {
@@ -257,5 +329,45 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "sort": "What comes first: the latest activity, the most cards, or the longest streak.",
         "subject": "The client: `user:` and an id, or `ip:` and an address or prefix.",
         "userId": "The id of an account.",
+    }
+)
+_CARD = "7b1f4a52-0c1e-4f4e-9d3a-5a8f3f1c2b60"
+_DECK = "2f0f0a1e-6f0b-4a53-8b0f-0d9f4c7f6a11"
+_CLASS = "b3a7a1d2-52c4-4f0e-8a57-3f3f7d0b9c22"
+_SESSION = "e1c9d6b4-77b1-4d0c-9a6e-1b2c3d4e5f60"
+_PASSWORD = "correct horse battery"  # noqa: S105 - an example
+# By the names of the schemas.
+EXAMPLES: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "RegisterRequest": {"email": "ada@example.com", "password": _PASSWORD, "name": "Ada"},
+        "LoginRequest": {"email": "ada@example.com", "password": _PASSWORD},
+        "RefreshRequest": {"refreshToken": "a refresh token of a login"},
+        "ProfileChanges": {"name": "Ada", "timeZone": "Europe/Berlin"},
+        "SessionRequest": {"deckIds": [_DECK]},
+        "RatingRequest": {"confidenceLevel": 4, "sessionId": _SESSION, "responseTime": 1500},
+        "RatingsRequest": {
+            "ratings": [
+                {"flashcardId": _CARD, "confidenceLevel": 2, "ratedAt": "2026-03-02T08:15:00+01:00"},
+                {"flashcardId": _CARD, "confidenceLevel": 5},
+            ]
+        },
+        "ClassRequest": {"name": "Asset Security", "description": "What is worth protecting.", "order": 2},
+        "ClassChanges": {"isPublished": True, "scheduler": "fsrs"},
+        "DeckRequest": {"classId": _CLASS, "name": "Data Lifecycle", "order": 1},
+        "DeckChanges": {"isPublished": True},
+        "FlashcardRequest": {
+            "deckId": _DECK,
+            "question": "What is remanence?",
+            "answer": "Data that is left on a medium after it was erased.",
+            "category": "storage",
+            "isPublished": True,
+        },
+        "FlashcardChanges": {"explanation": "Overwriting, degaussing and destruction remove it."},
+        "OverrideRequest": {"limit": 500, "seconds": 3600},
+        "AccountChangesRequest": {"plan": "team"},
+        "ResetRequest": {"token": "a one-time token", "newPassword": f"{_PASSWORD} staple"},
+        "PasswordRequest": {"currentPassword": _PASSWORD, "newPassword": f"{_PASSWORD} staple"},
+        "DeletionRequest": {"password": _PASSWORD},
+        "FileCard": {"question": "What is remanence?", "answer": "What is left.", "category": "storage"},
     }
 )
