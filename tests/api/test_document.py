@@ -42,6 +42,24 @@ def test_operations_have_names_of_their_own() -> None:
     assert {} == {name: count for name, count in names.items() if count > 1}
 
 
+def test_operations_keep_their_names() -> None:
+    """A client that is generated anew finds the methods that it has called before."""
+    paths = document()["paths"]
+    for method, path, name in (
+        ("get", "/", "home.showHome"),
+        ("get", "/dashboard", "dashboard.showPage"),
+        ("get", "/api/health", "operations.health"),
+        ("get", "/api/classes/{classId}", "classes.getClass"),
+        ("get", "/api/decks/{deckId}/flashcards", "classes.listFlashcards"),
+        ("put", "/api/progress/cards/{flashcardId}", "study.rateCard"),
+        ("patch", "/api/profile", "profile.changeProfile"),
+        ("get", "/api/admin/decks/{deckId}", "adminDecks.getDeck"),
+        ("get", "/api/admin/decks/{deckId}/export", "adminImports.exportDeck"),
+        ("get", "/api/admin/analytics/users", "admin.listUsers"),
+    ):
+        assert name == paths[path][method]["operationId"]
+
+
 def test_nothing_is_said_twice_or_left_open() -> None:
     """Apispec warns of schemas that it gave two names; every schema is one, and every reference leads somewhere."""
     with warnings.catch_warnings():

@@ -35,7 +35,7 @@ from server.api.openapi.components import (
     SCHEMAS,
 )
 from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
-from server.api.openapi.texts import EXAMPLES, INTRODUCTION, PARAMETERS, PROPERTIES, TAGS
+from server.api.openapi.texts import CLIENT_GROUPS, EXAMPLES, INTRODUCTION, PARAMETERS, PROPERTIES, TAGS
 from server.api.responses import PROBLEM_JSON
 from server.api.routes import ROUTES, Route
 from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
@@ -220,9 +220,9 @@ def _specify() -> APISpec:
 
 def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     summary, _, more = (inspect.getdoc(route.handler) or "").partition("\n")
-    module = route.handler.__module__.removeprefix("server.api.").replace(".", "_")
+    group = next(name for prefix, name in CLIENT_GROUPS.items() if route.path.startswith(prefix))
     described: dict[str, Any] = {
-        "operationId": f"{in_camel_case(module)}.{in_camel_case(route.handler.__name__)}",
+        "operationId": f"{group}.{in_camel_case(route.handler.__name__)}",
         "summary": summary.rstrip("."),
         "description": _description(route, more),
         "tags": [next(tag for tag, (prefixes, _) in TAGS.items() if route.path.startswith(prefixes))],

@@ -81,6 +81,35 @@ TAGS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
         ),
     }
 )
+# Generated clients name their methods by these, so they stay whatever a handler's module is called. The first that a
+# path begins with counts.
+CLIENT_GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        "/api/admin/decks/{deckId}/": "adminImports",
+        "/api/admin/classes": "adminClasses",
+        "/api/admin/decks": "adminDecks",
+        "/api/admin/flashcards": "adminFlashcards",
+        "/api/admin/users": "adminUsers",
+        "/api/admin": "admin",
+        "/api/auth": "auth",
+        "/api/profile": "profile",
+        "/api/classes": "classes",
+        "/api/decks": "classes",
+        "/api/study": "study",
+        "/api/progress": "study",
+        "/api/sessions": "study",
+        "/api/bookmarks": "study",
+        "/api/stats": "study",
+        "/api/dashboard": "dashboard",
+        "/dashboard": "dashboard",
+        "/api/docs": "assets",
+        "/api/openapi.json": "assets",
+        "/api/": "operations",
+        "/livez": "operations",
+        "/readyz": "operations",
+        "/": "home",
+    }
+)
 PROPERTIES: Mapping[str, str] = MappingProxyType(
     {
         "Dashboard.machine": "Which machine answers: Heroku's dyno, or the name of the host or container.",
