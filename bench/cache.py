@@ -41,7 +41,9 @@ CONNECTIONS = 32
 # Which query loads what of a reader; no two requests of a student are under way at once, so each miss is one.
 LOADED_BY = {COUNTS: "list_class_mastery", CARDS: "list_class_progress"}
 OUTCOMES = ("HIT", "STALE", "MISS", "BYPASS", "")
-_QUERIES = re.compile(r'^database_query_duration_seconds_count\{query="(\w+)"\} ([\d.e+]+)$', re.MULTILINE)
+_QUERIES = re.compile(
+    r'^database_query_duration_seconds_count\{query="(\w+)",target="primary"\} ([\d.e+]+)$', re.MULTILINE
+)
 
 
 class LoadDiffers(Exception):

@@ -55,7 +55,7 @@ def fill() -> None:
         for status in STATUSES:
             metrics.http_request_duration_seconds.labels("GET", f"/api/route{route}", status).observe(0.01)
     for query in range(QUERIES):
-        metrics.database_query_duration_seconds.labels(f"query{query}").observe(0.01)
+        metrics.database_query_duration_seconds.labels(f"query{query}", "primary").observe(0.01)
     for policy in range(POLICIES):
         for outcome in ("allowed", "denied"):
             metrics.rate_limit_decisions.labels(f"policy{policy}", outcome, "redis").inc()

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,6 +37,7 @@ from server.domain.identity.external import ExternalTokens, KeySet
 from server.domain.identity.passwords import Passwords
 from server.domain.identity.subjects import parse_subject
 from server.domain.identity.tokens import AccessTokens
+from server.domain.replica_reads import ReplicaReads
 from server.domain.study.overlays import Overlays
 from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
@@ -52,6 +54,7 @@ from server.ratelimit.reloading import LAST_GOOD, RateLimitsFile
 from server.settings import Settings, ignored_options
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
+from server.stores.postgres.replica import Replica
 from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
 from server.telemetry.health import EventLoopLag, Health, HealthWatch
@@ -88,20 +91,11 @@ def create_app(settings: Settings) -> web.Application:
         RateLimitsError: the rate limits file is not valid.
     """
     metrics = Metrics()
-    query_durations = metrics.labelled(metrics.database_query_duration_seconds)
     decisions = metrics.labelled(metrics.rate_limit_decisions)
     near_limits = metrics.labelled(metrics.rate_limit_near_limit)
     failures = metrics.labelled(metrics.rate_limit_failures)
     cost_units = metrics.labelled(metrics.rate_limit_cost_units)
-    database = Database(
-        settings.database_url,
-        pool_size=settings.database_pool_size,
-        acquire_timeout_ms=settings.database_acquire_timeout_ms,
-        query_timeout_ms=settings.database_query_timeout_ms,
-        idle_seconds=settings.database_idle_seconds,
-        slow_query_ms=settings.slow_query_ms,
-        on_query=lambda name, seconds: query_durations(name).observe(seconds),
-    )
+    database, replica = _databases(settings, metrics)
     redis = RedisLink(
         settings.redis_url,
         deadline_ms=settings.cache_deadline_ms,
@@ -157,6 +151,8 @@ def create_app(settings: Settings) -> web.Application:
         "database", database.check, critical=True, degraded_by=frozenset({"read_only", "disk_full"})
     )
     health.register("cache", redis.ping, critical=False)
+    if replica is not None:
+        health.register("replica", replica.check, critical=False)
 
     refusals = Refusals(redis)
     history = HistoryKeeper(redis, sample=lambda: _count_up(metrics), also=refusals.flush)
@@ -215,6 +211,8 @@ def create_app(settings: Settings) -> web.Application:
         catalog=catalog,
         reading=Reading(catalog, Overlays(database)),
         writer=writer,
+        replica=replica,
+        replica_reads=ReplicaReads(database, replica, redis),
         ratings=Ratings(database, writer),
     )
     rules.update(add_routes(app))
@@ -224,6 +222,37 @@ def create_app(settings: Settings) -> web.Application:
         app.on_cleanup.append(lambda _: spans.close())
     app.on_shutdown.append(_stop_being_ready)
     return app
+
+
+def _databases(settings: Settings, metrics: Metrics) -> tuple[Database, Replica | None]:
+    """The primary, and its replica where there is one."""
+    query_durations = metrics.labelled(metrics.database_query_duration_seconds)
+    open_database = partial(
+        Database,
+        pool_size=settings.database_pool_size,
+        acquire_timeout_ms=settings.database_acquire_timeout_ms,
+        idle_seconds=settings.database_idle_seconds,
+        slow_query_ms=settings.slow_query_ms,
+    )
+    primary = open_database(
+        settings.database_url,
+        query_timeout_ms=settings.database_query_timeout_ms,
+        on_query=lambda name, seconds: query_durations(name, "primary").observe(seconds),
+    )
+    if settings.database_replica_url is None:
+        return primary, None
+    replica = Replica(
+        open_database(
+            settings.database_replica_url,
+            # Half of it: after a replica that hangs, the primary has its own time for the answer.
+            query_timeout_ms=settings.database_query_timeout_ms / 2,
+            on_query=lambda name, seconds: query_durations(name, "replica").observe(seconds),
+            logs_outages=False,
+        ),
+        primary,
+        max_lag_seconds=settings.database_replica_max_lag_seconds,
+    )
+    return primary, replica
 
 
 def _span_export(settings: Settings) -> SpanExport | None:
@@ -296,6 +325,8 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await asyncio.gather(services.database.start(), services.redis.start(), services.limiter_redis.start())
     await services.schema.start()
     await services.database.warn_of_limits(services.settings.web_concurrency)
+    if services.replica is not None:
+        await services.replica.start()
     await services.limiter.start()
     await services.rate_limits.start()
     await lag.start()
@@ -320,6 +351,8 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.limiter_redis.close()
     await services.redis.close()
     await services.schema.close()
+    if services.replica is not None:
+        await services.replica.close()
     await services.database.close()
     log.info("service.stopped")
 
@@ -338,9 +371,14 @@ def _sample(services: Services) -> None:
     metrics, database = services.metrics, services.database
     metrics.repair_files()
     metrics.cache_connection_status.set(1 if services.redis.connected else 0)
-    metrics.database_pool_size.set(database.pool.open)
-    metrics.database_pool_in_use.set(database.pool.in_use)
-    metrics.database_pool_waiters.set(database.pool.waiters)
+    targets = {"primary": database}
+    if services.replica is not None:
+        targets["replica"] = services.replica.database
+        metrics.database_replica_lag_seconds.set(services.replica.lag_seconds)
+    for target, server in targets.items():
+        metrics.database_pool_size.labels(target).set(server.pool.open)
+        metrics.database_pool_in_use.labels(target).set(server.pool.in_use)
+        metrics.database_pool_waiters.labels(target).set(server.pool.waiters)
     for source, decisions in services.limiter.sources.items():
         metrics.rate_limit_worker_decisions.labels(source).set(decisions)
 

@@ -150,6 +150,7 @@ def ignored_options(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     for variable, parse in (
         ("DATABASE_URL", parse_database_url),
         ("MIGRATION_DATABASE_URL", parse_database_url),
+        ("DATABASE_REPLICA_URL", parse_database_url),
         ("REDIS_URL", parse_redis_url),
         ("RATE_LIMIT_REDIS_URL", parse_redis_url),
     ):
@@ -251,6 +252,8 @@ class Settings:
 
     database_url: str = _setting(_database, is_secret=True)
     migration_database_url: str | None = _setting(_database, default=None, is_secret=True)
+    # None for reading everything from the primary
+    database_replica_url: str | None = _setting(_database, default=None, is_secret=True)
     redis_url: str = _setting(_redis, is_secret=True)
     # None for REDIS_URL
     rate_limit_redis_url: str | None = _setting(_redis, default=None, is_secret=True)
@@ -306,6 +309,7 @@ class Settings:
     database_acquire_timeout_ms: int = _setting(_milliseconds, default=1000)
     database_query_timeout_ms: int = _setting(_milliseconds, default=5000)
     database_idle_seconds: int = _setting(_seconds, default=60)
+    database_replica_max_lag_seconds: int = _setting(_whole(1, 3600, "seconds"), default=10)
     import_timeout_ms: int = _setting(_milliseconds, default=25_000)
     slow_query_ms: int = _setting(_milliseconds, default=50)
 
@@ -385,7 +389,8 @@ class Settings:
         """How many connections of clients a worker keeps: MAX_CONNECTIONS, or what there are files for, up to 4096."""
         if self.max_connections is not None:
             return self.max_connections
-        return max(1, min(_MOST_CONNECTIONS, connection_room(self.database_pool_size)))
+        pools = 1 if self.database_replica_url is None else 2
+        return max(1, min(_MOST_CONNECTIONS, connection_room(pools * self.database_pool_size)))
 
     @property
     def limiter_redis_url(self) -> str:
@@ -408,11 +413,16 @@ class Settings:
         complete: dict[str, Any] = {field.name: field.default for field in fields(cls)} | values
         if complete["rating_good_ms"] >= complete["rating_poor_ms"]:
             reader.problems.append("RATING_GOOD_MS must be below RATING_POOR_MS (by default 200 and 500)")
-        room = connection_room(complete["database_pool_size"])
+        pools = 2 if "database_replica_url" in values else 1
+        room = connection_room(pools * complete["database_pool_size"])
         if complete["max_connections"] is not None and complete["max_connections"] > room:
             reader.problems.append(
                 f"MAX_CONNECTIONS: the limit of open files of a process has room for {max(room, 1)} at most; "
                 "raise that limit (`ulimit -n`) or lower this number"
+            )
+        if values.get("database_replica_url", "") == values.get("database_url"):
+            reader.problems.append(
+                "DATABASE_REPLICA_URL: it is DATABASE_URL; it takes the address of a replica, or nothing"
             )
         if ("auth_jwks_url" in values) != ("auth_issuer" in values):
             reader.problems.append("AUTH_JWKS_URL and AUTH_ISSUER are set together, or neither")
@@ -428,14 +438,14 @@ class Settings:
         return cls(**values)
 
 
-def connection_room(database_pool_size: int) -> int:
+def connection_room(database_connections: int) -> int:
     """How many clients' connections a process has room for, by its limit of open files.
 
     The database, Redis, files and the health probes have theirs; and some is kept for connections that arrive at the
     same moment, before any other can be closed for them.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return files - database_pool_size - _OTHER_FILES - min(_ARRIVING_AT_ONCE, files // 4)
+    return files - database_connections - _OTHER_FILES - min(_ARRIVING_AT_ONCE, files // 4)
 
 
 def _variables() -> dict[str, Variable]:

@@ -42,6 +42,16 @@ VARIABLES: dict[str, tuple[str, Accepted, list[str]]] = {
         [("postgres://u:p@h:5432/d", "postgres://u:p@h:5432/d")],
         ["mysql://h/d", "postgres://", "postgresql://h:port/d"],
     ),
+    "DATABASE_REPLICA_URL": (
+        "database_replica_url",
+        [("postgres://u:p@replica:5432/d", "postgres://u:p@replica:5432/d")],
+        ["mysql://h/d", "postgres://", "postgresql://h/d?no_such=1", GOOD["DATABASE_URL"]],
+    ),
+    "DATABASE_REPLICA_MAX_LAG_SECONDS": (
+        "database_replica_max_lag_seconds",
+        [("1", 1), ("3600", 3600)],
+        ["0", "3601", *NO_NUMBERS],
+    ),
     "REDIS_URL": (
         "redis_url",
         [(url, url) for url in (

@@ -13,6 +13,7 @@ from server.domain.catalog.catalog import Catalog
 from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers
 from server.domain.identity.tokens import Caller
+from server.domain.replica_reads import ReplicaReads
 from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
@@ -23,6 +24,7 @@ from server.ratelimit.reloading import RateLimitsFile
 from server.settings import Settings
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
+from server.stores.postgres.replica import Replica
 from server.stores.postgres.schema import SchemaWatch
 from server.stores.redis.link import RedisLink
 from server.telemetry.context import RequestContext
@@ -52,6 +54,8 @@ class Services:
     catalog: Catalog
     reading: Reading
     writer: Writer
+    replica: Replica | None
+    replica_reads: ReplicaReads
     ratings: Ratings
 
 

@@ -64,8 +64,11 @@ async def write(request: web.Request, work: Work, *, body: bytes | None = None) 
     async def once(unit: Unit) -> Answer:
         return await work(unit) if keyed is None else await answer_once(unit, keyed, work)
 
-    user_id = caller_of(request).user_id
-    return respond(await services_of(request).writer.run(once, user_id=user_id))
+    caller, services = caller_of(request), services_of(request)
+    given = await services.writer.run(once, user_id=caller.user_id)
+    if caller.role == "admin":
+        await services.replica_reads.note_change()
+    return respond(given)
 
 
 async def keyed_request(request: web.Request, body: bytes | None = None) -> KeyedRequest | None:

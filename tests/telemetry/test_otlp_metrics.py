@@ -37,7 +37,7 @@ async def test_counters_gauges_and_histograms_arrive(collector: OtlpReceiver) ->
     metrics.rate_limit_decisions.labels("standard", "denied", "redis").inc(3)
     metrics.cache_connection_status.set(1)
     for seconds in (0.0001, 0.004, 0.004, 99.0):
-        metrics.database_query_duration_seconds.labels("ping").observe(seconds)
+        metrics.database_query_duration_seconds.labels("ping", "primary").observe(seconds)
     export = export_to(collector.url, metrics)
     await export.once()
     await export.close()

@@ -43,8 +43,8 @@ async def list_users(request: web.Request) -> web.Response:
     listing = f"users:{query['sort']}"
     position = cursors.read(listing, query["cursor"])
     before = None if position is None else (position[0], UUID(position[1]))
-    rows = await analytics.list_users(
-        services_of(request).database, query["sort"], before=before, page_size=query["limit"] + 1
+    rows = await services_of(request).replica_reads.read(
+        partial(analytics.list_users, order=query["sort"], before=before, page_size=query["limit"] + 1)
     )
     page, next_cursor = cursors.page(listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"])))
     return json_response(
@@ -56,7 +56,8 @@ async def get_user(request: web.Request) -> web.Response:
     """One user's figures, with their progress class by class."""
     user_id = path_id(request, "userId")
     refuse_query(request)
-    return json_response(await analytics.get_user_figures(services_of(request).database, user_id))
+    figures = partial(analytics.get_user_figures, user_id=user_id)
+    return json_response(await services_of(request).replica_reads.read(figures))
 
 
 async def show_rate_limits(request: web.Request) -> web.Response:

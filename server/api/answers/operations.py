@@ -285,6 +285,9 @@ class ServicesHealth(Answer):
 
     database = fields.Nested(ServiceHealth)
     cache = fields.Nested(ServiceHealth)
+    replica = fields.Nested(
+        ServiceHealth, metadata={"description": "where DATABASE_REPLICA_URL is set"}, load_default=dict
+    )
 
 
 class HealthReport(Answer):

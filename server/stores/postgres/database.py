@@ -137,6 +137,7 @@ class Database:
         idle_seconds: float = 60,
         slow_query_ms: float = 50,
         on_query: OnQuery | None = None,
+        logs_outages: bool = True,
         queries_folder: Path = QUERIES_FOLDER,
     ) -> None:
         """Args: url: `postgresql://` or `postgres://`; pool_size: connections at most.
@@ -146,6 +147,7 @@ class Database:
         query_timeout_ms: how long a statement may take; the server's own limit lies a second above.
         slow_query_ms: from here on a query is warned of, by its name, never with its parameters.
         on_query: called with a query's name and its seconds, well or failed.
+        logs_outages: whether it is logged that the server is down.
 
         Raises:
             ValueError: the URL is none that PostgreSQL understands.
@@ -158,6 +160,7 @@ class Database:
             size=pool_size,
             acquire_timeout_ms=acquire_timeout_ms,
             idle_seconds=idle_seconds,
+            logs_outages=logs_outages,
         )
         self._runner = QueryRunner(
             load_queries(queries_folder),
@@ -186,6 +189,20 @@ class Database:
             return frozenset()
         rows = await self._run("list_migrations", {}, _rows, blockable=False)
         return frozenset(row["name"] for row in rows)
+
+    async def wal_position(self) -> tuple[bool, int | None]:
+        """Whether the server is a replica, and how far its log of changes has got, in bytes; None if it does not say.
+
+        It is asked regularly, in the background, and not measured: that would make the queries look fast.
+
+        Raises:
+            DatabaseUnavailable: there is no answer.
+            QueryFailed: the server has no such log.
+        """
+        query = self._runner.queries["get_wal_position"]
+        async with self._connection(blockable=False) as connection:
+            row = _first_row(await self._runner.run_sql(connection, query.name, query.sql, {}, final=False))
+        return (False, None) if row is None else (row["is_replica"], row["position"])
 
     async def warn_of_limits(self, workers: int) -> None:
         """Log a warning if all workers' pools together may open more connections than the server allows.

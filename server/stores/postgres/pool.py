@@ -59,17 +59,20 @@ class ConnectionPool:
         acquire_timeout_ms: float,
         idle_seconds: float = 60.0,
         growth_retry_seconds: float = GROWTH_RETRY_SECONDS,
+        logs_outages: bool = True,
     ) -> None:
         """Args: connect: opens one; size: at most so many; acquire_timeout_ms: to wait, and to connect.
 
         idle_seconds: unused connections are closed after this time, except for the last one.
         growth_retry_seconds: the pause after a refused growth.
+        logs_outages: whether the loss of the server and its return are logged here.
         """
         self.size = size
         self._connect = connect
         self._acquire_timeout_seconds = acquire_timeout_ms / 1000
         self._idle_seconds = idle_seconds
         self._growth_retry_seconds = growth_retry_seconds
+        self._logs_outages = logs_outages
         # Invariant: while a caller waits, no connection is free.
         self._free: deque[aiopg.Connection] = deque()
         self._used: set[aiopg.Connection] = set()
@@ -262,6 +265,8 @@ class ConnectionPool:
 
     def _note_reachable(self, error: DatabaseUnavailable | None) -> None:
         """Log the loss of the server and its return, each once, for all callers."""
+        if not self._logs_outages:
+            return
         if error is not None and self._reachable:
             log.warning("database.unavailable", error=error.reason, detail=error.driver_message)
         elif error is None and not self._reachable:

@@ -125,20 +125,24 @@ class Metrics:
         # The database.
         self.database_query_duration_seconds = histogram(
             "database_query_duration_seconds",
-            "Duration of database queries by name.",
-            ["query"],
+            "Duration of database queries by name, and by the server that ran them (primary or replica).",
+            ["query", "target"],
             buckets=QUERY_SECONDS,
         )
-        self.database_pool_size = gauge(
-            "database_pool_size", "Open database connections of all workers.", multiprocess_mode="livesum"
+        pool = partial(gauge, labelnames=["target"], multiprocess_mode="livesum")
+        self.database_pool_size = pool(
+            "database_pool_size", "Open database connections of all workers, by server (primary or replica)."
         )
-        self.database_pool_in_use = gauge(
-            "database_pool_in_use", "Database connections in use in all workers.", multiprocess_mode="livesum"
+        self.database_pool_in_use = pool(
+            "database_pool_in_use", "Database connections in use in all workers, by server."
         )
-        self.database_pool_waiters = gauge(
-            "database_pool_waiters",
-            "Requests that wait for a database connection.",
-            multiprocess_mode="livesum",
+        self.database_pool_waiters = pool(
+            "database_pool_waiters", "Requests that wait for a database connection, by server."
+        )
+        self.database_replica_lag_seconds = gauge(
+            "database_replica_lag_seconds",
+            "How far the replica is behind the primary, for the worker that sees it furthest behind.",
+            multiprocess_mode="livemax",
         )
 
         # Requests. Their number and status are declared by server.middleware.metrics.

@@ -16,6 +16,7 @@ NAMESPACE: Final = "mastery_"
 # Families, so counters without `_total`.
 RENAMED: Final = frozenset({
     "database_pool_in_use", "database_pool_size", "database_pool_waiters", "database_query_duration_seconds",
+    "database_replica_lag_seconds",
     "errors", "event_loop_lag_seconds", "rate_limit_cost_units", "rate_limit_decisions", "rate_limit_failures",
     "rate_limit_near_limit", "rate_limit_worker_alone", "rate_limit_worker_decisions", "redis_round_trip_seconds",
     "service_up",

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import aiopg
@@ -36,7 +36,7 @@ def limited_url(database_url: str) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def open_pool(url: str, **options: float) -> AsyncIterator[ConnectionPool]:
+async def open_pool(url: str, **options: Any) -> AsyncIterator[ConnectionPool]:
     """A pool of ten connections at most, closed at the end."""
     connector = Connector(url, connect_timeout_ms=PATIENCE_MS, query_timeout_ms=PATIENCE_MS)
     pool = ConnectionPool(connector.connect, size=10, acquire_timeout_ms=PATIENCE_MS, **options)

@@ -34,7 +34,7 @@ NAMES = {
 
 # Each of their values is a name in the code, or one of a few: nothing that a caller could invent.
 BOUNDED_LABELS = {
-    "method", "path_template", "status_code", "exception_type", "policy", "outcome", "source",
+    "method", "path_template", "status_code", "target", "exception_type", "policy", "outcome", "source",
     "query", "code", "service", "le", "version", "implementation", "major", "minor", "patchlevel",
 }  # fmt: skip
 
@@ -49,7 +49,7 @@ def metrics() -> Metrics:
     metrics.cache_errors.inc()
     metrics.cache_connection_status.set(1)
     metrics.rate_limit_decisions.labels("standard", "denied", "redis").inc()
-    metrics.database_query_duration_seconds.labels("list_classes").observe(0.004)
+    metrics.database_query_duration_seconds.labels("list_classes", "primary").observe(0.004)
     metrics.redis_round_trip_seconds.observe(0.0004)
     metrics.errors.labels("not_found").inc()
     return metrics
@@ -188,7 +188,7 @@ def test_json_says_the_same(metrics: Metrics) -> None:
         "help": "Cache reads that found a value.",
         "samples": [{"labels": {}, "value": 3.0}],
     } == entries["cache_hits_total"]
-    assert {"labels": {"query": "list_classes"}, "value": 1.0} in entries[
+    assert {"labels": {"query": "list_classes", "target": "primary"}, "value": 1.0} in entries[
         "database_query_duration_seconds_count"
     ]["samples"]
     assert [] == entries["http_requests_total"]["samples"]

@@ -83,12 +83,14 @@ async def test_probes_are_called_and_may_fail(logged: Lines) -> None:
         raise LookupError("no pool yet")
 
     lag = EventLoopLag(
-        metrics, interval_seconds=0.001, probes=[fail, lambda: metrics.database_pool_size.set(7)]
+        metrics,
+        interval_seconds=0.001,
+        probes=[fail, lambda: metrics.database_pool_size.labels("primary").set(7)],
     )
     await lag.start()
     await wait_for_measurements(metrics, 2)
     await lag.close()
-    assert 7.0 == metrics.registry.get_sample_value("database_pool_size")
+    assert 7.0 == metrics.registry.get_sample_value("database_pool_size", {"target": "primary"})
     assert ("telemetry.probe_failed", "LookupError") == (logged()[0]["message"], logged()[0]["error.type"])
 
 

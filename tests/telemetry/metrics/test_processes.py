@@ -53,7 +53,7 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def sample(self, name: str) -> float | None:
-        """The value that this worker shows for a metric without labels."""
+        """The value that this worker shows for a metric, named with its labels."""
         text = self.evaluate('metrics.render_text("")[0]')
         for line in text.replace("\\n", "\n").splitlines():
             if line.startswith(f"{name} "):
@@ -106,9 +106,9 @@ def test_gauges_are_those_of_the_living(workers: list[Worker], forget: None) -> 
     del forget
     for worker, connected in zip(workers, (1, 1, 0), strict=True):
         worker.evaluate("metrics.http_requests_in_flight.inc(2)")
-        worker.evaluate("metrics.database_pool_size.set(5)")
+        worker.evaluate("metrics.database_pool_size.labels('primary').set(5)")
         worker.evaluate(f"metrics.cache_connection_status.set({connected})")
-    names = ("http_requests_in_flight", "database_pool_size", "cache_connection_status")
+    names = ("http_requests_in_flight", 'database_pool_size{target="primary"}', "cache_connection_status")
     assert [6.0, 15.0, 0.0] == [workers[0].sample(name) for name in names]
     workers[2].close()
     forget_worker(workers[2].process.pid)
