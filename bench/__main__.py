@@ -30,6 +30,7 @@ from bench.migrations import print_migrations
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
 from bench.slow_readers import print_slow_readers
+from bench.starts import print_starts
 from server.cli.signals import StopRequested, stop_signals
 from server.errors import CommandError
 
@@ -91,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     logins.set_defaults(run=lambda options: print_logins(options.guessers))
     restarting = parts.add_parser("restarts", help="what clients notice of SIGHUP and SIGUSR2")
     restarting.set_defaults(run=lambda _options: print_restarts())
+    _add_start(parts)
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))
@@ -159,6 +161,12 @@ def _ratings(options: argparse.Namespace) -> None:
     document = {**read_document(), "ratings": rating.measure_beside_peers(plan)}
     write_document(document, RESULTS)
     _report()
+
+
+def _add_start(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser("start", help="one worker from its command to its first answer, step by step")
+    part.add_argument("--times", type=int, default=7, help="starts, of which the medians are shown (7)")
+    part.set_defaults(run=lambda options: print_starts(options.times))
 
 
 def _add_script(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,7 +24,6 @@ from bench.harness.scenarios import (
     loop_lag_buckets,
     refusing,
     soak,
-    starts,
     sweep_connections,
     sweep_policies,
     unchanged,
@@ -33,10 +31,12 @@ from bench.harness.scenarios import (
 from bench.harness.subjects import Subject, bare, running, service
 from bench.harness.table import HEADINGS, as_text, cells
 from bench.harness.world import World, world
+from bench.starts import measure_starts, medians_of_starts
 
 ROWS = ("service", "refused", "unchanged", "bare", *PEERS)
 READERS = 100
 _KEYS_SECONDS = 240.0
+_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def measure_everything(plan: Plan) -> Document:
         document["connections"] = _sweep(sweep_connections(ours, seconds=plan.seconds))
         document["policies"] = _sweep(sweep_policies(surroundings, seconds=plan.seconds))
         document["workers"] = asdict(compare_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds))
-        document["startSeconds"] = statistics.median(starts(surroundings))
+        document["start"] = medians_of_starts(measure_starts(surroundings, times=_STARTS))
         if plan.soak_seconds:
             say(f"a load of {plan.soak_seconds:.0f} s")
             document["soak"] = asdict(soak(ours, seconds=plan.soak_seconds, on_step=_show_soak))

@@ -1,7 +1,8 @@
 """The web server's configuration, from the environment.
 
-`gunicorn --config config/gunicorn.py server.app:application`. Each worker imports the application itself: its
-connections, its event loop and its files of metrics are its own.
+`python -m server serve` imports the application, then becomes gunicorn's master: workers are forked with what it has
+imported. With `gunicorn --config config/gunicorn.py server.app:application` each worker imports it by itself. Either
+way each makes its own application: its connections, its event loop and its files of metrics are its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from server import __version__
 from server.cli.master import Master, repeat_command
 from server.telemetry.logs.setup import configure_logging
 from server.telemetry.metrics.directory import (
+    is_prepared,
     memory_directory,
     pass_on_directory,
     prepare_directory,
@@ -56,11 +58,13 @@ configure_logging(
 
 def on_starting(server: Any) -> None:
     """Before the first worker: the directory in which they share their metrics, emptied of another run's."""
+    Master.adopt(server)
+    if is_prepared():  # by `serve`
+        return
     if "prometheus_client" in sys.modules:
         raise RuntimeError(
             "the application must not be preloaded: metrics of several workers would not add up"
         )
-    Master.adopt(server)
     prepare_directory(fresh="GUNICORN_PID" in os.environ)  # the old master's, if that one passes it on
     atexit.register(remove_directory)
 

@@ -180,15 +180,17 @@ def _dev(options: argparse.Namespace) -> None:
 
 def _serve(_options: argparse.Namespace) -> None:
     from server.cli.settings import completed
-    from server.cli.web import check_port, gunicorn_command, has_sockets
+    from server.cli.web import become_master, check_port, has_sockets, is_successor, prepare_master
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
     settings = Settings.from_env(environment)
-    check_rate_limits(settings)
-    if not has_sockets(environment):
+    if not is_successor(environment) and not has_sockets(environment):
         check_port(settings.host, settings.port, command="python -m server serve")
-    # The same process goes on as gunicorn, so that the platform's signals reach it.
-    os.execve(sys.executable, gunicorn_command(ROOT), environment)  # noqa: S606 - a list, without a shell
+    os.environ.update(environment)
+    prepare_master(settings)
+    if not is_successor(environment):  # which goes on with the limits that were in force
+        check_rate_limits(settings)
+    become_master(ROOT)  # the same process, so that the platform's signals reach it
 
 
 def _migrate(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench import rating
+from bench import rating, starts
 from bench.harness.chart import Bar, Panel, bar_chart
 from bench.harness.deployment import UTILISATION, Deployment, dynos_at_the_limit
 from bench.harness.results import check_goals, rows_from_json
@@ -150,6 +150,10 @@ def _sweep(what: str) -> Callable[[Document], str]:
     return section
 
 
+def _start(document: Document) -> str:
+    return as_markdown(starts.HEADINGS, starts.start_lines(document["start"]))
+
+
 def _keys(document: Document) -> str:
     lines = [
         [f"{one['clients']:,}", f"{one['bytes_per_client']:,.0f}", f"{one['script_us']:.1f}"]
@@ -203,6 +207,7 @@ SECTIONS: Mapping[str, Callable[[Document], str]] = {
     "connections": _or_nothing(_sweep("connections")),
     "policies": _or_nothing(_sweep("policies")),
     "keys": _or_nothing(_keys),
+    "start": _or_nothing(_start),
     "ratings": _or_nothing(rating.section),
     "deployment": _or_nothing(_deployment),
 }

@@ -118,15 +118,6 @@ def sweep_policies(
     return found
 
 
-def starts(world: World, *, times: int = 5) -> list[float]:
-    """Seconds from the command to the first answer of one worker, several times."""
-    found = []
-    for _ in range(times):
-        with running(service(world, name="service-starting"), world) as subject:
-            found.append(subject.start_seconds)
-    return found
-
-
 def soak(subject: Subject, *, seconds: float, on_step: Callable[[float, float], None]) -> SoakFigures:
     """A long load; `on_step` gets the seconds so far and the worker's memory in MB."""
     start = warm = memory = worker_memory_mb(subject.process.pid)

@@ -64,13 +64,15 @@ class Subject:
 
     Attributes:
         log: where its access log goes.
-        start_seconds: from the start of its process to its first answer.
+        began: when its process was started, in the seconds of `perf_counter`.
+        start_seconds: from then to its first answer.
     """
 
     name: str
     port: int
     process: Process
     log: Path
+    began: float
     start_seconds: float
     world: World = field(repr=False)
 
@@ -128,7 +130,7 @@ def running(launch: Launch, world: World, *, cores: Cores | None = None) -> Iter
         if not wait_until_ready(process, answers, seconds=START_SECONDS):
             said = (output if launch.logs_itself else log).read_text(errors="replace")[-1500:]
             raise SubjectFailed(f"{launch.name} did not start; it said:\n{said}")
-        yield Subject(launch.name, port, process, log, time.perf_counter() - began, world)
+        yield Subject(launch.name, port, process, log, began, time.perf_counter() - began, world)
 
 
 def service(

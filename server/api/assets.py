@@ -11,12 +11,13 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
@@ -28,6 +29,8 @@ from server.api.whole_response import WholeResponse, add_lines, header_line
 from server.domain.identity.demo import DEMO_EMAILS, DEMO_PASSWORD
 from server.errors import NotFound
 from server.settings import Settings
+
+Made = TypeVar("Made")
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
 _MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -42,6 +45,19 @@ LINKS: Final = {
 }
 _STYLE: Final = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _NAMES: Final = {"user": "Student", "admin": "Administrator"}
+
+
+class Once(Generic[Made]):
+    """A function without arguments that is run once, also where several threads want its result at the same time."""
+
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self._made = functools.cache(make)
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Made:
+        """Its result."""
+        with self._lock:
+            return self._made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +150,13 @@ _CONTENT_SECURITY_POLICY = (
 )
 
 
-OPENAPI = web.AppKey("openapi", Asset)
+# Makes the document, which takes a tenth of a second: when it is first asked for, not at the start.
+OPENAPI = web.AppKey("openapi", Once[Asset])
 
 
 async def show_openapi(request: web.Request) -> web.Response:
     """The OpenAPI 3.1 document of this API."""
-    return request.app[OPENAPI].answer(request)
+    return (await asyncio.to_thread(request.app[OPENAPI])).answer(request)
 
 
 async def show_documentation(request: web.Request) -> web.Response:
@@ -152,17 +169,12 @@ async def show_asset(request: web.Request) -> web.Response:
     return (await asyncio.to_thread(_site)).show_file(request, request.match_info["file"])
 
 
-def openapi_asset(document: bytes) -> Asset:
-    """The OpenAPI document (JSON) as it is served."""
-    return Asset.of(document, JSON)
-
-
 def asset_names() -> list[str]:
     """The names of the page's files."""
     return list(_site().files)
 
 
-@functools.cache
+@Once
 def _site() -> Site:
     """The page and its files, read once."""
     return read_site(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hmac
 import os
 import time
@@ -15,7 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from server import __version__
-from server.api.assets import Site, read_site
+from server.api.assets import Once, Site, read_site
 from server.api.requests import read_query
 from server.api.responses import NO_STORE_LINE, json_response
 from server.api.schemas import DashboardQuerySchema
@@ -248,7 +247,7 @@ def asset_names() -> list[str]:
     return list(_site().files)
 
 
-@functools.cache
+@Once
 def _site() -> Site:
     """The page and its files, read once."""
     return read_site(

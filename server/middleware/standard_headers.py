@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import timedelta
 
@@ -12,8 +13,10 @@ from server.settings import Settings
 from server.telemetry.timings import Elapsed
 
 _HSTS = f"max-age={int(timedelta(days=365).total_seconds())}; includeSubDomains"
-# Unique, not secret: no system call for each. Seeded by the system in every process, after its fork.
-_random_bits = random.Random().getrandbits  # noqa: S311
+# Unique, not secret: no system call for each. Seeded by the system anew in every process that is forked.
+_random = random.Random()  # noqa: S311
+_random_bits = _random.getrandbits
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_request_id() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from io import BytesIO
@@ -211,3 +213,22 @@ async def test_an_unhealthy_service_says_when_to_come_back(api: Api) -> None:
     body = await response.json()
     assert ("unhealthy", "refused") == (body["status"], body["services"]["database"]["error"])
     assert "hunter2" not in await response.text()
+
+
+def test_workers_of_one_master_make_ids_of_their_own() -> None:
+    """Workers are forked with the modules that the master has imported: with its random numbers, ids would repeat."""
+    program = (
+        "import os\n"
+        "from server.domain.study.study_order import StudyPass\n"
+        "from server.middleware.standard_headers import new_request_id\n"
+        "for _ in range(2):\n"
+        "    if os.fork() == 0:\n"
+        "        print(new_request_id(), StudyPass.begin('2026-11-28').seed, flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    ).stdout
+    ids, seeds = zip(*(line.split() for line in printed.splitlines()), strict=True)
+    assert 2 == len(set(ids)) == len(set(seeds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ Progress = Mapping[str, Mapping[str, Any]]
 Key = list[Any]
 
 _MASTERED_FROM = 4
-_random_bits = random.Random().getrandbits  # noqa: S311 - shuffles flashcards, guards nothing
+_random = random.Random()  # noqa: S311 - shuffles flashcards, guards nothing
+_random_bits = _random.getrandbits
+os.register_at_fork(after_in_child=_random.seed)  # workers would shuffle alike
 
 
 @dataclass(frozen=True, slots=True)

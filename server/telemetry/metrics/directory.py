@@ -127,6 +127,11 @@ def multiprocess_directory() -> Path | None:
     return Path(path) if path else None
 
 
+def is_prepared() -> bool:
+    """Whether this process has prepared a directory that the environment names."""
+    return _claim is not None and _claim.pid == os.getpid() and _claim.directory == multiprocess_directory()
+
+
 def prepare_directory(*, fresh: bool = False) -> Path | None:
     """Make the directory and empty it of an earlier run's metrics; called once, before the first worker.
 
