@@ -32,7 +32,7 @@ from bench.harness.table import as_text
 from server.cli.generating import generate
 from server.cli.migrations import migrate
 from server.development import postgres_server
-from server.domain.study import analytics
+from server.domain.study import activity
 from server.settings import ROOT
 from server.stores.postgres.database import Database
 from server.stores.postgres.queries import QUERIES_FOLDER
@@ -91,14 +91,14 @@ class World:
             for user in await self.database.fetch_all("list_busiest_users", page_size=PAGE_SIZE):
                 await self.database.fetch_all("count_cards_of_user", user_id=user["id"])
 
-        def page(order: analytics.UserOrder) -> Awaitable[analytics.Page]:
-            return analytics.list_users(self.database, order, before=None, page_size=PAGE_SIZE + 1)
+        def page(order: activity.UserOrder) -> Awaitable[activity.Page]:
+            return activity.list_users(self.database, order, before=None, page_size=PAGE_SIZE + 1)
 
         return {
             "page by recent": lambda: page("recent"),
             "page by studied": lambda: page("studied"),
             "page by streak": lambda: page("streak"),
-            "user's detail": lambda: analytics.get_user_figures(self.database, busiest),
+            "user's detail": lambda: activity.get_user_figures(self.database, busiest),
             PER_USER: count_per_user,
             GROUPED: lambda: self.database.fetch_all("rank_users_by_counting", page_size=PAGE_SIZE),
         }
@@ -109,7 +109,7 @@ async def measure(worlds: Sequence[World], rounds: int) -> dict[tuple[int, int],
     found: dict[tuple[int, int], dict[str, list[float]]] = {}
     ways = {}
     for world in worlds:
-        (first,) = await analytics.list_users(world.database, "studied", before=None, page_size=1)
+        (first,) = await activity.list_users(world.database, "studied", before=None, page_size=1)
         ways[world.users, world.ratings] = world.ways(first["id"])
         found[world.users, world.ratings] = {name: [] for name in ways[world.users, world.ratings]}
     for number in range(rounds + 1):

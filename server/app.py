@@ -43,10 +43,9 @@ from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
 from server.middleware.admission import admission
-from server.middleware.cors import cors
 from server.middleware.errors import errors
+from server.middleware.headers import StandardHeaders, cors
 from server.middleware.metrics import metrics_middleware
-from server.middleware.standard_headers import StandardHeaders
 from server.middleware.tracing import tracing
 from server.ratelimit import Limiter
 from server.ratelimit.limits import RateLimits

@@ -11,9 +11,8 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from server.files import ROOT as ROOT  # noqa: PLC0414 - it was always found here
-from server.net.client_address import ACCEPTED as PROXIES_ACCEPTED
-from server.net.client_address import TrustedProxies
-from server.net.shown_addresses import AddressForm, ShownAddresses, shown_addresses
+from server.net import ACCEPTED as PROXIES_ACCEPTED
+from server.net import AddressForm, ShownAddresses, TrustedProxies, shown_addresses
 from server.telemetry.logs.shapes import LogFormat
 
 MINIMUM_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key is at least as long as its hash

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.net.client_address import TrustedProxies
+from server.net import TrustedProxies
 from server.settings import ROOT, Settings, SettingsError, ignored_options, variables
 
 GOOD = {

@@ -26,7 +26,7 @@ from server import __version__
 from server.api.compression import compress, takes_gzip
 from server.api.responses import JSON, LARGE_BYTES, is_known, lines_of, refuse_without_room
 from server.api.whole_response import WholeResponse, add_lines, header_line
-from server.domain.identity.demo import DEMO_EMAILS, DEMO_PASSWORD
+from server.domain.identity.users import DEMO_EMAILS, DEMO_PASSWORD
 from server.errors import NotFound
 from server.settings import Settings
 

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from server.api.whole_response import WholeResponse, header_line
-from server.domain.catalog.pages import Page
+from server.domain.study.reading import Page
 from server.errors import TooManyUnread
 
 JSON = "application/json"

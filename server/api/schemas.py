@@ -22,7 +22,7 @@ from server.api.pagination import PageSchema
 from server.domain.identity.passwords import LONGEST, SHORTEST
 from server.domain.identity.tokens import ROLES
 from server.domain.identity.users import PLAN_FORM
-from server.domain.study.analytics import USER_ORDERS
+from server.domain.study.activity import USER_ORDERS
 from server.domain.study.repetition import MAXIMUM_CONFIDENCE, MINIMUM_CONFIDENCE
 from server.domain.study.study_order import STUDY_MODES
 

@@ -18,7 +18,7 @@ from server.domain.study.ratings import Ratings
 from server.domain.study.reading import Reading
 from server.domain.writing import Writer
 from server.errors import MasteryError, ServiceUnavailable, Unauthenticated
-from server.net.addresses import Address
+from server.net import Address
 from server.ratelimit import Limiter
 from server.ratelimit.reloading import RateLimitsFile
 from server.settings import Settings

@@ -27,13 +27,20 @@ from server.api.writes import answer, keyed_request, no_content, respond, write
 from server.clock import exact_timestamp
 from server.domain.catalog.catalog import position
 from server.domain.identity.accounts import get_profile
-from server.domain.study import analytics, bookmarks, ratings, sessions
-from server.domain.study.bookmarks import describe_bookmark
+from server.domain.study import activity, ratings, sessions
 from server.domain.study.overlays import OverlaysToSee
-from server.domain.study.progress import LAST_ID, count_due_cards_by_class, latest_change, list_changes
 from server.domain.study.ratings import Rating
 from server.domain.study.reading import ClassPageLookup
-from server.domain.study.sessions import NEWEST, Position, describe_session
+from server.domain.study.sessions import (
+    LAST_ID,
+    NEWEST,
+    Position,
+    count_due_cards_by_class,
+    describe_bookmark,
+    describe_session,
+    latest_change,
+    list_changes,
+)
 from server.domain.study.study_order import StudyPass
 from server.domain.values import find_zone, stored_zone
 from server.domain.writing import Answer, Unit
@@ -191,7 +198,7 @@ async def get_stats(request: web.Request) -> web.Response:
     """The caller's figures over everything."""
     refuse_query(request)
     return tagged_response(
-        request, await analytics.get_user_stats(services_of(request).database, caller_of(request).user_id)
+        request, await activity.get_user_stats(services_of(request).database, caller_of(request).user_id)
     )
 
 
@@ -241,7 +248,7 @@ async def add_bookmark(request: web.Request) -> web.Response:
     flashcard_id = path_id(request, "flashcardId")
 
     async def work(unit: Unit) -> Answer:
-        is_new, bookmark = await bookmarks.add_bookmark(unit, caller_of(request).user_id, flashcard_id)
+        is_new, bookmark = await sessions.add_bookmark(unit, caller_of(request).user_id, flashcard_id)
         return answer(bookmark, status=201 if is_new else 200)
 
     return await write(request, work)
@@ -252,7 +259,7 @@ async def delete_bookmark(request: web.Request) -> web.Response:
     flashcard_id = path_id(request, "flashcardId")
 
     async def work(unit: Unit) -> Answer:
-        await bookmarks.delete_bookmark(unit, caller_of(request).user_id, flashcard_id)
+        await sessions.delete_bookmark(unit, caller_of(request).user_id, flashcard_id)
         return no_content()
 
     return await write(request, work)
@@ -264,7 +271,7 @@ async def list_bookmarks(request: web.Request) -> web.Response:
     user_id, cursors = caller_of(request).user_id, request.app[CURSORS]
     listing = f"bookmarks:{user_id}"
     before = _position(cursors.read(listing, query["cursor"]))
-    rows = await bookmarks.list_bookmarks(
+    rows = await sessions.list_bookmarks(
         services_of(request).database, user_id, before=before, page_size=query["limit"] + 1
     )
     page, next_cursor = cursors.page(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from server.cli.database import connected
 from server.cli.synthetic import Deck, Student, make_decks, make_students, share_ratings
-from server.domain.identity.demo import DEMO_IDS
+from server.domain.identity.users import DEMO_IDS
 from server.errors import CommandError
 
 log = structlog.get_logger(__name__)

@@ -20,10 +20,18 @@ from marshmallow import ValidationError, validate
 from server.cli.invalidation import tell_readers
 from server.clock import iso_timestamp
 from server.domain.identity.accounts import EmailTaken, add_account
-from server.domain.identity.demo import DEMO_EMAILS, DEMO_IDS, DEMO_PASSWORD
 from server.domain.identity.passwords import LONGEST, SHORTEST, Passwords
 from server.domain.identity.tokens import AccessTokens, Caller, Role
-from server.domain.identity.users import PLAN_FORM, delete_user, issue_reset, list_users, update_user
+from server.domain.identity.users import (
+    DEMO_EMAILS,
+    DEMO_IDS,
+    DEMO_PASSWORD,
+    PLAN_FORM,
+    delete_user,
+    issue_reset,
+    list_users,
+    update_user,
+)
 from server.email_addresses import normal_email, stored_spelling
 from server.errors import CommandError, MasteryError
 from server.ratelimit.limits_file import RateLimitsError, load_rate_limits

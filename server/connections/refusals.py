@@ -15,8 +15,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from server.api.responses import problem_response
 from server.api.whole_response import add_lines, header_line
-from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.net.addresses import without_mapping
+from server.middleware.headers import StandardHeaders, new_request_id
+from server.net import without_mapping
 from server.ratelimit.subjects import subject_of_address
 from server.telemetry.context import trace_id_of
 from server.telemetry.metrics.index import Metrics

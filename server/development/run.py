@@ -22,7 +22,7 @@ from server.cli.users import demo_token, ensure_demo_accounts
 from server.cli.web import check_port, gunicorn_command, is_ready, local_url
 from server.development import postgres_server, redis_server
 from server.development.processes import Process, child_process, wait_until_ready
-from server.domain.identity.demo import DEMO_EMAILS, DEMO_PASSWORD
+from server.domain.identity.users import DEMO_EMAILS, DEMO_PASSWORD
 from server.errors import CommandError
 from server.files import HOME
 from server.settings import Settings

@@ -1,6 +1,7 @@
 """What a request passes before its handler: who is calling, the rate limit, the role that its route requires.
 
-The limiter decides once for each request, under all policies of its route group at once.
+The limiter decides once for each request, under all policies of its route group at once. The limits depend on the
+caller's account, so a request is charged before its role is checked.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from time import perf_counter, time
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import PROBLEM_LINES, problem_response
 from server.api.rules import LookUp, Rule, Rules, rule_of
-from server.api.services import SETTLED_COST, RequestState, state_of
+from server.api.services import SETTLED_COST, RequestState, checked_caller_of, state_of
 from server.api.whole_response import WholeResponse
 from server.domain.identity.callers import Callers
-from server.errors import MasteryError, NetworkBlocked
-from server.middleware.authentication import authorize, identify, recognise
+from server.errors import Forbidden, MasteryError, NetworkBlocked
 from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
 from server.ratelimit.aiohttp import release_at_end
@@ -37,6 +37,57 @@ log = structlog.get_logger(__name__)
 
 _ID: Final = "\ue000"
 _OUR_FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
+
+
+def recognise(request: web.Request, state: RequestState, callers: Callers) -> str | None:
+    """Set the caller if its Bearer token was verified a moment ago.
+
+    Returns:
+        a token that is still to be verified, by `identify`; None if there is none.
+    """
+    credentials = request.headers.get(hdrs.AUTHORIZATION)
+    if credentials is None:
+        return None
+    scheme, _, token = credentials.partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = token.strip()
+    caller = callers.recall(token)
+    if caller is None:
+        return token
+    state.caller = caller
+    state.context.user_id = caller.user_key
+    return None
+
+
+async def identify(state: RequestState, rule: Rule, token: str, callers: Callers) -> None:
+    """Verify a token, and set the caller, or why it was refused.
+
+    A request with an invalid token is treated as anonymous: rate limited by address, and answered 401 only on routes
+    that require a role.
+    """
+    try:
+        caller = await callers.identify(token, patient=not rule.accepts_unchecked)
+    except MasteryError as refusal:
+        state.refusal = refusal
+    else:
+        state.caller = caller
+        state.context.user_id = caller.user_key
+
+
+def authorize(request: web.Request, state: RequestState, rule: Rule) -> None:
+    """Let a request pass to its handler if its caller has the role that the route requires.
+
+    Raises:
+        Unauthenticated, Forbidden: it has not; or what was found wrong with its token.
+    """
+    required = rule.role
+    if required is not None:
+        caller = state.caller
+        if caller is None or not (caller.is_checked or rule.accepts_unchecked):
+            caller = checked_caller_of(request)  # raises what is missing
+        if required == "admin" and caller.role != "admin":
+            raise Forbidden
 
 
 def admission(

@@ -16,10 +16,8 @@ from server.api.compression import COMPRESSED_FROM_BYTES, CompressedBodies, enco
 from server.api.services import STATE, RequestState
 from server.api.whole_response import add_lines
 from server.bounded_dict import BoundedDict
-from server.middleware.standard_headers import StandardHeaders, new_request_id
-from server.net.addresses import Address
-from server.net.client_address import TrustedProxies, client_address
-from server.net.shown_addresses import ShownAddresses
+from server.middleware.headers import StandardHeaders, new_request_id
+from server.net import Address, ShownAddresses, TrustedProxies, client_address
 from server.telemetry.context import (
     RequestContext,
     RequestLine,

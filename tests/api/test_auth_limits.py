@@ -13,7 +13,7 @@ from aiohttp import ClientResponse
 
 from server.api.services import SERVICES
 from server.development import EmbeddedServer
-from server.net.client_address import TrustedProxies
+from server.net import TrustedProxies
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
 from tests.support.passwords import QuickPasswords

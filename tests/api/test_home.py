@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server import __version__
-from server.domain.identity.demo import DEMO_PASSWORD
+from server.domain.identity.users import DEMO_PASSWORD
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
 from tests.support.browser import needs_chromium, open_tab

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from server.cli.limits import block_subject, override_limits, restore_limits, show_limits
 from server.errors import CommandError
-from server.net.client_address import TrustedProxies
+from server.net import TrustedProxies
 from server.settings import Settings
 from tests.api.admin.test_audit import audits
 from tests.api.conftest import Api, StartApi

@@ -14,7 +14,7 @@ from server.connections.protocol import Connection, ServiceRunner
 from server.connections.refusals import RefusalWriter
 from server.connections.table import Connections
 from server.connections.unread import UnreadResponses
-from server.middleware.standard_headers import StandardHeaders
+from server.middleware.headers import StandardHeaders
 from server.settings import Settings
 from server.telemetry.metrics.index import Metrics
 from tests.connections.raw import get

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.connections.refusals import MALFORMED, RefusalWriter
-from server.middleware.standard_headers import StandardHeaders
+from server.middleware.headers import StandardHeaders
 from server.settings import Settings
 from server.telemetry.metrics.index import Metrics
 from tests.connections.conftest import Serve, Watched

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from server.development import EmbeddedServer, redis_server
-from server.domain.identity.demo import DEMO_EMAILS, DEMO_PASSWORD
+from server.domain.identity.users import DEMO_EMAILS, DEMO_PASSWORD
 from server.settings import ROOT
 from tests.conftest import run_sql
 from tests.support.browser import Tab, needs_chromium, open_tab

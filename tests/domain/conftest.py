@@ -14,9 +14,8 @@ import psycopg2
 import pytest
 from psycopg2.extras import register_uuid
 
-from server.domain.study.bookmarks import add_bookmark
 from server.domain.study.ratings import Rating, Ratings
-from server.domain.study.sessions import end_session, start_session
+from server.domain.study.sessions import add_bookmark, end_session, start_session
 from server.domain.writing import Writer
 from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database

@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from pytest_aiohttp import AiohttpClient
 
 from server.api.whole_response import pairs_of
-from server.middleware.standard_headers import StandardHeaders
+from server.middleware.headers import StandardHeaders
 from server.middleware.tracing import request_id_of, trace_context_of, tracing
 from server.settings import Settings
 from server.telemetry.context import trace_id_of

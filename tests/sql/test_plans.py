@@ -13,7 +13,7 @@ import pytest
 
 from server.cli.generating import generate
 from server.development import EmbeddedServer
-from server.domain.study.analytics import _LAST_ID, _LONGEST_STREAK
+from server.domain.study.activity import _LAST_ID, _LONGEST_STREAK
 from server.settings import ROOT
 from server.stores.postgres.queries import load_queries
 from tests.conftest import replace_database, run_sql

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.domain.study import analytics
+from server.domain.study import activity
 from server.stores.postgres.database import Database
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask
@@ -40,7 +40,7 @@ async def walk(database: Database, page_size: int) -> list[tuple[str, int]]:
     """All users with their streaks, page after page as the API reads them."""
     found: list[tuple[str, int]] = []
     before: tuple[str, Any] | None = None
-    while page := await analytics.list_users(database, "streak", before=before, page_size=page_size):
+    while page := await activity.list_users(database, "streak", before=before, page_size=page_size):
         found += [(str(row["id"]), row["study_streak_days"]) for row in page]
         before = (page[-1]["rank"], page[-1]["id"])
     return found

@@ -15,8 +15,8 @@ import aiohttp
 import psycopg2
 from psycopg2 import sql
 
-from server.domain.identity.demo import DEMO_IDS
 from server.domain.identity.tokens import AccessTokens, Caller
+from server.domain.identity.users import DEMO_IDS
 from tests.support.service import SECRET_KEY, Service
 
 TRUSTED_PROXIES = "127.0.0.0/8"

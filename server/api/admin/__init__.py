@@ -21,7 +21,7 @@ from server.api.services import caller_of, services_of
 from server.api.writes import answer, no_content, write
 from server.clock import iso_timestamp
 from server.domain.identity.subjects import parse_subject
-from server.domain.study import analytics
+from server.domain.study import activity
 from server.domain.writing import Answer, Unit
 from server.errors import Conflict, InvalidInput, LimitsUnreadable, ServiceUnavailable
 from server.ratelimit.limits import RateLimits
@@ -44,11 +44,11 @@ async def list_users(request: web.Request) -> web.Response:
     position = cursors.read(listing, query["cursor"])
     before = None if position is None else (position[0], UUID(position[1]))
     rows = await services_of(request).replica_reads.read(
-        partial(analytics.list_users, order=query["sort"], before=before, page_size=query["limit"] + 1)
+        partial(activity.list_users, order=query["sort"], before=before, page_size=query["limit"] + 1)
     )
     page, next_cursor = cursors.page(listing, rows, query["limit"], lambda row: (row["rank"], str(row["id"])))
     return json_response(
-        {"users": [analytics.describe_user_figures(row) for row in page], "nextCursor": next_cursor}
+        {"users": [activity.describe_user_figures(row) for row in page], "nextCursor": next_cursor}
     )
 
 
@@ -56,7 +56,7 @@ async def get_user(request: web.Request) -> web.Response:
     """One user's figures, with their progress class by class."""
     user_id = path_id(request, "userId")
     refuse_query(request)
-    figures = partial(analytics.get_user_figures, user_id=user_id)
+    figures = partial(activity.get_user_figures, user_id=user_id)
     return json_response(await services_of(request).replica_reads.read(figures))
 
 

@@ -12,7 +12,7 @@ from server.api.openapi.texts import EXAMPLES, PROPERTIES
 from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.identity.tokens import ROLES
-from server.domain.study.analytics import USER_ORDERS
+from server.domain.study.activity import USER_ORDERS
 from server.domain.study.repetition import SCHEDULERS
 from server.domain.study.study_order import STUDY_MODES
 from server.ratelimit.limits import CHARGINGS

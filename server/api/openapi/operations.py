@@ -23,8 +23,8 @@ from server.api.admin.schemas import (
     ImportQuerySchema,
     OverrideSchema,
 )
-from server.api.answers import operations as shown
-from server.api.answers import study as studied
+from server.api.answers import operations as monitoring
+from server.api.answers import study as studying
 from server.api.answers.kinds import Answer
 from server.api.openapi.components import FILE_CARD
 from server.api.pagination import PageSchema
@@ -150,25 +150,28 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
     {
         operations.health: Operation(
             results={
-                **answers(shown.HealthReport),
-                **answers(shown.HealthReport, status=503, headers=("Retry-After",)),
+                **answers(monitoring.HealthReport),
+                **answers(monitoring.HealthReport, status=503, headers=("Retry-After",)),
             }
         ),
         assets.show_home: Operation(
             results={
                 200: Result(
                     description="What this is, and where to go on; a page, or JSON where Accept names it first.",
-                    contents=(Content(media_type="text/html", schema=_TEXT), Content(schema=shown.Home())),
+                    contents=(
+                        Content(media_type="text/html", schema=_TEXT),
+                        Content(schema=monitoring.Home()),
+                    ),
                     headers=("ETag", "Vary"),
                 ),
                 304: asset(JSON)[304],
             }
         ),
-        operations.livez: Operation(results=answers(shown.Alive)),
+        operations.livez: Operation(results=answers(monitoring.Alive)),
         operations.readyz: Operation(
             results={
-                **answers(shown.Ready),
-                **answers(shown.Unready, status=503, headers=("Retry-After",)),
+                **answers(monitoring.Ready),
+                **answers(monitoring.Unready, status=503, headers=("Retry-After",)),
             }
         ),
         operations.show_metrics: Operation(
@@ -183,14 +186,16 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             },
             errors=_METRICS_TOKEN,
         ),
-        operations.show_metrics_json: Operation(results=answers(shown.MetricList), errors=_METRICS_TOKEN),
-        operations.show_cache_metrics: Operation(
-            results=answers(shown.CacheMetrics), errors=frozenset({401, 403, 503})
+        operations.show_metrics_json: Operation(
+            results=answers(monitoring.MetricList), errors=_METRICS_TOKEN
         ),
-        operations.reset_cache_metrics: Operation(results=answers(shown.CacheMetricsReset)),
+        operations.show_cache_metrics: Operation(
+            results=answers(monitoring.CacheMetrics), errors=frozenset({401, 403, 503})
+        ),
+        operations.reset_cache_metrics: Operation(results=answers(monitoring.CacheMetricsReset)),
         operations.show_dashboard: Operation(
             query=DashboardQuerySchema(),
-            results=answers(shown.Dashboard),
+            results=answers(monitoring.Dashboard),
             errors=frozenset({400, 401, 403, 503}),
         ),
         operations.show_page: Operation(results=asset("text/html")),
@@ -202,76 +207,78 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         assets.show_asset: Operation(results=asset("text/css", "text/javascript"), errors=frozenset({503})),
         auth.register: Operation(
             bodies=json(RegisterSchema()),
-            results=answers(studied.SignedIn, status=201),
+            results=answers(studying.SignedIn, status=201),
             errors=frozenset({409}),
         ),
         auth.login: Operation(
-            bodies=json(LoginSchema()), results=answers(studied.SignedIn), errors=frozenset({401})
+            bodies=json(LoginSchema()), results=answers(studying.SignedIn), errors=frozenset({401})
         ),
         auth.refresh: Operation(
-            bodies=json(RefreshSchema()), results=answers(studied.SignedIn), errors=frozenset({401})
+            bodies=json(RefreshSchema()), results=answers(studying.SignedIn), errors=frozenset({401})
         ),
         auth.logout: Operation(bodies=json(RefreshSchema()), results=done()),
         auth.change_password: Operation(
             bodies=json(PasswordSchema()), results=done(), errors=frozenset({409})
         ),
         auth.reset_password: Operation(bodies=json(ResetSchema()), results=done()),
-        auth.export_me: Operation(results=answers(studied.Export)),
+        auth.export_me: Operation(results=answers(studying.Export)),
         auth.delete_me: Operation(bodies=json(DeletionSchema()), results=done(), errors=frozenset({409})),
-        auth.get_me: Operation(results=tagged(studied.Me)),
-        auth.get_profile: Operation(results=tagged(studied.Profile)),
+        auth.get_me: Operation(results=tagged(studying.Me)),
+        auth.get_profile: Operation(results=tagged(studying.Profile)),
         auth.change_profile: Operation(
-            bodies=json(ProfileSchema(partial=True)), results=answers(studied.Profile)
+            bodies=json(ProfileSchema(partial=True)), results=answers(studying.Profile)
         ),
-        study.list_classes: Operation(query=PageSchema(), results=tagged(studied.ClassList, cached=True)),
-        study.get_class: Operation(results=tagged(studied.Class, cached=True)),
-        study.study_class: Operation(query=StudyQuerySchema(), results=tagged(studied.Study, cached=True)),
-        study.list_flashcards: Operation(results=tagged(studied.Deck, cached=True)),
-        study.get_due_counts: Operation(results=tagged(studied.DueCounts)),
-        study.list_progress: Operation(query=ChangesQuerySchema(), results=tagged(studied.ChangedProgress)),
-        study.get_class_progress: Operation(results=tagged(studied.ClassProgress, cached=True)),
-        study.get_card_progress: Operation(results=tagged(studied.CardProgress)),
-        study.get_stats: Operation(results=tagged(studied.Stats)),
-        study.list_bookmarks: Operation(query=PageSchema(), results=tagged(studied.BookmarkList)),
-        study.list_sessions: Operation(query=SessionsQuerySchema(), results=tagged(studied.SessionList)),
+        study.list_classes: Operation(query=PageSchema(), results=tagged(studying.ClassList, cached=True)),
+        study.get_class: Operation(results=tagged(studying.Class, cached=True)),
+        study.study_class: Operation(query=StudyQuerySchema(), results=tagged(studying.Study, cached=True)),
+        study.list_flashcards: Operation(results=tagged(studying.Deck, cached=True)),
+        study.get_due_counts: Operation(results=tagged(studying.DueCounts)),
+        study.list_progress: Operation(query=ChangesQuerySchema(), results=tagged(studying.ChangedProgress)),
+        study.get_class_progress: Operation(results=tagged(studying.ClassProgress, cached=True)),
+        study.get_card_progress: Operation(results=tagged(studying.CardProgress)),
+        study.get_stats: Operation(results=tagged(studying.Stats)),
+        study.list_bookmarks: Operation(query=PageSchema(), results=tagged(studying.BookmarkList)),
+        study.list_sessions: Operation(query=SessionsQuerySchema(), results=tagged(studying.SessionList)),
         study.rate_card: Operation(
             bodies=json(RatingSchema()),
             headers=_TIME_ZONE,
-            results=answers(studied.CardProgress, headers=_TIME_ZONE_USED),
+            results=answers(studying.CardProgress, headers=_TIME_ZONE_USED),
             errors=frozenset({409}),
         ),
         study.rate_cards: Operation(
             bodies=json(RatingsSchema()),
             headers=_TIME_ZONE,
-            results=answers(studied.RecordedRatings, headers=_TIME_ZONE_USED),
+            results=answers(studying.RecordedRatings, headers=_TIME_ZONE_USED),
             errors=frozenset({404, 409}),
         ),
         study.start_session: Operation(
             bodies=json(SessionSchema()),
-            results=answers(studied.StartedSession, status=201),
+            results=answers(studying.StartedSession, status=201),
             errors=frozenset({404}),
         ),
-        study.end_session: Operation(results=answers(studied.EndedSession)),
+        study.end_session: Operation(results=answers(studying.EndedSession)),
         study.add_bookmark: Operation(
-            results={**answers(studied.Bookmark), **answers(studied.Bookmark, status=201)}
+            results={**answers(studying.Bookmark), **answers(studying.Bookmark, status=201)}
         ),
         study.delete_bookmark: Operation(results=done()),
-        course.list_classes: Operation(query=ClassesQuerySchema(), results=tagged(shown.EditableClassList)),
-        course.create_class: Operation(bodies=json(ClassSchema()), results=created(shown.EditableClass)),
-        course.get_class: Operation(results=tagged(shown.EditableClass)),
+        course.list_classes: Operation(
+            query=ClassesQuerySchema(), results=tagged(monitoring.EditableClassList)
+        ),
+        course.create_class: Operation(bodies=json(ClassSchema()), results=created(monitoring.EditableClass)),
+        course.get_class: Operation(results=tagged(monitoring.EditableClass)),
         course.update_class: Operation(
-            bodies=json(ClassSchema(partial=True)), results=answers(shown.EditableClass)
+            bodies=json(ClassSchema(partial=True)), results=answers(monitoring.EditableClass)
         ),
         course.delete_class: Operation(results=done()),
-        course.list_decks: Operation(query=DecksQuerySchema(), results=tagged(shown.EditableDeckList)),
-        course.create_deck: Operation(bodies=json(DeckSchema()), results=created(shown.EditableDeck)),
-        course.get_deck: Operation(results=tagged(shown.EditableDeck)),
+        course.list_decks: Operation(query=DecksQuerySchema(), results=tagged(monitoring.EditableDeckList)),
+        course.create_deck: Operation(bodies=json(DeckSchema()), results=created(monitoring.EditableDeck)),
+        course.get_deck: Operation(results=tagged(monitoring.EditableDeck)),
         course.update_deck: Operation(
-            bodies=json(DeckSchema(partial=True)), results=answers(shown.EditableDeck)
+            bodies=json(DeckSchema(partial=True)), results=answers(monitoring.EditableDeck)
         ),
         course.delete_deck: Operation(results=done()),
         admin_import.import_deck: Operation(
-            query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(shown.Imported)
+            query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(monitoring.Imported)
         ),
         admin_import.export_deck: Operation(
             results={
@@ -283,32 +290,36 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             },
         ),
         course.list_flashcards: Operation(
-            query=FlashcardsQuerySchema(), results=tagged(shown.EditableFlashcardList)
+            query=FlashcardsQuerySchema(), results=tagged(monitoring.EditableFlashcardList)
         ),
         course.create_flashcard: Operation(
-            bodies=json(FlashcardSchema()), results=created(shown.EditableFlashcard)
+            bodies=json(FlashcardSchema()), results=created(monitoring.EditableFlashcard)
         ),
-        course.get_flashcard: Operation(results=tagged(shown.EditableFlashcard)),
+        course.get_flashcard: Operation(results=tagged(monitoring.EditableFlashcard)),
         course.update_flashcard: Operation(
-            bodies=json(FlashcardSchema(partial=True)), results=answers(shown.EditableFlashcard)
+            bodies=json(FlashcardSchema(partial=True)), results=answers(monitoring.EditableFlashcard)
         ),
         course.delete_flashcard: Operation(results=done()),
-        admin_users.list_accounts: Operation(query=AccountsQuerySchema(), results=tagged(shown.AccountList)),
-        admin_users.get_account: Operation(results=tagged(shown.Account)),
+        admin_users.list_accounts: Operation(
+            query=AccountsQuerySchema(), results=tagged(monitoring.AccountList)
+        ),
+        admin_users.get_account: Operation(results=tagged(monitoring.Account)),
         admin_users.update_account: Operation(
             bodies=json(AccountChangesSchema()),
-            results=answers(shown.Account),
+            results=answers(monitoring.Account),
             errors=frozenset({409}),
         ),
         admin_users.reset_password: Operation(
-            results=answers(shown.PasswordReset, status=201), errors=frozenset({409})
+            results=answers(monitoring.PasswordReset, status=201), errors=frozenset({409})
         ),
-        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(shown.UserList)),
-        admin.get_user: Operation(results=answers(shown.UserFigures)),
-        admin.show_rate_limits: Operation(results=answers(shown.RateLimitState), errors=frozenset({409})),
+        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(monitoring.UserList)),
+        admin.get_user: Operation(results=answers(monitoring.UserFigures)),
+        admin.show_rate_limits: Operation(
+            results=answers(monitoring.RateLimitState), errors=frozenset({409})
+        ),
         admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
         admin.override_rate_limit: Operation(
-            bodies=json(OverrideSchema()), results=answers(shown.Override), errors=frozenset({409})
+            bodies=json(OverrideSchema()), results=answers(monitoring.Override), errors=frozenset({409})
         ),
         admin.end_override: Operation(results=done(), errors=frozenset({409})),
     }

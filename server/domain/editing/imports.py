@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from server.domain.catalog.deck_files import DeckFormat, PackedDeck, Reading, pack_deck
-from server.domain.editing.staleness import stale_after_import
+from server.domain.editing.resources import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
 from server.stores.postgres.database import DatabaseUnavailable

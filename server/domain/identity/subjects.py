@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from server.email_addresses import normal_email
-from server.net.addresses import without_mapping, without_nat64
+from server.net import without_mapping, without_nat64
 from server.ratelimit.subjects import (
     CLIENT_PREFIX_BITS,
     SITE_PREFIX_BITS,

@@ -1,7 +1,8 @@
-"""Accounts, as administrators see and change them: over HTTP and on the command line.
+"""Accounts as administrators see and change them, over HTTP and on the command line; those of a development server.
 
 A change holds where the account is read next: at the next login or refresh, and for callers that a process remembers
-after `callers.RECHECK_SECONDS` at most.
+after `callers.RECHECK_SECONDS` at most. The demo accounts, a student and an admin, have fixed ids and a public
+password: `make run` makes them in a database of its own, and nothing else does.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from server.domain.study.overlays import overlay_keys
 from server.errors import AccountGone, Conflict, NotFound
 from server.stores.postgres.database import Database, Transaction
 
+DEMO_PASSWORD: Final = "mastery-demo-password"  # noqa: S105 - printed by `make run`; production has no such account
+DEMO_IDS: Final[dict[Role, UUID]] = {
+    "user": UUID("00000000-0000-4000-8000-000000000001"),
+    "admin": UUID("00000000-0000-4000-8000-000000000002"),
+}
+DEMO_EMAILS: Final[dict[Role, str]] = {"user": "student@example.com", "admin": "admin@example.com"}
 RESET_SECONDS: Final = 3600
 # The names that config/ratelimits.toml can give to a plan.
 PLAN_FORM: Final = r"[a-z][a-z0-9-]{0,31}"
-
 # A user may have rated a hundred thousand cards: their rows go with the account.
 _DELETION_MS: Final = 20_000
 

@@ -1,4 +1,4 @@
-"""Study sessions: started over decks, counted by the server from the ratings when they end."""
+"""What a student keeps beside ratings: sessions, counted when they end; bookmarks; progress over all classes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from server.stores.postgres.database import Database
 Position = tuple[datetime | str, UUID | str]
 # The position before the first row of a list that runs from new to old.
 NEWEST: Position = ("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+# After it comes everything that is later: no id is greater.
+LAST_ID = UUID(int=2**128 - 1)
 
 
 async def start_session(unit: Unit, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:
@@ -104,3 +106,107 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
         "studyDuration": row["duration_seconds"],
         "averageConfidence": None if average is None else float(average),
     }
+
+
+async def add_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
+    """Bookmark a card: whether it is new, and the bookmark.
+
+    Raises:
+        NotFound: there is no such published card.
+        AccountGone: the user no longer exists.
+    """
+    transaction = unit.transaction
+    if not await transaction.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id]):
+        raise NotFound("There is no such card.")
+    await lock_activity(
+        transaction, user_id
+    )  # an addition and a deletion at the same time happen one after the other
+    with vanished_as_not_found():
+        row = await transaction.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+    is_new = row is not None
+    row = row or await transaction.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+    if row is None:
+        raise RuntimeError("a bookmark neither is nor becomes")
+    return is_new, _bookmark(flashcard_id, row["created_at"])
+
+
+async def delete_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> None:
+    """Forget a bookmark; one that is not there is forgotten already.
+
+    Raises:
+        AccountGone: the user no longer exists.
+    """
+    await lock_activity(unit.transaction, user_id)
+    await unit.transaction.execute("delete_bookmark", user_id=user_id, flashcard_id=flashcard_id)
+
+
+async def list_bookmarks(
+    database: Database, user_id: UUID, *, before: Position, page_size: int
+) -> list[dict[str, Any]]:
+    """Rows of a user's bookmarks, newest first, after a position."""
+    return await database.fetch_all(
+        "list_bookmarks",
+        user_id=user_id,
+        before_created=before[0],
+        before_id=before[1],
+        page_size=page_size,
+    )
+
+
+def describe_bookmark(row: dict[str, Any]) -> dict[str, Any]:
+    """A listed bookmark in the form of the API."""
+    return {
+        **_bookmark(row["flashcard_id"], row["created_at"]),
+        "question": row["question"],
+        "answer": row["answer"],
+        "deckId": str(row["deck_id"]),
+        "deckName": row["deck_name"],
+        "classId": str(row["class_id"]),
+        "className": row["class_name"],
+    }
+
+
+def _bookmark(flashcard_id: UUID, created_at: datetime) -> dict[str, Any]:
+    return {"flashcardId": str(flashcard_id), "createdAt": iso_timestamp(created_at)}
+
+
+async def count_due_cards_by_class(database: Database, user_id: UUID) -> dict[str, Any]:
+    """How many of the cards that a user has rated are due now, in all and by class, in the form of the API."""
+    rows = await database.fetch_all("list_due_counts", user_id=user_id)
+    return {
+        "dueCards": sum(row["due_cards"] for row in rows),
+        "classes": [
+            {
+                "classId": str(row["class_id"]),
+                "className": row["class_name"],
+                "dueCards": row["due_cards"],
+            }
+            for row in rows
+        ],
+    }
+
+
+async def list_changes(
+    database: Database, user_id: UUID, *, after: Position, page_size: int
+) -> list[dict[str, Any]]:
+    """Rows of a user's progress in the order in which they changed.
+
+    Args:
+        database: where they are.
+        user_id: whose.
+        after: the moment and the card of the last change that is known.
+        page_size: at most so many.
+    """
+    return await database.fetch_all(
+        "list_changed_progress",
+        user_id=user_id,
+        after_changed=after[0],
+        after_id=after[1],
+        page_size=page_size,
+    )
+
+
+async def latest_change(database: Database, user_id: UUID) -> datetime | None:
+    """When a user's progress last changed; None where there is none."""
+    row = await database.fetch_one("get_latest_change", user_id=user_id)
+    return None if row is None else row["changed_at"]

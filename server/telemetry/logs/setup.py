@@ -27,7 +27,7 @@ from structlog.processors import StackInfoRenderer
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor
 
-from server.net.shown_addresses import ShownAddresses
+from server.net import ShownAddresses
 from server.telemetry.context import current_request
 from server.telemetry.logs.lines import MAX_LINE_BYTES, ConsoleLines, JsonLines
 from server.telemetry.logs.output import LineOutput

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from server.domain.editing.staleness import (
+from server.domain.editing.resources import (
     stale_after_card,
     stale_after_class,
     stale_after_deck,

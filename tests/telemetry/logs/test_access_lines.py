@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.clock import now_text
-from server.net.shown_addresses import shown_addresses
+from server.net import shown_addresses
 from server.telemetry.context import RequestContext, RequestLine, UserAgent, trace_id_of
 from server.telemetry.logs.lines import JsonLines
 from server.telemetry.logs.requests import _MOST_AGENTS, _MOST_KNOWN, AccessLines, AccessLog, quoted

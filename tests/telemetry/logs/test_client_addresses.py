@@ -22,8 +22,7 @@ import structlog
 
 from server.api.assets import asset_names
 from server.cli.limits import block_subject
-from server.net.client_address import TrustedProxies
-from server.net.shown_addresses import AddressForm
+from server.net import AddressForm, TrustedProxies
 from server.ratelimit.policies import Charge, Policy, state_key
 from server.settings import ROOT, Settings
 from server.telemetry.logs.setup import configure_logging
