@@ -2,6 +2,7 @@
 
 A breaker for each server stops the asking after repeated failures and probes for recovery; a Redis Cluster may be
 down in parts. Admissions that Redis has certainly not counted are unbilled: they are charged when it is back.
+What the server may lose by eviction or a restart is reported once, at the start.
 """
 
 from __future__ import annotations
@@ -420,3 +421,39 @@ class Fallback:
         for charges, now in kept:
             self._unbilled.put_back(charges, now)
         return settled
+
+
+async def report_what_may_be_lost(link: Link) -> None:
+    """Log if the server may evict keys of the limiter, as every eviction policy but one can, or keeps nothing on disk.
+
+    On a Cluster one of the masters is asked. Managed servers often refuse CONFIG; their eviction policy is in INFO.
+    """
+    try:
+        policy, save, append_only = await asyncio.gather(
+            *(_setting(link, name) for name in ("maxmemory-policy", "save", "appendonly"))
+        )
+    except RedisUnavailable as error:
+        log.info("rate_limit.eviction_unknown", error=str(error))
+        return
+    except RedisReplyError as error:
+        policy, save, append_only = await _eviction_by_info(link), None, None
+        if policy is None:
+            log.info("rate_limit.eviction_unknown", error=str(error))
+    if policy not in {None, "noeviction"}:
+        log.warning("rate_limit.may_be_evicted", maxmemory_policy=policy)
+    if save == "" and append_only == "no":
+        log.info("rate_limit.not_persistent", save=save, appendonly=append_only)
+
+
+async def _setting(link: Link, name: str) -> str | None:
+    reply = await link.execute("CONFIG", "GET", name)
+    return reply[1].decode() if reply else None
+
+
+async def _eviction_by_info(link: Link) -> str | None:
+    try:
+        lines = (await link.execute("INFO", "memory")).decode().splitlines()
+    except (RedisUnavailable, RedisReplyError):
+        return None
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    return found.get("maxmemory_policy")

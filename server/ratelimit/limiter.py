@@ -11,7 +11,7 @@ from typing import Any, Self
 from ..stores.redis.events import get_logger
 from ..stores.redis.link import Link, RedisLink, RedisReplyError, RedisUnavailable
 from .coalescing import Coalescer
-from .fallback import Fallback
+from .fallback import Fallback, report_what_may_be_lost
 from .memory import MemoryLink
 from .overrides import Blocks, Overrides
 from .policies import (
@@ -32,7 +32,7 @@ from .policies import (
     state_key,
 )
 from .refusals import DenialLog, DenyCache, RefusalEpoch, RememberedRefusal
-from .scripts import Answers, Calls, decision_of, report_what_may_be_lost, soon
+from .scripts import Answers, Calls, decision_of, soon
 
 log = get_logger(__name__)
 

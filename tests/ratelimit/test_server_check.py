@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.development import EmbeddedServer
+from server.ratelimit.fallback import report_what_may_be_lost
 from server.ratelimit.memory import MemoryLink
-from server.ratelimit.scripts import report_what_may_be_lost
 from tests.support.redis_servers import open_link
 
 
