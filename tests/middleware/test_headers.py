@@ -220,7 +220,7 @@ def test_workers_of_one_master_make_ids_of_their_own() -> None:
     program = (
         "import os\n"
         "from server.domain.study.study_order import StudyPass\n"
-        "from server.middleware.standard_headers import new_request_id\n"
+        "from server.middleware.headers import new_request_id\n"
         "for _ in range(2):\n"
         "    if os.fork() == 0:\n"
         "        print(new_request_id(), StudyPass.begin('2026-11-28').seed, flush=True)\n"
