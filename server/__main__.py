@@ -233,6 +233,11 @@ def _import(options: argparse.Namespace) -> None:
     )
     for name in report.skipped:
         sys.stdout.write(f"skipped, not a deck file: {name}\n")
+    for name, seen in report.seen.items():
+        if options.dry_run:
+            sys.stdout.write(f"{name}: {seen}\n")
+        for warning in seen.warnings:
+            _complain(f"{name}: {warning}")
     if not tell_readers(settings, report.stale):
         _complain(
             f"Redis does not answer: readers may see the course as it was for {settings.cache_ttl_seconds} s"

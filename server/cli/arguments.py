@@ -53,6 +53,11 @@ def add_import_arguments(importing: argparse.ArgumentParser) -> None:
     importing.add_argument(
         "--escapes", choices=("none",), help="none: \\n written out is text, also in a TSV without quotes"
     )
+    importing.add_argument(
+        "--header",
+        choices=("none", "skip"),
+        help="none: the first row of each file is a card; skip: it is passed over",
+    )
 
 
 def add_export_arguments(exporting: argparse.ArgumentParser) -> None:

@@ -33,6 +33,7 @@ from server.domain.catalog.deck_files import (
     pack_deck,
 )
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, TooManyRows
+from server.domain.catalog.deck_rows import Seen
 from server.domain.editing.imports import Imported, merge_cards
 from server.domain.values import find_forbidden
 from server.errors import CommandError, InvalidInput
@@ -105,6 +106,8 @@ class ImportReport:
     skipped: tuple[str, ...]
     # The cache keys of the pages that it changed, for `invalidation.tell_readers`.
     stale: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    # How each file was read, by its name below the folder.
+    seen: Mapping[str, Seen] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,9 @@ def options_of(arguments: argparse.Namespace) -> ImportOptions:
         class_name=arguments.class_name,
         is_draft=arguments.draft,
         is_dry_run=arguments.dry_run,
-        reading=Reading(encoding, arguments.dialect, escapes=arguments.escapes is None),
+        reading=Reading(
+            encoding, arguments.dialect, escapes=arguments.escapes is None, header=arguments.header
+        ),
     )
 
 
@@ -194,7 +199,9 @@ def import_path(
     Raises:
         ImportFailed: no deck files, a file that is none after all, or no database; nothing is imported then.
     """
-    classes, skipped = _read(Path(path), options)
+    path = path.resolve()
+    root = path if path.is_dir() else path.parent
+    classes, skipped = _read(path, root, options)
     cards = sum(batch.count for class_ in classes for deck in class_.decks for batch in deck.packed.batches)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
@@ -221,6 +228,9 @@ def import_path(
         decks=sum(len(class_.decks) for class_ in classes),
         **counts,
         skipped=skipped,
+        seen={
+            str(deck.path.relative_to(root)): deck.packed.seen for class_ in classes for deck in class_.decks
+        },
         stale=frozenset(stale),
     )
     if options.is_dry_run:
@@ -269,12 +279,10 @@ def _write(
                 bar.update(sum(row.values()))
 
 
-def _read(path: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, ...]]:
+def _read(path: Path, root: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, ...]]:
     """Everything that is to be imported, read and checked before the database is asked for anything."""
-    path = path.resolve()
     if not path.exists():
         raise ImportFailed(f"{path}: there is no such file or folder")
-    root = path if path.is_dir() else path.parent
     files = _list_files(path) if path.is_dir() else [path]
     deck_files = [file for file in files if _format(file) and (file == path or not _is_prose(file))]
     if not deck_files:
@@ -293,7 +301,7 @@ def _read(path: Path, options: ImportOptions) -> tuple[list[_Class], tuple[str, 
         try:
             packed = _read_cards(file, options)
         except (TooManyRows, InvalidInput) as error:
-            packed = PackedDeck([], "", b"")
+            packed = PackedDeck([], Seen(), b"")
             if isinstance(error, DeckFileError):
                 bad_files.append((str(file.relative_to(root)), error))
             else:

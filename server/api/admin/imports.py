@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import structlog
 from aiohttp import hdrs, web
@@ -21,6 +22,7 @@ from server.domain.catalog.deck_files import (
     Reading,
     find_encoding,
 )
+from server.domain.catalog.deck_rows import Seen
 from server.domain.editing.imports import import_cards, read_deck_file
 from server.domain.editing.resources import DECKS
 from server.domain.writing import Answer, Unit
@@ -37,15 +39,21 @@ async def import_deck(request: web.Request) -> web.Response:
     """Merge the cards of a file into a deck: TSV, CSV, Anki's text export or JSON; the Content-Type says which it is.
 
     All or nothing: at most 10 MiB and 100,000 rows (413, `too_many_rows`), within a deadline of its own (503,
-    `import_timed_out`). What is wrong is reported by its row, 20 of them at most. The answer's `dialect` is what
-    divides the columns. With `dryRun` nothing is stored. The rate limits are charged a unit for each MiB begun.
+    `import_timed_out`). What is wrong is reported by its row, 20 of them at most. The answer says how the file was
+    read: what divides the columns, which row is the header, and which is the first card. With `dryRun` nothing is
+    stored. The rate limits are charged a unit for each MiB begun.
     """
     deck_id = path_id(request, "deckId")
     query = read_query(request, _QUERY)
     deck_format = FORMAT_BY_MEDIA_TYPE.get(request.content_type)
     if deck_format is None:
         raise UnsupportedMediaType(f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}.")
-    reading = Reading(_encoding(request.charset), query["dialect"], escapes=query["escapes"] is None)
+    reading = Reading(
+        _encoding(request.charset),
+        query["dialect"],
+        escapes=query["escapes"] is None,
+        header=query["header"],
+    )
     # An unknown deck is refused before megabytes are read.
     await DECKS.get(services_of(request).database, deck_id)
     body = await read_content(request, MAX_FILE_BYTES)
@@ -55,7 +63,7 @@ async def import_deck(request: web.Request) -> web.Response:
 
     async def work(unit: Unit) -> Answer:
         counts = asdict(await import_cards(unit, deck_id, deck, timeout_ms=timeout_ms))
-        given = answer({**counts, "dialect": deck.dialect})
+        given = answer({**counts, **_describe_seen(deck.seen)})
         if query["dry_run"]:
             unit.stale.clear()
             raise _TriedOut(given)
@@ -87,6 +95,12 @@ async def export_deck(request: web.Request) -> web.Response:
     headers = {hdrs.CACHE_CONTROL: "no-store", hdrs.VARY: f"{hdrs.ACCEPT}, {hdrs.AUTHORIZATION}"}
     charset = None if media_type == JSON else "utf-8"
     return web.Response(body=body, content_type=media_type, charset=charset, headers=headers)
+
+
+def _describe_seen(seen: Seen) -> dict[str, Any]:
+    row, question, text = seen.first_card or (0, "", "")
+    first = {"row": row, "question": question, "answer": text}
+    return {"dialect": seen.dialect, "header": seen.header, "firstCard": first, "warnings": seen.warnings}
 
 
 class _TriedOut(Exception):

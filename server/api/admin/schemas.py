@@ -10,6 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
 from server.api.pagination import PageSchema
+from server.domain.catalog.deck_rows import HEADER_RULES
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.study.repetition import SCHEDULERS
 from server.ratelimit.overrides import MAX_DURATION_MS
@@ -140,6 +141,14 @@ class ImportQuerySchema(Schema):
         validate=validate.OneOf(["none"]),
         metadata={
             "description": "none: `\\n` written out is text, also in a TSV without quotes, where it is a line break."
+        },
+    )
+    header = fields.String(
+        load_default=None,
+        validate=validate.OneOf(list(HEADER_RULES)),
+        metadata={
+            "description": "none: the first row is a card, also where it looks like a header. skip: the first row is "
+            "passed over, and the columns are question, answer, category and explanation."
         },
     )
 

@@ -83,8 +83,16 @@ class EditableFlashcardList(Answer):
     next_cursor = next_cursor()
 
 
+class FirstCard(Answer):
+    """The first card of a file; its texts are cut after 60 characters."""
+
+    row = count()
+    question = fields.String()
+    answer = fields.String()
+
+
 class Imported(Answer):
-    """How many cards of a file are new, were changed, and were there already."""
+    """How many cards of a file are new, were changed, and were there already; and how the file was read."""
 
     created = count()
     updated = count()
@@ -92,6 +100,22 @@ class Imported(Answer):
     dialect = fields.String(
         validate=validate.OneOf(["tab", "comma", "semicolon", "pipe", "colon", "space", "json"]),
         metadata={"description": "How the file was read: what divides its columns."},
+    )
+    header = fields.List(
+        fields.String(),
+        allow_none=True,
+        metadata={
+            "description": "The cells of the row that was taken for the header; null if there is none."
+        },
+    )
+    first_card = fields.Nested(
+        FirstCard, metadata={"description": "What was taken for the first card: look at it before you go on."}
+    )
+    warnings = fields.List(
+        fields.String(),
+        metadata={
+            "description": "What else is worth a look, such as columns that were passed over; mostly empty."
+        },
     )
 
 

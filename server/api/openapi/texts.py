@@ -279,6 +279,7 @@ PROPERTIES: Mapping[str, str] = MappingProxyType(
         "policies": "One entry a policy and group.",
         "policy": "The name of the policy.",
         "progress": "The progress on each rated card.",
+        "FirstCard.row": "The row of the file that it is in, from 1.",
         "question": "The front of the card.",
         "ratedAt": "When it was rated; of a request: now where it is left out.",
         "ratings": "The ratings.",

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from server.domain.catalog.deck_files import FORMAT_BY_MEDIA_TYPE, DeckFormat
-from server.domain.catalog.deck_tables import COLUMNS
+from server.domain.catalog.deck_headers import COLUMNS
 
 EXPORT_FORMATS: dict[str, DeckFormat] = {
     media_type: format_ for media_type, format_ in FORMAT_BY_MEDIA_TYPE.items() if format_ != "txt"

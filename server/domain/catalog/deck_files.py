@@ -20,14 +20,17 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
+from server.domain.catalog.deck_headers import COLUMNS, PASSED_OVER, REQUIRED, column_of
 from server.domain.catalog.deck_problems import MAX_ROWS, Problems, TooManyRows
-from server.domain.catalog.deck_tables import COLUMNS, PIECE, REQUIRED, column_of, read_table
+from server.domain.catalog.deck_rows import HeaderRule, Seen
+from server.domain.catalog.deck_tables import PIECE, read_table
 from server.domain.values import clean_text, find_forbidden
 from server.errors import InvalidInput
 
 DeckFormat = Literal["tsv", "csv", "txt", "json"]
 LONGEST_TEXT = 5000
 LONGEST_NOTE = 2000
+_LONGEST_SHOWN = 60
 
 FORMAT_BY_MEDIA_TYPE: dict[str, DeckFormat] = {
     "text/tab-separated-values": "tsv",
@@ -45,6 +48,16 @@ ENCODINGS_ACCEPTED = (
     "utf-8, utf-16, iso-8859-1, -2 or -15, windows-1250, -1251 or -1252, macintosh, koi8-r, shift_jis, gb18030, big5 "
     "or euc-kr"
 )
+_SAVE = "the table saved as CSV UTF-8, or as text with tabs"
+# By their first bytes, in small letters: what it is, and what is accepted instead.
+_OTHER_KINDS = {
+    b"pk\x03\x04": ("a workbook or another zip archive, not text", _SAVE),
+    b"\xd0\xcf\x11\xe0": ("an old workbook (.xls) or one with a password, not text", _SAVE),
+    b"%pdf": ("a PDF file, not text", _SAVE),
+    b"{\\rtf": ("rich text (RTF), not plain text", "plain text: in TextEdit, Format, Make Plain Text"),
+    b"<!doctype html": ("a web page, not a table", "the file itself: was it downloaded after signing in?"),
+    b"<html": ("a web page, not a table", "the file itself: was it downloaded after signing in?"),
+}
 Cells = dict[str, str]
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BOMS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -86,11 +99,13 @@ class Reading:
         encoding: of its text, by Python's name; a byte order mark of UTF-16 counts more.
         dialect: what divides its columns, by a name of `deck_tables.SEPARATORS`; None to find it.
         escapes: whether `\n` written out is a line break in tab-separated text without quotes.
+        header: `none` if the first row is a card, `skip` if it is none; None to find out.
     """
 
     encoding: str = "utf-8"
     dialect: str | None = None
     escapes: bool = True
+    header: HeaderRule | None = None
 
 
 USUAL = Reading()
@@ -102,12 +117,12 @@ class PackedDeck:
 
     Args:
         batches: the cards in the file's order.
-        dialect: how it was read: what divides its columns, or `json`.
+        seen: how it was taken.
         questions: the SHA-256 of all questions, each ended by U+001F: whether a deck has these cards in this order.
     """
 
     batches: list[Batch]
-    dialect: str
+    seen: Seen
     questions: bytes
 
 
@@ -135,7 +150,7 @@ def pack_deck(content: bytes, format_: DeckFormat, reading: Reading = USUAL) -> 
         size = 0
         cards.clear()
 
-    dialect, read = read_cards(content, format_, reading)
+    seen, read = read_cards(content, format_, reading)
     for card in read:
         texts = {name: text for name in COLUMNS if (text := getattr(card, name)) is not None}
         cards.append(texts)
@@ -144,13 +159,15 @@ def pack_deck(content: bytes, format_: DeckFormat, reading: Reading = USUAL) -> 
             finish()
     if cards:
         finish()
-    return PackedDeck(batches, dialect, questions.digest())
+    return PackedDeck(batches, seen, questions.digest())
 
 
 def read_cards(
     content: bytes, format_: DeckFormat, reading: Reading = USUAL
-) -> tuple[str, Iterator[DeckCard]]:
-    """The dialect of a file and its cards in order; of a file that is wrong the error comes after the last of them.
+) -> tuple[Seen, Iterator[DeckCard]]:
+    """How a file is taken, and its cards in order; of a file that is wrong the error comes after the last of them.
+
+    What is seen is whole when the last card has been read.
 
     Args:
         content: with or without byte order marks; lines end in LF, CRLF or CR.
@@ -162,7 +179,8 @@ def read_cards(
         InvalidInput: it is not in another encoding than UTF-8.
         DeckFileError: with up to MOST_PROBLEMS problems.
     """
-    problems = Problems()
+    problems, seen = Problems(), Seen()
+    _refuse_other_kinds(content, problems)
     encoding = "utf-16" if content[:2] in _BOMS_UTF16 else reading.encoding
     if encoding != "utf-8":
         content = _as_utf8(content, encoding)
@@ -173,21 +191,24 @@ def read_cards(
     _refuse_other_bytes(content, problems)
     if format_ == "json":
         stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
-        return "json", _checked(_json_rows(stream, problems), problems)
-    table = read_table(
+        seen.dialect = "json"
+        return seen, _checked(_json_rows(stream, problems, seen), problems, seen)
+    rows = read_table(
         content,
-        is_csv=format_ == "csv",
+        kind=format_,
         dialect=reading.dialect,
         escapes=reading.escapes,
+        header=reading.header,
         problems=problems,
+        seen=seen,
     )
-    if table is None:
+    if rows is None:
         problems.raise_if_any()
         raise AssertionError("a table that can't be read has a problem")
-    return table.dialect, _checked(table.rows, problems)
+    return seen, _checked(rows, problems, seen)
 
 
-def _checked(rows: Iterator[tuple[int, Cells]], problems: Problems) -> Iterator[DeckCard]:
+def _checked(rows: Iterator[tuple[int, Cells]], problems: Problems, seen: Seen) -> Iterator[DeckCard]:
     first_rows: dict[bytes, int] = {}
     for row, cells in rows:
         card = _card(row, cells, problems)
@@ -196,6 +217,8 @@ def _checked(rows: Iterator[tuple[int, Cells]], problems: Problems) -> Iterator[
         first = first_rows.setdefault(card.question.encode(), row)
         if first != row:
             problems.add(row, "question", f"the same as in row {first}", "each question once")
+        if seen.first_card is None:
+            seen.first_card = (row, shorten(card.question), shorten(card.answer))
         yield card
     if not first_rows and not problems.count:
         problems.add(1, None, "there is no card in the file", "at least one row with question and answer")
@@ -215,6 +238,17 @@ def _as_utf8(content: bytes, encoding: str) -> bytes:
             byte = start - len(pending) + place + 1
             raise InvalidInput(f"The file is not in {encoding}: see byte {byte}.") from error
     return recoded.getvalue()
+
+
+def _refuse_other_kinds(content: bytes, problems: Problems) -> None:
+    """Report a file that is no text of the kinds that we read, as its first bytes show."""
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, (what, accepted) in _OTHER_KINDS.items():
+        if start.startswith(beginning):
+            problems.add(1, None, what, accepted)
+    if content[:2] not in _BOMS_UTF16 and b"\0" in (content[:1], content[1:2]):
+        problems.add(1, None, "UTF-16 without a byte order mark", "charset=utf-16-le or charset=utf-16-be")
+    problems.raise_if_any()
 
 
 def _refuse_other_bytes(content: bytes, problems: Problems) -> None:
@@ -238,7 +272,7 @@ def _refuse_other_bytes(content: bytes, problems: Problems) -> None:
         raise
 
 
-def _json_rows(stream: TextIO, problems: Problems) -> Iterator[tuple[int, Cells]]:
+def _json_rows(stream: TextIO, problems: Problems, seen: Seen) -> Iterator[tuple[int, Cells]]:
     accepted = "an array of objects {question, answer, explanation?, category?} of strings"
     for row, item in enumerate(_json_items(stream, problems, accepted), start=1):
         if row > MAX_ROWS:
@@ -247,8 +281,13 @@ def _json_rows(stream: TextIO, problems: Problems) -> Iterator[tuple[int, Cells]
             problems.add(row, None, "not an object", accepted)
             continue
         cells: Cells = {}
-        for key, value in item.items():
+        for key, given in item.items():
             name = column_of(key)
+            if name == PASSED_OVER:
+                seen.warn(f"Fields that are no part of a card were passed over, such as {key[:64]}.")
+                continue
+            is_list = isinstance(given, list) and all(isinstance(tag, str) for tag in given)
+            value = ", ".join(given) if name == "category" and is_list else given
             if name is None:
                 problems.add(row, str(key)[:64], "unknown field", ", ".join(COLUMNS))
             elif name in cells:
@@ -358,6 +397,11 @@ class _Window:
         self._text = self._text[self._place :] + more
         self._place = 0
         return True
+
+
+def shorten(text: str) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _card(row: int, cells: Cells, problems: Problems) -> DeckCard | None:

@@ -10,6 +10,11 @@ MAX_ROWS = 100_000
 MOST_PROBLEMS = 20
 
 
+def excerpt(text: str) -> str:
+    """The beginning of a text, in quotes."""
+    return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
 @dataclass(frozen=True, slots=True)
 class DeckProblem:
     """What is wrong in a row, in which column if in one, and what is accepted there."""

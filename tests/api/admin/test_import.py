@@ -41,7 +41,9 @@ class Deck:
         response = await self.send(body, content_type)
         assert 200 == response.status, await response.text()
         counts = await response.json()
-        assert ["created", "updated", "unchanged", "dialect"] == list(counts)
+        assert ["created", "updated", "unchanged", "dialect", "header", "firstCard", "warnings"] == list(
+            counts
+        )
         return counts["created"], counts["updated"], counts["unchanged"]
 
     async def cards(self) -> list[dict[str, Any]]:
@@ -160,7 +162,13 @@ async def test_a_dry_run_stores_nothing(deck: Deck) -> None:
     """The answer is that of the import, and not a card has changed; the import itself follows as announced."""
     before = await deck.cards()
     status, counts = await send_with(deck, "dryRun=true", b"question l2\tother\nnew\tcard\n")
-    assert (200, {"created": 1, "updated": 1, "unchanged": 0, "dialect": "tab"}) == (status, counts)
+    assert (200, 1, 1, 0) == (status, counts["created"], counts["updated"], counts["unchanged"])
+    assert {
+        "dialect": "tab",
+        "header": None,
+        "firstCard": {"row": 1, "question": "question l2", "answer": "other"},
+        "warnings": [],
+    } == dict(list(counts.items())[3:])
     assert before == await deck.cards()
     assert (1, 1, 0) == await deck.load(b"question l2\tother\nnew\tcard\n")
 
@@ -172,6 +180,8 @@ async def test_parameters_say_what_a_file_leaves_open(deck: Deck) -> None:
     status, counts = await send_with(deck, "dialect=semicolon", body, CSV)
     assert (200, "semicolon") == (status, counts["dialect"])
     assert 200 == (await send_with(deck, "escapes=none", b"Where?\tC:\\new\n"))[0]
+    assert 200 == (await send_with(deck, "header=none", b"English\tGerman\n"))[0]
+    assert "German" == (await deck.card("English"))["answer"]
     assert ("Das", "C:\\new") == (
         (await deck.card("Was ist a, b?"))["answer"], (await deck.card("Where?"))["answer"]
     )  # fmt: skip

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from server.domain.catalog.deck_export import write_cards
 from server.domain.catalog.deck_files import DeckCard, DeckFormat, Reading, read_cards
+from server.domain.catalog.deck_headers import COLUMNS
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError
-from server.domain.catalog.deck_tables import COLUMNS
 from server.domain.values import clean_text
 from server.errors import InvalidInput
 
 NAMES = (
     "question (front, term, prompt), answer (back, definition), explanation (extra, notes), category (tags)"
 )
-HEADER = f"accepted: {NAMES}; above a card that reads so, a header"
+HEADER = f"accepted: {NAMES}; header=none if it is a card, header=skip to pass it over"
 AS_FIRST = "as in the file's first row; a text that holds a line break or the separator in quotes"
 UTF_8 = "accepted: text in UTF-8, or the charset named, such as windows-1252"
 
@@ -165,7 +165,7 @@ def test_missing_cells_of_a_headed_table_are_empty() -> None:
     ("content", "format_", "told"),
     [
         (b"Was ist a, b?;Das\nUnd, c?;Dies\n", "csv", "row 1: comma and semicolon would both divide"),
-        (b"Question,Response\nQ,A\n", "csv", "row 1: 'Question, Response' looks like a header, but"),
+        (b"Question,Result\nQ,A\n", "csv", "row 1: 'Question, Result' looks like a header, but"),
         (b"Vocabulary,Translation\nQ,A\n", "csv", "row 1: 'Vocabulary, Translation' looks like a header"),
         (b"Title\tBody\tLevel\nQ\tA\tC\n", "tsv", "row 1: 'Title, Body, Level' looks like a header"),
         (b"#,English Word,German_Word 1\n1,Q,A\n", "csv", "row 1: '#, English Word, German_Word 1' looks like a"),
@@ -184,8 +184,8 @@ def test_what_is_ambiguous_is_refused(content: bytes, format_: DeckFormat, told:
 def test_a_named_dialect_decides() -> None:
     """The same file is read as the caller says, and the answer says how."""
     content = b"Was ist a, b?;Das\nUnd, c?;Dies\n"
-    dialect, cards = read_cards(content, "csv", Reading(dialect="semicolon"))
-    assert ("semicolon", ["Was ist a, b?", "Und, c?"]) == (dialect, [card.question for card in cards])
+    seen, cards = read_cards(content, "csv", Reading(dialect="semicolon"))
+    assert ("semicolon", ["Was ist a, b?", "Und, c?"]) == (seen.dialect, [card.question for card in cards])
 
 
 def test_text_is_kept_in_nfc() -> None:
@@ -219,10 +219,10 @@ def test_texts_are_trimmed_and_bounded() -> None:
     ("content", "problem"),
     [
         (b"Q\tA\tC\nR\tB\n", f"row 2: 2 columns in 'R\\tB'; accepted: 3 columns, {AS_FIRST}"),
-        (b"Q\n", "row 1: 1 columns in 'Q'; accepted: 2 to 4 columns: question, answer, category, explanation"),
+        (b"Q\n", "row 1: 1 column in 'Q'; accepted: 2 to 4 columns: question, answer, category, explanation"),
         (
             b"Question\tAnswer\tHint\nQ\tA\tN\n",
-            f"row 1: unknown column 'hint'; accepted: {NAMES}",
+            f"row 1: unknown column 'Hint'; accepted: {NAMES}",
         ),
         (
             b"Question\tCategory\nQ\tC\n",
