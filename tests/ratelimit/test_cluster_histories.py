@@ -134,7 +134,7 @@ async def test_point_27_histories_are_exact_while_a_slot_migrates(binary: Path, 
 async def test_point_27_histories_are_exact_over_a_failover(tmp_path: Path) -> None:
     """A master is lost: its subjects are refused until the replica goes on with what was counted; others go on."""
     async with (
-        redis_cluster(tmp_path, redis_binaries()[0], replica=True) as cluster,
+        redis_cluster(tmp_path, redis_binaries()[0], replicas=1) as cluster,
         open_link(cluster.url, deadline_ms=GENEROUS_DEADLINE_MS) as link,
         Limiter(link, deadline_ms=GENEROUS_DEADLINE_MS) as limiter,
     ):

@@ -32,12 +32,12 @@ class ClusterMember:
 
 @dataclass(frozen=True)
 class TestCluster:
-    """Three masters, each with a third of the slots, and possibly a replica of the first."""
+    """Three masters, each with a third of the slots, and replicas of none, of the first, or of each of them."""
 
     __test__ = False
 
     masters: list[ClusterMember]
-    replica: ClusterMember | None
+    replicas: list[ClusterMember]
 
     @property
     def url(self) -> str:
@@ -55,12 +55,21 @@ def key_of_master(number: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def redis_cluster(folder: Path, binary: Path, *, replica: bool = False) -> AsyncIterator[TestCluster]:
-    """A running Cluster whose state is ok."""
-    options = ("cluster-enabled yes", f"cluster-node-timeout {NODE_TIMEOUT_MS}", 'save ""')
+async def redis_cluster(
+    folder: Path, binary: Path, *, replicas: int = 0, options: Sequence[str] = ()
+) -> AsyncIterator[TestCluster]:
+    """A running Cluster whose state is ok.
+
+    Args:
+        folder: for its servers' files.
+        binary: the server.
+        replicas: how many masters have one, counted from the first.
+        options: more settings.
+    """
+    options = ("cluster-enabled yes", f"cluster-node-timeout {NODE_TIMEOUT_MS}", 'save ""', *options)
     async with contextlib.AsyncExitStack() as stack:
         members = []
-        for number in range(4 if replica else 3):
+        for number in range(3 + replicas):
             server = stack.enter_context(password_server(folder / str(number), binary, options))
             admin = await stack.enter_async_context(open_link(server.url, deadline_ms=10_000))
             node_id = (await admin.execute("CLUSTER", "MYID")).decode()
@@ -72,10 +81,11 @@ async def redis_cluster(folder: Path, binary: Path, *, replica: bool = False) ->
         for member in members[1:]:
             await members[0].admin.execute("CLUSTER", "MEET", "127.0.0.1", member.server.port)
         await wait_until(lambda: _agree(members), "the cluster is up")
-        if replica:
-            await members[3].admin.execute("CLUSTER", "REPLICATE", members[0].node_id)
-            await wait_until(lambda: follows(members[3].admin), "the replica follows")
-        yield TestCluster(members[:3], members[3] if replica else None)
+        for master, member in zip(members, members[3:], strict=False):
+            await member.admin.execute("CLUSTER", "REPLICATE", master.node_id)
+        for member in members[3:]:
+            await wait_until(lambda member=member: follows(member.admin), "the replica follows")  # type: ignore[misc]
+        yield TestCluster(members[:3], members[3:])
 
 
 @contextlib.contextmanager

@@ -219,6 +219,7 @@ class RedisCluster:
             on_lost=self._outdated.set,
             on_redirect=functools.partial(self._redirect, address[0]),
         )
+        node.begin()  # commands find it in this very turn of the loop
         return node
 
     async def _retire(self, node: RedisNode) -> None:

@@ -136,9 +136,13 @@ class RedisNode:
 
     async def start(self) -> None:
         """Return once connected, or after the first failed try; it goes on trying in the background."""
+        self.begin()
+        await self.first_try.wait()
+
+    def begin(self) -> None:
+        """Start without waiting: from now on commands are refused until it is connected."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep_connected(), name=f"redis {self.name}")
-        await self.first_try.wait()
 
     async def close(self) -> None:
         """Cut the connection; unanswered commands fail with the reason `closed`."""

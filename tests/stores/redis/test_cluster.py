@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio.cluster import NodesManager
 from redis.crc import key_slot
 
-from server.stores.redis.cluster import slot_of
-from server.stores.redis.link import RedisLink, RedisReplyError
+from server.stores.redis.cluster import RedisCluster, slot_of
+from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
 from tests.support.redis_fleet import TestCluster, key_of_master, redis_cluster
 from tests.support.redis_scripted import ScriptedServer, reply_to
 from tests.support.redis_servers import (
@@ -93,7 +93,7 @@ async def test_migrating_slot(binary: Path, tmp_path: Path) -> None:
 @every_version
 async def test_failover(binary: Path, tmp_path: Path) -> None:
     """A master dies: its slots are refused until its replica is elected, and then served."""
-    async with redis_cluster(tmp_path, binary, replica=True) as cluster, open_link(cluster.url) as link:
+    async with redis_cluster(tmp_path, binary, replicas=1) as cluster, open_link(cluster.url) as link:
         lost, other = key_of_master(0), key_of_master(1)
         await cluster.masters[0].admin.execute("SET", lost, "before")
         await cluster.masters[0].admin.execute("WAIT", 1, 5000)
@@ -103,6 +103,33 @@ async def test_failover(binary: Path, tmp_path: Path) -> None:
         await wait_until(lambda: link.connected, "the replica has taken over", seconds=40)
         assert await link.execute("GET", lost) == b"before"
         assert await link.execute("SET", other, "x") == b"OK"
+
+
+async def test_a_node_that_is_new_is_being_connected_at_once(tmp_path: Path) -> None:
+    """Whoever asks it in the same turn of the loop, as in a failover, is refused; the link was started after all."""
+    async with redis_cluster(tmp_path, redis_binaries()[0]) as cluster, open_link(cluster.url) as link:
+        key, nodes = key_of_master(0), link._route
+        port = cluster.masters[0].server.port
+        assert isinstance(nodes, RedisCluster)
+
+        async def forget_node() -> None:
+            await nodes._nodes.pop(("127.0.0.1", port)).close()
+
+        await forget_node()
+        future = asyncio.get_running_loop().create_future()
+        moved = RedisReplyError(f"MOVED {key_slot(key.encode())} 127.0.0.1:{port}")
+        nodes._redirect("127.0.0.1", future, ("GET", key), 10.0, 0, moved)
+        error = await refusal(link.execute("GET", key))
+        assert ("starting", False) == (error.reason, error.outcome_unknown)
+        assert None is await future
+
+        await forget_node()
+        refresh = asyncio.create_task(nodes._refresh())
+        while not refresh.done():
+            with contextlib.suppress(RedisUnavailable):
+                await link.execute("GET", key)
+            await asyncio.sleep(0)
+        assert None is await link.execute("GET", key)
 
 
 async def test_slots_without_a_master(tmp_path: Path) -> None:
