@@ -73,18 +73,21 @@ class WholeResponse(web.Response):
     def lines(self, lines: str) -> None:
         self._lines = lines
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Begin: find out whether the connection is kept. The head is written together with the body."""
-        if (
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it can be written at once: nothing has needed a dictionary, and nothing was sent."""
+        return not (
             "_headers" in self.__dict__
             or self._compression
             or self._cookies
             or self._eof_sent
             or self._payload_writer is not None
-        ):
+        )
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Begin. The head is written together with the body."""
+        if not self.is_whole:
             return await super().prepare(request)
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
         self._is_whole = True
         self._req = request
         writer = self._payload_writer = request.writer
@@ -96,21 +99,36 @@ class WholeResponse(web.Response):
         Raises:
             ClientConnectionResetError: the client has gone.
         """
-        request, writer = self._req, self._payload_writer
-        if not self._is_whole or request is None or writer is None:
+        request = self._req
+        if not self._is_whole or request is None:
             await super().write_eof(data)
             return
-        transport = request.transport
+        if self.write_whole(request):
+            await request.writer.drain()
+        self._req = self._payload_writer = None
+
+    def write_whole(self, request: web.BaseRequest) -> bool:
+        """Write all of it at once; only where it `is_whole`.
+
+        Returns:
+            whether to wait for the client, which reads more slowly than it is answered.
+
+        Raises:
+            ClientConnectionResetError: the client has gone.
+        """
+        protocol, message = request.protocol, request._message  # noqa: SLF001 - properties take longer than the rest
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("Cannot write to closing transport")
-        written = self._as_bytes(request.method, request.version)
+        if self._keep_alive is None:
+            self._keep_alive = not message.should_close
+        written = self._as_bytes(message.method, message.version)
+        writer = request.writer
         writer.output_size += len(written)
-        transport.write(written)
-        if request.protocol.writing_paused:
-            await writer.drain()
-        self._eof_sent = True
         self._body_length = writer.output_size
-        self._req = self._payload_writer = None
+        transport.write(written)
+        self._eof_sent = True
+        return protocol.writing_paused
 
     def as_last(self, reason: str) -> bytes:
         """All of it for a client of HTTP/1.1 whose connection is closed after it, where there is no request."""
@@ -122,21 +140,21 @@ class WholeResponse(web.Response):
         status, body = self._status, self._body
         assert body is None or isinstance(body, (bytes, bytearray))  # noqa: S101 - others have needed `_headers`
         is_head = method == hdrs.METH_HEAD
-        size = len(body) if body else 0
         length = connection = ""
-        if status not in _WITHOUT_BODY:
-            if size or not is_head:
-                length = f"Content-Length: {size}\r\n"
-        else:
+        if status in _WITHOUT_BODY:
             body = None
+        elif body:
+            length = f"Content-Length: {len(body)}\r\n"
+        elif not is_head:
+            length = "Content-Length: 0\r\n"
         if self._keep_alive:
             if version == HttpVersion10:
                 connection = "Connection: keep-alive\r\n"
         elif version == HttpVersion11:
             connection = "Connection: close\r\n"
         head = (
-            f"HTTP/{version[0]}.{version[1]} {status} {self._reason}\r\n"
-            f"{self._lines}{length}Date: {_date(int(time()))}\r\n{connection}\r\n"
+            f"{_status_line(version, status, self._reason)}{self._lines}{length}"
+            f"{_date_line(int(time()))}{connection}\r\n"
         ).encode()
         return head + body if body and not is_head else head
 
@@ -177,6 +195,11 @@ def vary_by(response: web.StreamResponse, name: str) -> None:
         response.headers[hdrs.VARY] = value
 
 
+@lru_cache(maxsize=256)
+def _status_line(version: HttpVersion, status: int, reason: str | None) -> str:
+    return f"HTTP/{version[0]}.{version[1]} {status} {reason}\r\n"
+
+
 @lru_cache(maxsize=4)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _date_line(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n"

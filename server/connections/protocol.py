@@ -24,6 +24,8 @@ from multidict import CIMultiDict
 
 from server.api.requests import EXPECTS_CONTINUE
 from server.api.responses import LARGE_BYTES
+from server.api.whole_response import WholeResponse
+from server.connections.dispatch import Dispatch
 from server.connections.refusals import (
     CROWDED,
     FAILED,
@@ -45,7 +47,7 @@ from server.telemetry.context import current_request
 
 log = structlog.get_logger(__name__)
 
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handle = Callable[[Any], Awaitable[web.StreamResponse]]
 
 # What the platforms and orchestrators ask to learn whether the service lives.
 PROBES = frozenset({"/livez", "/readyz", "/api/health"})
@@ -158,16 +160,31 @@ class Connection(web.RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send a response, a large one in pieces. No coroutine of its own: every request comes by here.
+        """Send a response: nearly every one with a single write, a large one in pieces.
 
         What aiohttp is to compress is left whole: of pieces it would not know the length, which HTTP/1.0 needs.
         """
         self._large = None
-        if isinstance(resp, web.Response):
+        # The first is quicker: `web.Response` is an abstract base class.
+        if type(resp) is WholeResponse or isinstance(resp, web.Response):
             body = resp.body
             if isinstance(body, bytes) and len(body) > LARGE_BYTES and not resp.compression:
                 self._large = resp.body = LargeBody(body)
+            elif type(resp) is WholeResponse and resp.is_whole and not self._upgraded:
+                return self._finish_whole(request, resp)
         return super().finish_response(request, resp, start_time)
+
+    async def _finish_whole(
+        self, request: web.BaseRequest, response: WholeResponse
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send a response that is written at once; the same as `finish_response`, in one step."""
+        request._finish()  # noqa: SLF001 - see the module
+        try:
+            if response.write_whole(request):
+                await request.writer.drain()
+        except ConnectionError:
+            return response, True
+        return response, False
 
     async def _drain_helper(self) -> None:
         # Called by the request's own task and only after a pause; uvloop calls `pause_writing` in another context.
@@ -354,13 +371,16 @@ class ConnectionServer(web.Server):
     """What makes a connection of each that is accepted.
 
     Args:
+        app: the application, started.
         plain: aiohttp's server of the application.
         make_connections: called on the loop that serves.
     """
 
-    def __init__(self, plain: web.Server, make_connections: Callable[[], Connections]) -> None:
+    def __init__(
+        self, app: web.Application, plain: web.Server, make_connections: Callable[[], Connections]
+    ) -> None:
         super().__init__(
-            meet_expectations(plain.request_handler),
+            meet_expectations(Dispatch(app, plain.request_handler)),
             request_factory=plain.request_factory,
             handler_cancellation=False,  # a client that hangs up does not undo half a write
         )
@@ -434,4 +454,5 @@ class ServiceRunner(web.AppRunner):
         super()._reg_site(site)
 
     async def _make_server(self) -> web.Server:
-        return ConnectionServer(await super()._make_server(), self._make_connections)
+        plain = await super()._make_server()
+        return ConnectionServer(self.app, plain, self._make_connections)

@@ -24,7 +24,7 @@ from tests.test_settings import GOOD
 # Of RequestHandler.
 PRIVATE = {
     "_current_request", "_drain_helper", "_force_close", "_manager", "_messages", "_next_keepalive_close_time",
-    "_request_count", "_request_factory", "_request_handler", "_waiter",
+    "_request_count", "_request_factory", "_request_handler", "_upgraded", "_waiter",
 }  # fmt: skip
 
 
