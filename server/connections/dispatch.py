@@ -53,7 +53,7 @@ class Dispatch:
         path = request.rel_url.raw_path
         if "%" in path or "{" in path or "}" in path:
             return self._handle(request)
-        node: _Node | None = self._root
+        node = self._root
         values = []
         for segment in path.split("/"):
             following = node.next.get(segment)

@@ -63,6 +63,14 @@ class Coalescer:
                 queue.waiting.remove(turn)
             raise
 
+    def leave_alone(self, key: bytes) -> bool:
+        """End a turn beside which none is under way or waited for; False if there is one: `leave` then."""
+        queue = self._queues[key]
+        if queue.in_flight > 1 or queue.waiting:
+            return False
+        del self._queues[key]
+        return True
+
     def leave(
         self, key: bytes, *, room: int | None = None, refused: bool = False, failed: bool = False
     ) -> None:

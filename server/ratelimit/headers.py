@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import ceil
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
@@ -116,19 +117,21 @@ def rate_limit_lines(
     shown = enforced = _enforced(decision)
     if not enforced:
         return ""
-    jitter_seconds, retry_after_seconds = 0, None
+    jitter_seconds, retry_after = 0, ""
     if not decision.allowed:
         shown = decision.violated
-        jitter_seconds, retry_after_seconds = waits or waits_of(decision)
-    closest = _closest(shown)
+        jitter_seconds, seconds = waits or waits_of(decision)
+        if seconds is not None:
+            retry_after = f"Retry-After: {seconds}\r\n"
+    ordered = shown if len(shown) == 1 else tuple(sorted(shown, key=_BY_REMAINING))
+    closest = _closest(ordered, allowed=decision.allowed)
     if charges and version >= 12:
-        limit_field = _partitioned_limit_field(shown, jitter_seconds, charges)
+        limit_field = _partitioned_limit_field(ordered, jitter_seconds, charges)
     else:
-        limit_field = _limit_field(shown, version, jitter_seconds)
-    retry_after = "" if retry_after_seconds is None else f"Retry-After: {retry_after_seconds}\r\n"
+        limit_field = _limit_field(ordered, version, jitter_seconds)
     return (
         f"X-RateLimit-Limit: {closest.limit}\r\nX-RateLimit-Remaining: {closest.remaining}\r\n"
-        f"X-RateLimit-Reset: {_instant_text(-int(-now * 1000 // 1) + _reset_ms(closest))}\r\n"
+        f"X-RateLimit-Reset: {_instant_text(ceil(now * 1000) + _reset_ms(closest))}\r\n"
         f"RateLimit-Policy: {_policy_field(enforced)}\r\nRateLimit: {limit_field}\r\n{retry_after}"
     )
 
@@ -169,7 +172,7 @@ class RefusalTexts:
         seconds += crc32(jitter.encode(), self._seed) % (_most_jitter_seconds(seconds) + 1)
         quota = self._remaining and min(self._remaining, self._limit * seconds * 1000 // self._window_ms)
         lines = (
-            f"{self._until_instant}{_instant_text(-int(-now * 1000 // 1) + wait_ms)}"
+            f"{self._until_instant}{_instant_text(ceil(now * 1000) + wait_ms)}"
             f"{self._until_quota}{quota};t={seconds}\r\nRetry-After: {seconds}\r\n"
         )
         return lines, {**self._problem, "detail": f"{self._detail}{seconds} s."}
@@ -207,18 +210,27 @@ def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, A
 
 
 def _enforced(decision: Decision) -> tuple[Verdict, ...]:
-    for verdict in decision.verdicts:
-        if verdict.shadow:
-            return tuple(verdict for verdict in decision.verdicts if not verdict.shadow)
+    for _, _, _, _, _, _, _, _, _, shadow in decision.verdicts:
+        if shadow:
+            return tuple([verdict for verdict in decision.verdicts if not verdict.shadow])
     return decision.verdicts
 
 
-def _closest(verdicts: tuple[Verdict, ...]) -> Verdict:
+def _closest(ordered: tuple[Verdict, ...], *, allowed: bool) -> Verdict:
     """Return the verdict closest to exhaustion: the longest refusal, else the fewest units left.
 
     What is limited at once comes last: it has no time at which it is reset.
+
+    Args:
+        ordered: by what is left.
+        allowed: whether all of them have admitted the request.
     """
-    return verdicts[0] if len(verdicts) == 1 else min(verdicts, key=_closeness)
+    first = ordered[0]
+    if len(ordered) == 1 or (
+        allowed and first.remaining < ordered[1].remaining and first.policy.algorithm != "concurrency"
+    ):
+        return first
+    return min(ordered, key=_closeness)
 
 
 def _closeness(verdict: Verdict) -> tuple[bool, bool, int, int, int]:
@@ -252,19 +264,18 @@ def _up_to_seconds(milliseconds: int) -> int:
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
     """Return `RateLimit-Policy`: one item for each policy name."""
     items = {}
-    for verdict in verdicts:
-        policy, limit = verdict.policy, verdict.limit
+    for policy, _, _, _, limit, _, _, _, _, _ in verdicts:
         if policy.name not in items:
             items[policy.name] = policy.item if limit == policy.limit else policy.item_of(limit)
     return ", ".join(items.values())
 
 
-def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, jitter_seconds: int) -> str:
+def _limit_field(ordered: tuple[Verdict, ...], version: DraftVersion, jitter_seconds: int) -> str:
     """Return `RateLimit`: the scarcest first; of a policy that counts two subjects of one request, the scarcer."""
     quota_name, window_name = _PARAMETERS[version]
     items: dict[str, str] = {}
-    for verdict in sorted(verdicts, key=_BY_REMAINING):
-        policy = verdict.policy
+    for verdict in ordered:
+        policy = verdict[0]
         if policy.name not in items:
             quota, seconds = _service_limit(verdict, jitter_seconds)
             items[policy.name] = (
@@ -276,12 +287,12 @@ def _limit_field(verdicts: tuple[Verdict, ...], version: DraftVersion, jitter_se
 
 
 def _partitioned_limit_field(
-    verdicts: tuple[Verdict, ...], jitter_seconds: int, charges: Sequence[Charge]
+    ordered: tuple[Verdict, ...], jitter_seconds: int, charges: Sequence[Charge]
 ) -> str:
     """Return `RateLimit` with the cost of the request and with partitions, as proposed for the draft's successor."""
     costs = {(charge.policy.name, charge.group, charge.subject): charge.cost for charge in charges}
     items = []
-    for verdict in sorted(verdicts, key=_BY_REMAINING):
+    for verdict in ordered:
         name, subject = verdict.policy.quoted_name, verdict.subject
         quota, seconds = _service_limit(verdict, jitter_seconds)
         cost = costs.get((verdict.policy.name, verdict.group, subject))

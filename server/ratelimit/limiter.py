@@ -16,13 +16,11 @@ from .memory import MemoryLink
 from .overrides import Blocks, Overrides
 from .policies import (
     MAX_COST,
-    SOURCES,
     BlockedCharges,
     Charge,
     Decision,
     Policy,
     PreparedCharges,
-    Source,
     block_key,
     charges_of,
     new_verdict,
@@ -31,15 +29,11 @@ from .policies import (
     prepared,
     state_key,
 )
-from .refusals import DenialLog, DenyCache, RefusalEpoch, RememberedRefusal
-from .scripts import Answers, Calls, decision_of, soon
+from .refusals import DenyCache, RefusalEpoch, RememberedRefusal
+from .reports import OnDecision, Reports
+from .scripts import Answers, Calls, decision_of, read_answers, soon
 
 log = get_logger(__name__)
-
-OnDecision = Callable[[str, str, str], None]
-
-# An admission that leaves less than a fifth of the limit is near it.
-NEAR_LIMIT_PARTS = 5
 
 # A script that fails, fails for every request of its subject: it is logged once a minute.
 _ERRORS_LOGGED_EVERY_SECONDS = 60.0
@@ -84,16 +78,13 @@ class Limiter:
         self._owns_link = False
         self._error_logged_at = float("-inf")
         self._calls = Calls(link, deadline_ms=deadline_ms, log_entries=log_entries, keep_ms=keep_ms)
-        self._on_decision = on_decision
-        self._on_near_limit = on_near_limit
-        self._on_cost = on_cost
+        self._reports = Reports(on_decision, on_near_limit, on_cost)
         self._on_failure = on_failure
         self._fallback = Fallback(link, self._calls, workers=workers, on_change=on_fallback)
         self._denials = DenyCache()
         self._releases: set[asyncio.Task[None]] = set()
         self._coalescer = Coalescer()
-        self._denial_log = DenialLog()
-        self.sources: dict[Source, int] = dict.fromkeys(SOURCES, 0)
+        self.sources = self._reports.sources
         """How many decisions each source has made in this process."""
         self._epoch = RefusalEpoch(link, self._denials.forget)
         self.blocks = Blocks(link)
@@ -209,21 +200,21 @@ class Limiter:
         if (decision := self._decide_at_once(charges, now, may_repeat=may_repeat)) is None:
             if prefetch is not None:
                 prefetch()
-            decision = await self._decide_in_turn(charges, request_id, now, may_repeat=may_repeat)
-        self._report(decision, now)
-        if charges.cost_more:
-            self._report_costs(charges, decision)
+            client = charges.keys[0]
+            if not self._coalescer.enter(client):
+                decision, now = await self._wait_for_turn(charges, may_repeat=may_repeat)
+            if decision is None:
+                decision = await self._ask(charges, request_id, now)
+        self._reports.decided(charges, decision, now)
         return decision
 
     def recall(self, charges: Sequence[Charge]) -> tuple[RememberedRefusal, int] | None:
         """Return a refusal with its texts, if there is one in memory, and its wait in ms; counted as by `decide`."""
         now = monotonic()
         remembered = None if self.overrides.in_force else self._denials.recall(charges, now)
-        if remembered is None or not self._denial_log.is_quiet(remembered.verdict, now):
+        if remembered is None or not self._reports.recalled(remembered.verdict, now):
             return None
         self._epoch.look_again(now)
-        self.sources["local-deny"] += 1
-        self._on_decision(remembered.verdict.policy.name, "denied", "local-deny")
         return remembered, remembered.wait_ms(now)
 
     async def peek(self, charges: Sequence[Charge]) -> Decision:
@@ -296,7 +287,7 @@ class Limiter:
         units = tuple(back_of.get(key, 0) for key in cost_of)
         for charge, back in zip(charges, units, strict=True):
             if back:
-                self._on_cost(charge.policy.name, -back)
+                self._reports.on_cost(charge.policy.name, -back)
         if any(back > 0 for back in units):
             await self._epoch.advance()
         return units
@@ -405,7 +396,7 @@ class Limiter:
             for charge in charges
         )
         decision = Decision(False, verdicts, "block-list")
-        self._report(decision, monotonic())
+        self._reports.decided(charges, decision, monotonic())
         return decision
 
     def _decide_at_once(self, charges: PreparedCharges, now: float, *, may_repeat: bool) -> Decision | None:
@@ -415,46 +406,68 @@ class Limiter:
             return decision
         return self._fallback.decide(charges, now, owed=True) if self._fallback.applies_to(charges) else None
 
-    async def _decide_in_turn(
-        self, charges: PreparedCharges, request_id: str | None, now: float, *, may_repeat: bool
-    ) -> Decision:
+    async def _wait_for_turn(
+        self, charges: PreparedCharges, *, may_repeat: bool
+    ) -> tuple[Decision | None, float]:
+        """Return the decision, if it has become known meanwhile, and the time; without one, it is this one's turn."""
         client = charges.keys[0]
-        decision: Decision | None = None
-        if not self._coalescer.enter(client):
-            is_my_turn = await self._coalescer.wait(client)
-            now = monotonic()
-            if not is_my_turn:
-                return self._fallback.decide(charges, now, owed=True)
-            # The answer may have become known by now.
-            decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
-        room, refused, failed = None, False, False
+        is_my_turn = await self._coalescer.wait(client)
+        now = monotonic()
+        if not is_my_turn:
+            return self._fallback.decide(charges, now, owed=True), now
         try:
-            if decision is None:
-                decision = await self._ask(charges, request_id, now)
-                if decision.source == "redis":
-                    room = min([verdict.remaining for verdict in decision.verdicts])
-                else:
-                    failed = True
-            refused = not decision.allowed
-        finally:
-            self._coalescer.leave(client, room=room, refused=refused, failed=failed)
-        return decision
+            decision = self._decide_at_once(charges, now, may_repeat=may_repeat)
+        except BaseException:
+            self._coalescer.leave(client)
+            raise
+        if decision is not None:
+            self._coalescer.leave(client, refused=not decision.allowed)
+        return decision, now
 
     async def _ask(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
+        """Ask Redis in this one's turn, and end it."""
+        client, decision = charges.keys[0], None
         try:
-            answers = await self._calls.decide(charges, request_id)
+            # What nearly every decision is: one call of a script that the server has got.
+            begun = None if request_id is not None else self._calls.begin(charges)
+            if begun is None:
+                answers = await self._calls.decide(charges, request_id)
+            else:
+                try:
+                    answers = read_answers(await begun)
+                except RedisReplyError as error:
+                    if error.code != "NOSCRIPT":
+                        raise
+                    answers = await self._calls.decide(charges, request_id, began=now)
+            decision = self._decided(charges, answers, now)
         except RedisUnavailable as error:
             self._on_failure(error.reason)
             self._fallback.failed(error, charges)
             # What Redis may have executed is neither asked nor charged again.
-            return self._fallback.decide(charges, monotonic(), owed=not error.outcome_unknown)
+            decision = self._fallback.decide(charges, monotonic(), owed=not error.outcome_unknown)
         except RedisReplyError as error:
             # These keys (of another type, say) or the script failed: Redis works for all other clients.
             self._on_failure("script")
             if now - self._error_logged_at >= _ERRORS_LOGGED_EVERY_SECONDS:
                 self._error_logged_at = now
                 log.exception("rate_limit.script_failed", error=error.code, subject=charges[0].subject)
-            return self._fallback.decide(charges, monotonic(), owed=False)
+            decision = self._fallback.decide(charges, monotonic(), owed=False)
+        finally:
+            if not self._coalescer.leave_alone(client):
+                self._leave(client, decision)
+        return decision
+
+    def _leave(self, client: bytes, decision: Decision | None) -> None:
+        """End a turn beside which others wait; without a decision, it has failed."""
+        if decision is None:
+            self._coalescer.leave(client)
+        elif decision.source == "redis":
+            room = min([verdict.remaining for verdict in decision.verdicts])
+            self._coalescer.leave(client, room=room, refused=not decision.allowed)
+        else:
+            self._coalescer.leave(client, refused=not decision.allowed, failed=True)
+
+    def _decided(self, charges: PreparedCharges, answers: Answers, now: float) -> Decision:
         self._fallback.succeeded(charges)
         for index in charges.seeds:
             self._fallback.modes.report_use(charges[index], answers.rows[index][1], now)
@@ -474,25 +487,3 @@ class Limiter:
                 and verdict.policy.algorithm != "concurrency"
             ):
                 self._denials.remember(charge, verdict, asked_at=now, wait_us=wait_us, release_us=release_us)
-
-    def _report_costs(self, charges: PreparedCharges, decision: Decision) -> None:
-        if decision.allowed and decision.source == "redis":
-            for charge, verdict in zip(charges, decision.verdicts, strict=True):
-                if verdict.allowed and charge.cost > 1:
-                    self._on_cost(charge.policy.name, charge.cost - 1)
-
-    def _report(self, decision: Decision, now: float) -> None:
-        self.sources[decision.source] += 1
-        charged = decision.allowed and decision.source == "redis"
-        for verdict in decision.verdicts:
-            if verdict.allowed:
-                if charged and verdict.remaining * NEAR_LIMIT_PARTS < verdict.limit:
-                    self._on_near_limit(verdict.policy.name)
-                # A refusal from memory asked no other policy.
-                if decision.source != "local-deny":
-                    self._on_decision(verdict.policy.name, "allowed", decision.source)
-            else:
-                outcome = "shadow-denied" if verdict.shadow else "denied"
-                self._on_decision(verdict.policy.name, outcome, decision.source)
-        if not decision.allowed:
-            self._denial_log.denied(decision, now)

@@ -7,7 +7,7 @@ replies (the headers in lua/ say which), so a limiter decides on it as on Redis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic_ns, time_ns
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -119,6 +119,10 @@ class MemoryLink:
             case ("CONFIG" | "INFO", *_):
                 return []
         raise ValueError(f"a store in memory has no command {command[0]!r}")
+
+    def begin(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Awaitable[Any]:
+        """Run one of the limiter's scripts, once it is awaited."""
+        return self.run(call, deadline_ms=deadline_ms)
 
     async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Any:
         """Run one of the limiter's scripts."""

@@ -1,4 +1,4 @@
-"""What a process remembers of refusals: until when each holds, when they end early, and which were logged.
+"""What a process remembers of refusals: until when each holds, and when they end early.
 
 A refused client is refused from memory until its cost could fit, so a flood from one client costs Redis nothing.
 """
@@ -18,7 +18,6 @@ from .policies import EPOCH_KEY, Charge, Decision, PreparedCharges, Verdict, new
 
 log = get_logger(__name__)
 
-QUIET_SECONDS = 60.0
 LOOK_EVERY_SECONDS = 1.0
 EPOCH_KEPT_MS = 24 * 3600 * 1000
 
@@ -165,38 +164,6 @@ def _not_asked(charge: Charge) -> Verdict:
 def ceil_ms(seconds: float) -> int:
     """Return whole milliseconds, rounded up; at least 0."""
     return max(0, -int(-seconds * 1000 // 1))
-
-
-class DenialLog:
-    """Logs refusals: one line a minute for each client and policy, however often the client asks.
-
-    Args:
-        max_clients: how many are remembered; the one logged longest ago is given up first.
-    """
-
-    def __init__(self, *, max_clients: int = 10_000) -> None:
-        self._logged_at: BoundedDict[tuple[str, str], float] = BoundedDict(max_clients)
-
-    def is_quiet(self, verdict: Verdict, now: float) -> bool:
-        """Whether a refusal at `now` (monotonic seconds) is not logged, because its client was logged lately."""
-        last = self._logged_at.get((verdict.policy.name, verdict.subject))
-        return last is not None and now - last < QUIET_SECONDS
-
-    def denied(self, decision: Decision, now: float) -> None:
-        """Log a refusal that was made at `now` (monotonic seconds), unless its client was logged lately."""
-        for verdict in decision.violated:
-            if self.is_quiet(verdict, now):
-                continue
-            self._logged_at[verdict.policy.name, verdict.subject] = now
-            log.info(
-                "rate_limit.denied",
-                policy=verdict.policy.name,
-                group=verdict.group,
-                subject=verdict.subject,
-                limit=verdict.limit,
-                wait_ms=verdict.wait_ms,
-                source=decision.source,
-            )
 
 
 class RefusalEpoch:

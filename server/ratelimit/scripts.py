@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..stores.redis.events import get_logger
@@ -82,6 +83,10 @@ class Answers(NamedTuple):
 
     allowed: bool
     rows: tuple[tuple[int, int, int, int], ...]
+
+
+# At half the cost of calling the class.
+_new_answers: Final[Callable[[tuple[object, ...]], Answers]] = partial(tuple.__new__, Answers)
 
 
 async def decide_charges(
@@ -232,7 +237,7 @@ def _rule(charge: Charge) -> tuple[int, int, int]:
 
 def read_answers(reply: bytes) -> Answers:
     """Return the answers in a script's packed reply."""
-    return Answers(reply[0] == 1, tuple(_ANSWER.iter_unpack(reply[1:])))
+    return _new_answers((reply[0] == 1, tuple(_ANSWER.iter_unpack(reply[1:]))))
 
 
 class Calls:
@@ -254,8 +259,27 @@ class Calls:
         self._keep_ms = keep_ms
         self._refunds: set[asyncio.Task[None]] = set()
 
-    async def decide(self, charges: PreparedCharges, request_id: str | None) -> Answers:
+    def begin(self, charges: PreparedCharges) -> Awaitable[Any] | None:
+        """Make all charges without a request id, or none, where one call to a server that has the script does it.
+
+        Returns:
+            the reply for `read_answers`, once it is awaited, with the same errors as `decide`, and `NOSCRIPT`; None
+            where it takes `decide`.
+        """
+        if charges.one_subject or not self._link.is_cluster:
+            call = prepare_decision(charges, log_entries=self._log_entries)
+            return self._link.begin(call, deadline_ms=self._deadline_ms)
+        return None
+
+    async def decide(
+        self, charges: PreparedCharges, request_id: str | None, *, began: float | None = None
+    ) -> Answers:
         """Make all charges, or none.
+
+        Args:
+            charges: the charges.
+            request_id: as for `decide_charges`.
+            began: when the time that Redis may take began, monotonic seconds; None for now.
 
         With several calls, what one has charged is given back when another refuses. Until then, for the time of a
         round trip, others may be refused because of it, never admitted.
@@ -266,7 +290,10 @@ class Calls:
         """
         if request_id is None and (charges.one_subject or not self._link.is_cluster):
             call = prepare_decision(charges, log_entries=self._log_entries)
-            return read_answers(await self._link.run(call, deadline_ms=self._deadline_ms))
+            deadline_ms = self._deadline_ms
+            if began is not None:
+                deadline_ms = max(deadline_ms / 5, deadline_ms - (monotonic() - began) * 1000.0)
+            return read_answers(await self._link.run(call, deadline_ms=deadline_ms))
         decide = partial(
             decide_charges,
             self._link,
@@ -399,26 +426,27 @@ def _soon(verdict: Verdict) -> Verdict:
 
 def decision_of(charges: Sequence[Charge], answers: Answers) -> Decision:
     """Return the decision that a script has made."""
-    return Decision(answers.allowed, tuple(map(_verdict, charges, answers.rows)), "redis")
-
-
-def _verdict(charge: Charge, row: tuple[int, int, int, int]) -> Verdict:
-    policy = charge.policy
-    state, remaining, release_us, wait_us = row
-    return new_verdict(
-        (
-            policy,
-            charge.group,
-            charge.subject,
-            state == _FITS,
-            policy.limit,
-            remaining,
-            -(-release_us // 1000),
-            -(-wait_us // 1000) if wait_us > 0 else 0,
-            state != _TOO_DEAR,
-            policy.shadow,
+    allowed, rows = answers
+    verdicts = []
+    for charge, (state, remaining, release_us, wait_us) in zip(charges, rows, strict=True):
+        policy = charge.policy
+        verdicts.append(
+            new_verdict(
+                (
+                    policy,
+                    charge.group,
+                    charge.subject,
+                    state == _FITS,
+                    policy.limit,
+                    remaining,
+                    -(-release_us // 1000),
+                    -(-wait_us // 1000) if wait_us > 0 else 0,
+                    state != _TOO_DEAR,
+                    policy.shadow,
+                )
+            )
         )
-    )
+    return Decision(allowed, tuple(verdicts), "redis")
 
 
 _FITS, _TOO_DEAR = int(ChargeState.FITS), int(ChargeState.TOO_DEAR)

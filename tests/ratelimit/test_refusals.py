@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import EPOCH_KEY, Decision, Verdict, prepared
-from server.ratelimit.refusals import DenialLog, DenyCache, RefusalEpoch
+from server.ratelimit.refusals import DenyCache, RefusalEpoch
+from server.ratelimit.reports import DenialLog
 from server.stores.redis.link import RedisLink
 from tests.support.waiting import wait_until
 

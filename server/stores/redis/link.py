@@ -7,7 +7,7 @@ call, never the connection. The error says whether the command may have been exe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -63,6 +63,9 @@ class Link(Protocol):
 
     async def execute(self, *command: Argument, deadline_ms: float | None = None) -> Reply:
         """Send a command and return the reply."""
+
+    def begin(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Awaitable[Reply]:
+        """Run a script that the server has got, nearly always; otherwise the reply is the error `NOSCRIPT`."""
 
     async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
         """Run a script and return its reply."""
@@ -179,6 +182,15 @@ class RedisLink:
     ) -> Reply:
         """Run a script once and return its reply; see `run`."""
         return await self.run(ScriptCall(script, keys, args), deadline_ms=deadline_ms)
+
+    def begin(self, call: ScriptCall, *, deadline_ms: float | None = None) -> asyncio.Future[Reply]:
+        """Run a script that the server has got, nearly always; see `submit`.
+
+        Its future fails with `NOSCRIPT` where the server has not: then nothing was executed, and `run` is the way.
+        """
+        return self._send(
+            call.command, self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0
+        )
 
     async def run(self, call: ScriptCall, *, deadline_ms: float | None = None) -> Reply:
         """Run a script and return its reply; a server that has not got the script is given it.
