@@ -43,6 +43,7 @@ MEMORY_BYTES = 3 * 2**30
 
 FAULT_ROW = "what the limiter did while Redis was broken in one way"
 CONFORMANCE_ROW = "which of the limiter's promises a store has kept"
+SCALED_OUT = "what a Cluster that lost a master has cost"
 
 # The same examples in every run, so that a failure is the change's; `make test-long` takes random ones, and more.
 settings.register_profile("test", max_examples=50, derandomize=True, database=None, deadline=None)
@@ -94,6 +95,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for promise in stores[0][1]:
             kept = "  ".join(f"{name}: {results[promise]}" for name, results in stores)
             terminalreporter.write_line(f"{promise.replace('_', ' '):26}{kept}")
+    scaled = [
+        value
+        for outcome in ("passed", "failed")
+        for report in stats.get(outcome, [])
+        for name, value in report.user_properties
+        if name == SCALED_OUT
+    ]
+    if scaled:
+        terminalreporter.section("the service on a Cluster that loses a master under load")
+        for line in scaled:
+            terminalreporter.write_line(line)
     found = [
         (report.nodeid, line)
         for report in stats.get("failed", [])
