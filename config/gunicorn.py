@@ -45,7 +45,7 @@ graceful_timeout = 20
 control_socket_disable = True
 proc_name = "mastery"
 loglevel = _setting("LOG_LEVEL", "info")
-logger_class = "server.telemetry.logs.gunicorn_logger.GunicornLogger"
+logger_class = "server.cli.master.GunicornLogger"
 
 # Here, for gunicorn logs its first line before it calls any hook.
 configure_logging(

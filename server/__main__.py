@@ -21,9 +21,10 @@ from server.cli.arguments import (
     add_limits_arguments,
     count,
     day,
+    is_read_by_people,
+    log_problems,
     seconds,
 )
-from server.cli.release_log import is_read_by_people, log_problems
 from server.errors import CommandError
 from server.files import HOME, ROOT
 from server.settings import Settings, SettingsError
@@ -286,7 +287,7 @@ def _schema(options: argparse.Namespace) -> None:
     import tempfile
 
     from server.cli.migrations import migrate
-    from server.development.postgres import postgres_server
+    from server.development.servers import postgres_server
 
     with (
         tempfile.TemporaryDirectory() as folder,

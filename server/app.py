@@ -21,15 +21,13 @@ from server.api.pagination import CURSORS, Cursors
 from server.api.requests import MAX_BODY_BYTES
 from server.api.responses import JSON
 from server.api.routes import add_routes, limit_groups, limited_routes
-from server.api.rules import RULES, Rule
-from server.api.services import READINESS, SERVICES, Readiness, Services
+from server.api.services import READINESS, RULES, SERVICES, Readiness, Rule, Services
 from server.connections.protocol import ServiceRunner
 from server.connections.refusals import RefusalWriter
 from server.connections.table import Connections
 from server.connections.unread import UnreadResponses
-from server.dashboard.keeper import HistoryKeeper
-from server.dashboard.refusals import Refusals
-from server.dashboard.totals import Totals, read_totals
+from server.dashboard.history import Totals, read_totals
+from server.dashboard.keeper import HistoryKeeper, Refusals
 from server.domain.catalog.catalog import Catalog
 from server.domain.identity.accounts import Accounts
 from server.domain.identity.callers import Callers

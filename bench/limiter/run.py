@@ -34,7 +34,7 @@ from bench.limiter.cases import BATCH, CASES, Case
 from bench.limiter.clients import client_table, measure_clients
 from bench.limiter.contenders import CLOCK, Contender, contenders, library_scripts
 from server.development import redis_server
-from server.development.redis import find_redis_server
+from server.development.servers import find_redis_server
 from server.settings import ROOT
 
 RESULTS = ROOT / "bench" / "results" / "limiter.json"

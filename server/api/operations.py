@@ -22,10 +22,16 @@ from server.api.services import READINESS, caller_of, checked_caller_of, service
 from server.api.whole_response import WholeResponse, header_line
 from server.clock import iso_timestamp, optional_timestamp
 from server.dashboard.fleet import GAP_SECONDS
-from server.dashboard.history import WINDOW_SECONDS, Point
+from server.dashboard.history import (
+    REQUEST_BOUNDS_MS,
+    WINDOW_SECONDS,
+    Point,
+    Routes,
+    quantile_ms,
+    read_workers,
+)
+from server.dashboard.keeper import mask_subject
 from server.dashboard.key_metrics import key_metrics, share
-from server.dashboard.refusals import mask_subject
-from server.dashboard.totals import REQUEST_BOUNDS_MS, Routes, quantile_ms, read_workers
 from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
 from server.ratelimit.limiter import Limiter
 from server.stores.redis.errors import RedisReplyError, RedisUnavailable

@@ -15,35 +15,13 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from marshmallow import Schema, fields, validate
 
-from server.api.fields import WholeNumber
 from server.api.requests import read_query
+from server.api.schemas import PageSchema
 from server.errors import InvalidInput
 
-DEFAULT_LIMIT = 50
-MAXIMUM_LIMIT = 100
-# A class's name is part of a position: 255 characters, up to 4 bytes each, then base64.
-MAXIMUM_CURSOR_LENGTH = 2000
 _SIGNATURE_BYTES = 12
 Row = dict[str, Any]
-
-
-class PageSchema(Schema):
-    """The two parameters that every list takes."""
-
-    limit = WholeNumber(
-        load_default=DEFAULT_LIMIT,
-        validate=validate.Range(1, MAXIMUM_LIMIT, error=f"Must be from 1 to {MAXIMUM_LIMIT}."),
-    )
-    cursor = fields.String(
-        load_default=None,
-        validate=validate.Length(max=MAXIMUM_CURSOR_LENGTH),
-        metadata={
-            "description": "`nextCursor` of the page before, as it came",
-            "pattern": "^[A-Za-z0-9_-]+$",
-        },
-    )
 
 
 class Cursors:

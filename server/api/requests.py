@@ -22,8 +22,8 @@ import orjson
 from aiohttp import hdrs, web
 from marshmallow import Schema, ValidationError, fields
 
-from server.api.fields import CANONICAL_UUID, IdentifierList
 from server.api.responses import MAX_ERRORS
+from server.api.schemas import CANONICAL_UUID, IdentifierList
 from server.api.services import services_of
 from server.errors import (
     BodyTooLarge,

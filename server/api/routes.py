@@ -8,11 +8,11 @@ from typing import Literal
 
 from aiohttp import hdrs, web
 
-from server.api import admin, assets, auth, operations, study
-from server.api.admin import course
+from server.api import assets, auth, operations, study
+from server.api.admin import course, limits
 from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
-from server.api.rules import UNMATCHED_GROUP, LookUp, NameReader, Rule
+from server.api.services import UNMATCHED_GROUP, LookUp, NameReader, Rule
 from server.domain.identity.tokens import Role
 from server.ratelimit.subjects import SubjectKind
 
@@ -162,23 +162,23 @@ ROUTES = (
         "admin",
         "admin-writes",
     ),
-    Route("GET", "/api/admin/analytics/users", admin.list_users, "admin", "admin-reads"),
-    Route("GET", "/api/admin/analytics/users/{userId}", admin.get_user, "admin", "admin-reads"),
-    Route("GET", "/api/admin/rate-limits/{subject}", admin.show_rate_limits, "admin", "admin-reads"),
+    Route("GET", "/api/admin/analytics/users", admin_users.list_users, "admin", "admin-reads"),
+    Route("GET", "/api/admin/analytics/users/{userId}", admin_users.get_user, "admin", "admin-reads"),
+    Route("GET", "/api/admin/rate-limits/{subject}", limits.show_rate_limits, "admin", "admin-reads"),
     Route(
-        "DELETE", "/api/admin/rate-limits/{subject}", admin.reset_rate_limits, "admin", "admin-destructive"
+        "DELETE", "/api/admin/rate-limits/{subject}", limits.reset_rate_limits, "admin", "admin-destructive"
     ),
     Route(
         "PUT",
         "/api/admin/rate-limits/{subject}/overrides/{policy}",
-        admin.override_rate_limit,
+        limits.override_rate_limit,
         "admin",
         "admin-writes",
     ),
     Route(
         "DELETE",
         "/api/admin/rate-limits/{subject}/overrides/{policy}",
-        admin.end_override,
+        limits.end_override,
         "admin",
         "admin-destructive",
     ),

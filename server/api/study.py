@@ -10,11 +10,12 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 
-from server.api.pagination import CURSORS, PageSchema
+from server.api.pagination import CURSORS
 from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import page_response, tagged_response
 from server.api.schemas import (
     ChangesQuerySchema,
+    PageSchema,
     RatingSchema,
     RatingsSchema,
     SessionSchema,

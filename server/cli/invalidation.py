@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from server.settings import Settings
-from server.stores.cache.invalidation import invalidate
+from server.stores.cache.values import invalidate
 from server.stores.redis.link import RedisLink
 
 # A command may wait longer than a request.

@@ -6,11 +6,14 @@ before its predecessor is asked to stop, and a successor that does not start lea
 
 gunicorn has no setting for the class of its master, and its hooks are not enough: so `config/gunicorn.py` changes the
 master's class in its first hook. `tests/test_restarts.py` names the version that this was written for.
+
+gunicorn's logger has no handlers of its own: its lines have the form of all others.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -20,6 +23,7 @@ from typing import Any, Final
 from gunicorn import systemd  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 # A worker that does not serve after so long is taken for one that never will.
 BOOT_SECONDS: Final = 60.0
@@ -247,3 +251,25 @@ def repeat_command(arbiter: Arbiter) -> None:
     """
     arbiter.START_CTX["args"] = [sys.executable, *sys.orig_argv[1:]]
     arbiter.systemd = False  # in this process, which names the sockets by their present numbers now
+
+
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """Leaves gunicorn's records to the root logger, which `configure_logging` has set up; no access log.
+
+    The middleware writes the line of each request. An `--access-logfile -`, which platforms add by
+    GUNICORN_CMD_ARGS and which beats every configuration file, would put a line of plain text beside it.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        """Called at start and at each reload of the configuration."""
+        self.cfg = cfg
+        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        self.error_log.setLevel(self.loglevel)
+        self.access_log.handlers.clear()
+        self.access_log.disabled = True
+        self._access_log_enabled = False
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Write nothing."""

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.dashboard.history import COARSE_STEP_SECONDS, FINE_SECONDS, KEPT_SECONDS, History, Point
-from server.dashboard.totals import GAUGES, Routes
+from server.dashboard.history import (
+    COARSE_STEP_SECONDS,
+    FINE_SECONDS,
+    GAUGES,
+    KEPT_SECONDS,
+    History,
+    Point,
+    Routes,
+)
 
 # A machine without a new point for so long has ended; what it has counted before stays in the charts.
 LIVE_SECONDS: Final = 30

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from server.dashboard.history import Point
-from server.dashboard.totals import QUERY_BOUNDS_MS, REQUEST_BOUNDS_MS, quantile_ms
+from server.dashboard.history import QUERY_BOUNDS_MS, REQUEST_BOUNDS_MS, Point, quantile_ms
 
 State = Literal["good", "warning", "critical", "unknown"]
 Unit = Literal["ms", "%"]

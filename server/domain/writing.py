@@ -25,7 +25,7 @@ import structlog
 
 from server.errors import AccountGone, MasteryError, NotFound, ServiceUnavailable
 from server.stores.cache.cache import Cache
-from server.stores.cache.invalidation import Successor
+from server.stores.cache.values import Successor
 from server.stores.postgres.database import ConstraintViolated, Database, DatabaseUnavailable, Transaction
 
 log = structlog.get_logger(__name__)

@@ -19,8 +19,16 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from server.api.responses import PROBLEM_LINES, problem_response
-from server.api.rules import LookUp, Rule, Rules, rule_of
-from server.api.services import SETTLED_COST, RequestState, checked_caller_of, state_of
+from server.api.services import (
+    SETTLED_COST,
+    LookUp,
+    RequestState,
+    Rule,
+    Rules,
+    checked_caller_of,
+    rule_of,
+    state_of,
+)
 from server.api.whole_response import WholeResponse
 from server.domain.identity.callers import Callers
 from server.errors import Forbidden, MasteryError, NetworkBlocked

@@ -13,7 +13,7 @@ import redis
 
 from server.cli.status import render_status
 from server.dashboard.history import KEPT_SECONDS, History
-from server.dashboard.refusals import mask_subject
+from server.dashboard.keeper import mask_subject
 from server.development import EmbeddedServer
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi

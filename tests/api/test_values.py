@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from server.api import fields
-from server.api.fields import PastMoment, Text
+from server.api import schemas
 from server.api.requests import parse_json
+from server.api.schemas import PastMoment, Text
 from server.domain.catalog.deck_files import read_cards
 from server.domain.catalog.deck_problems import DeckFileError
 from tests.api.conftest import Api, Course, run_statement
@@ -70,7 +70,7 @@ def test_a_clock_may_be_five_minutes_ahead(monkeypatch: pytest.MonkeyPatch) -> N
             del tz
             return now  # type: ignore[return-value]
 
-    monkeypatch.setattr(fields, "datetime", FrozenTime)
+    monkeypatch.setattr(schemas, "datetime", FrozenTime)
 
     def taken(ahead: timedelta) -> datetime:
         moment: datetime = PastMoment().deserialize((now + ahead).isoformat())

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from server.__main__ import main
 from server.cli.counters import CountersReport, check_counters
-from server.cli.generating import GenerateFailed, generate
-from server.cli.synthetic import make_decks, make_students, share_ratings
+from server.cli.generating import GenerateFailed, generate, make_decks, make_students, share_ratings
 from server.cli.users import ensure_demo_accounts
 from server.development import EmbeddedServer
 from server.domain.study.repetition import Review, remember

@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from server.dashboard.history import COARSE_STEP_SECONDS, FINE_SECONDS, KEPT_SECONDS, History
-from server.dashboard.key_metrics import KEY_METRICS, key_metrics
-from server.dashboard.totals import (
+from server.dashboard.history import (
+    COARSE_STEP_SECONDS,
     COUNTERS,
+    FINE_SECONDS,
+    KEPT_SECONDS,
     QUERY_BOUNDS_MS,
     REQUEST_BOUNDS_MS,
+    History,
     Totals,
     quantile_ms,
     read_totals,
 )
+from server.dashboard.key_metrics import KEY_METRICS, key_metrics
 
 NOW = 1_800_000_000
 REQUESTS = len(REQUEST_BOUNDS_MS) + 1

@@ -25,7 +25,7 @@ from server.development import (
     postgres_server,
     redis_server,
 )
-from server.development.embedded import unprivileged_prefix
+from server.development.servers import unprivileged_prefix
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
-from server.api.rules import RULES, Rule
+from server.api.services import RULES, Rule
 from server.app import create_app
 from server.domain.identity.tokens import Caller
 from server.settings import Settings

@@ -13,8 +13,8 @@ import psycopg2
 import pytest
 
 from server.development import free_port
-from server.development.embedded import unprivileged_prefix
 from server.development.processes import child_process, wait_until_ready
+from server.development.servers import unprivileged_prefix
 from tests.support.programs import for_want_of
 
 _START_SECONDS = 20

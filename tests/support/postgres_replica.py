@@ -12,9 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from server.development import EmbeddedServer, free_port
-from server.development.embedded import log_tail, unprivileged_prefix
-from server.development.postgres import find_postgres_folder
 from server.development.processes import Process, child_process, wait_until_ready
+from server.development.servers import find_postgres_folder, log_tail, unprivileged_prefix
 from tests.stores.postgres.databases import ask
 
 START_SECONDS = 60.0

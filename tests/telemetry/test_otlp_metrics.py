@@ -10,8 +10,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from server.development import EmbeddedServer
 from server.telemetry.logs.lines import instance_name
+from server.telemetry.metrics.exposition import RENAMED
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.names import RENAMED
 from server.telemetry.otlp_metrics import MetricsExport, as_otlp
 from tests.support.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.support.service import running_service

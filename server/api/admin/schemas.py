@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from server.api.fields import Flag, FlagWord, Identifier, Integer, Text
-from server.api.pagination import PageSchema
+from server.api.schemas import Flag, FlagWord, Identifier, Integer, PageSchema, Text
 from server.domain.catalog.deck_rows import HEADER_RULES
 from server.domain.catalog.deck_tables import SEPARATORS
 from server.domain.study.repetition import SCHEDULERS

@@ -24,7 +24,6 @@ from marshmallow import Schema, fields, validate
 from server import __version__
 from server.api import assets, operations
 from server.api.answers.kinds import Problem, in_camel_case
-from server.api.fields import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
 from server.api.openapi.components import (
     ENUMS,
     HEADERS,
@@ -38,6 +37,7 @@ from server.api.openapi.operations import OPERATIONS, Content, Operation, Result
 from server.api.openapi.texts import CLIENT_GROUPS, EXAMPLES, INTRODUCTION, PARAMETERS, PROPERTIES, TAGS
 from server.api.responses import PROBLEM_JSON
 from server.api.routes import ROUTES, Route
+from server.api.schemas import Flag, FlagWord, Identifier, IdentifierList, PastMoment, Text
 from server.api.writes import IDEMPOTENCY_KEY, REPLAYED
 
 _UUID = {"type": "string", "format": "uuid"}

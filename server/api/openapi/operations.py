@@ -9,8 +9,8 @@ from typing import Any
 
 from marshmallow import Schema
 
-from server.api import admin, assets, auth, operations, study
-from server.api.admin import course
+from server.api import assets, auth, operations, study
+from server.api.admin import course, limits
 from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.admin.schemas import (
@@ -27,7 +27,6 @@ from server.api.answers import operations as monitoring
 from server.api.answers import study as studying
 from server.api.answers.kinds import Answer
 from server.api.openapi.components import FILE_CARD
-from server.api.pagination import PageSchema
 from server.api.responses import JSON
 from server.api.routes import HandlerFunction
 from server.api.schemas import (
@@ -37,6 +36,7 @@ from server.api.schemas import (
     DashboardQuerySchema,
     DeletionSchema,
     LoginSchema,
+    PageSchema,
     PasswordSchema,
     ProfileSchema,
     RatingSchema,
@@ -312,15 +312,15 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
         admin_users.reset_password: Operation(
             results=answers(monitoring.PasswordReset, status=201), errors=frozenset({409})
         ),
-        admin.list_users: Operation(query=UsersQuerySchema(), results=answers(monitoring.UserList)),
-        admin.get_user: Operation(results=answers(monitoring.UserFigures)),
-        admin.show_rate_limits: Operation(
+        admin_users.list_users: Operation(query=UsersQuerySchema(), results=answers(monitoring.UserList)),
+        admin_users.get_user: Operation(results=answers(monitoring.UserFigures)),
+        limits.show_rate_limits: Operation(
             results=answers(monitoring.RateLimitState), errors=frozenset({409})
         ),
-        admin.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
-        admin.override_rate_limit: Operation(
+        limits.reset_rate_limits: Operation(results=done(), errors=frozenset({409})),
+        limits.override_rate_limit: Operation(
             bodies=json(OverrideSchema()), results=answers(monitoring.Override), errors=frozenset({409})
         ),
-        admin.end_override: Operation(results=done(), errors=frozenset({409})),
+        limits.end_override: Operation(results=done(), errors=frozenset({409})),
     }
 )

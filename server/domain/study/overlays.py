@@ -23,7 +23,7 @@ from server.clock import iso_timestamp
 from server.domain.catalog.catalog import class_key
 from server.domain.writing import Consequences
 from server.stores.cache.cache import Cache, CacheKeys, Kept, Lookup
-from server.stores.cache.invalidation import Successor
+from server.stores.cache.values import Successor
 from server.stores.postgres.database import Database
 
 

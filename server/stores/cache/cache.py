@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from server.stores.cache.invalidation import Successor, invalidate
 from server.stores.cache.values import (
     HEAD_BYTES,
     DecodedValues,
+    Successor,
     decode,
     encode,
     fresh_until_ms,
     head_of,
+    invalidate,
     is_fresh,
     is_value,
     remaining_ms,

@@ -19,13 +19,14 @@ from server.telemetry.metrics.cache_totals import CacheTotals, ResetPoint
 from server.telemetry.metrics.counting import FLUSH_SECONDS, Buffer, Labelled, tally_of
 from server.telemetry.metrics.directory import has_other_workers, multiprocess_directory
 from server.telemetry.metrics.exposition import (
+    RENAMED,
     Declarations,
     Exemplars,
     collect_families,
     counter_value,
     render_families,
+    with_new_names,
 )
-from server.telemetry.metrics.names import RENAMED, with_new_names
 from server.telemetry.metrics.process import (
     count_open_files,
     most_open_files,

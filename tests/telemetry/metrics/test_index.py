@@ -10,9 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from server.middleware.metrics import metrics_middleware
 from server.telemetry.context import RequestContext, TraceContext, current_request
-from server.telemetry.metrics.exposition import Exemplars
+from server.telemetry.metrics.exposition import RENAMED, Exemplars
 from server.telemetry.metrics.index import Metrics
-from server.telemetry.metrics.names import RENAMED
 from server.telemetry.metrics.series import Series
 
 NAMES = {
