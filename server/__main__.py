@@ -168,7 +168,7 @@ def _dev(options: argparse.Namespace) -> None:
 
     with stop_signals():
         try:
-            from server.cli.settings import with_env_file
+            from server.cli.environment import with_env_file
             from server.development.processes import end_with_parent
             from server.development.run import run_development
 
@@ -180,7 +180,7 @@ def _dev(options: argparse.Namespace) -> None:
 
 
 def _serve(_options: argparse.Namespace) -> None:
-    from server.cli.settings import completed
+    from server.cli.environment import completed
     from server.cli.web import become_master, check_port, has_sockets, is_successor, prepare_master
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
@@ -400,8 +400,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _token(options: argparse.Namespace) -> None:
-    from server.cli.settings import is_development
-    from server.cli.state import StateFolder
+    from server.cli.environment import StateFolder, is_development
     from server.cli.users import demo_token
 
     settings = _settings("SECRET_KEY")
@@ -417,8 +416,7 @@ def _token(options: argparse.Namespace) -> None:
 
 def _environment() -> dict[str, str]:
     """The environment of a command beside the service."""
-    from server.cli.settings import beside_development, with_env_file
-    from server.cli.state import StateFolder
+    from server.cli.environment import StateFolder, beside_development, with_env_file
 
     return beside_development(with_env_file(os.environ, HOME / ".env"), StateFolder(HOME / ".state"))
 
@@ -428,7 +426,7 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
 
     On a terminal only warnings are logged, as a person reads the results instead, unless `log_level` says otherwise.
     """
-    from server.cli.settings import completed
+    from server.cli.environment import completed
     from server.telemetry.logs.setup import configure_logging
 
     environment = _environment()
@@ -480,7 +478,7 @@ def check_rate_limits(settings: Settings) -> None:
 
 
 def _show_settings(_options: argparse.Namespace) -> None:
-    from server.cli.settings import shown_settings
+    from server.cli.environment import shown_settings
 
     text, problems = shown_settings(os.environ, HOME)
     sys.stdout.write(text)

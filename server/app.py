@@ -23,8 +23,7 @@ from server.api.responses import JSON
 from server.api.routes import add_routes, limit_groups, limited_routes
 from server.api.services import READINESS, RULES, SERVICES, Readiness, Rule, Services
 from server.connections.protocol import ServiceRunner
-from server.connections.refusals import RefusalWriter
-from server.connections.table import Connections
+from server.connections.table import Connections, RefusalWriter
 from server.connections.unread import UnreadResponses
 from server.dashboard.history import Totals, read_totals
 from server.dashboard.keeper import HistoryKeeper, Refusals

@@ -21,7 +21,7 @@ from server.api.schemas import DashboardQuerySchema
 from server.api.services import READINESS, caller_of, checked_caller_of, services_of, state_of
 from server.api.whole_response import WholeResponse, header_line
 from server.clock import iso_timestamp, optional_timestamp
-from server.dashboard.fleet import GAP_SECONDS
+from server.dashboard.fleet import GAP_SECONDS, key_metrics, share
 from server.dashboard.history import (
     REQUEST_BOUNDS_MS,
     WINDOW_SECONDS,
@@ -31,7 +31,6 @@ from server.dashboard.history import (
     read_workers,
 )
 from server.dashboard.keeper import mask_subject
-from server.dashboard.key_metrics import key_metrics, share
 from server.errors import Forbidden, ServiceUnavailable, Unauthenticated
 from server.ratelimit.limiter import Limiter
 from server.stores.redis.errors import RedisReplyError, RedisUnavailable

@@ -26,7 +26,7 @@ from server.api.requests import EXPECTS_CONTINUE
 from server.api.responses import LARGE_BYTES
 from server.api.whole_response import WholeResponse
 from server.connections.dispatch import Dispatch
-from server.connections.refusals import (
+from server.connections.table import (
     CROWDED,
     FAILED,
     LARGE_HEADER,
@@ -36,11 +36,11 @@ from server.connections.refusals import (
     MAX_LINE_BYTES,
     SLOW_HEAD,
     UNKNOWN_EXPECTATION,
+    Connections,
     Refusal,
     Refused,
     refusal_of,
 )
-from server.connections.table import Connections
 from server.connections.unread import LargeBody, limit_system_buffer
 from server.middleware.tracing import request_id_of
 from server.telemetry.context import current_request

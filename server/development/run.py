@@ -12,12 +12,11 @@ from pathlib import Path
 
 import structlog
 
+from server.cli.environment import Running, StateFolder, completed
 from server.cli.importing import has_classes, import_path
 from server.cli.invalidation import tell_readers
 from server.cli.migrations import migrate
-from server.cli.settings import completed
 from server.cli.signals import pause, run_interruptibly
-from server.cli.state import Running, StateFolder
 from server.cli.users import demo_token, ensure_demo_accounts
 from server.cli.web import check_port, gunicorn_command, is_ready, local_url
 from server.development import postgres_server, redis_server

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psycopg2
 
-from server.cli.state import kept_secret, write_private
+from server.cli.environment import kept_secret, write_private
 from server.development.processes import Process, child_process, wait_until_ready
 from server.errors import CommandError
 

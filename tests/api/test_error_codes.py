@@ -9,7 +9,7 @@ from collections import Counter
 
 import server
 from server.api.answers.kinds import ERROR_CODES
-from server.connections import refusals
+from server.connections import table
 from server.errors import ClientDisconnected, MasteryError
 from tests.api.conformance import document
 from tests.support.checkout import ROOT
@@ -24,7 +24,7 @@ def _kinds(kind: type[MasteryError]) -> set[type[MasteryError]]:
 def _possible() -> set[tuple[str, int]]:
     """Each code with its status: of every class of errors, of what the parser refuses, and of aiohttp's router."""
     for module in pkgutil.walk_packages(server.__path__, "server."):
-        if not module.name.startswith(tuple(_NOT_OURS)) and "gunicorn" not in module.name:
+        if not module.name.startswith(tuple(_NOT_OURS)):
             importlib.import_module(module.name)
     raised = {
         (kind.code, kind.status)
@@ -33,8 +33,8 @@ def _possible() -> set[tuple[str, int]]:
     }
     refused = {
         (value.title.lower().replace(" ", "_"), value.status)
-        for value in vars(refusals).values()
-        if isinstance(value, refusals.Refusal)
+        for value in vars(table).values()
+        if isinstance(value, table.Refusal)
     }
     unmatched = {(http.HTTPStatus(status).phrase.lower().replace(" ", "_"), status) for status in (404, 405)}
     return raised | refused | unmatched | {("rate_limited", 429)}

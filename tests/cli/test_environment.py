@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.settings import beside_development, completed, with_env_file
-from server.cli.state import Running, StateFolder
+from server.cli.environment import Running, StateFolder, beside_development, completed, with_env_file
 from server.errors import CommandError
 
 

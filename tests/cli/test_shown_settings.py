@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.cli.settings import shown_settings
+from server.cli.environment import shown_settings
 
 ENVIRONMENT = {
     "DATABASE_URL": "postgresql://ada:hunter2@db.example/mastery?sslmode=require&password=hunter2",

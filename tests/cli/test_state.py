@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.state import Running, StateFolder
+from server.cli.environment import Running, StateFolder
 from server.errors import CommandError
 
 RUNNING = Running(

@@ -11,8 +11,7 @@ import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web, web_protocol
 
 from server.connections.protocol import Connection, ServiceRunner
-from server.connections.refusals import RefusalWriter
-from server.connections.table import Connections
+from server.connections.table import Connections, RefusalWriter
 from server.connections.unread import UnreadResponses
 from server.middleware.headers import StandardHeaders
 from server.settings import Settings

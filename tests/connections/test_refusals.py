@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.connections.refusals import MALFORMED, RefusalWriter
+from server.connections.table import MALFORMED, RefusalWriter
 from server.middleware.headers import StandardHeaders
 from server.settings import Settings
 from server.telemetry.metrics.index import Metrics

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from server.dashboard.fleet import KEY_METRICS, key_metrics
 from server.dashboard.history import (
     COARSE_STEP_SECONDS,
     COUNTERS,
@@ -19,7 +20,6 @@ from server.dashboard.history import (
     quantile_ms,
     read_totals,
 )
-from server.dashboard.key_metrics import KEY_METRICS, key_metrics
 
 NOW = 1_800_000_000
 REQUESTS = len(REQUEST_BOUNDS_MS) + 1

@@ -15,8 +15,14 @@ from prometheus_client.metrics import MetricWrapperBase
 from server import __version__
 from server.clock import now_text
 from server.telemetry.metrics import value_files
-from server.telemetry.metrics.cache_totals import CacheTotals, ResetPoint
-from server.telemetry.metrics.counting import FLUSH_SECONDS, Buffer, Labelled, tally_of
+from server.telemetry.metrics.counting import (
+    FLUSH_SECONDS,
+    Buffer,
+    CacheTotals,
+    Labelled,
+    ResetPoint,
+    tally_of,
+)
 from server.telemetry.metrics.directory import has_other_workers, multiprocess_directory
 from server.telemetry.metrics.exposition import (
     RENAMED,

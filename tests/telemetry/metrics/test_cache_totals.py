@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry.metrics.cache_totals import CacheTotals, ResetPoint
+from server.telemetry.metrics.counting import CacheTotals, ResetPoint
 from server.telemetry.metrics.index import Metrics
 
 COUNTS = {"hits": 8, "misses": 2, "sets": 3, "deletes": 1, "errors": 1}
