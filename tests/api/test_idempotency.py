@@ -284,7 +284,9 @@ async def test_a_write_takes_the_place_of_one_that_failed(
 ) -> None:
     """Who waits for a request that comes to nothing does the work itself."""
     take = "INSERT INTO idempotency_keys (user_id, key, fingerprint) VALUES (%s, %s, sha256(''))"
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%record_ratings%'"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%rate_card%'"
+    )
     with closing(psycopg2.connect(database_url)) as other_worker, other_worker.cursor() as cursor:
         cursor.execute(take, (str(api.people["user"].user_id), KEY))
         request = asyncio.create_task(send(api, RATE, ids))

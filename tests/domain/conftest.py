@@ -40,9 +40,11 @@ class Domain:
     async def record_ratings(
         self, user_id: UUID, ratings: Sequence[Rating], *, zone: ZoneInfo | None
     ) -> list[dict[str, Any]]:
-        """Record ratings, and give the progress of each."""
-        answer = await self.ratings.record(user_id, ratings, zone=zone, is_batch=True)
-        progress: list[dict[str, Any]] = orjson.loads(answer.body or b"")["progress"]
+        """Record ratings, several of them as a batch, and give the progress of each."""
+        is_batch = len(ratings) > 1
+        answer = await self.ratings.record(user_id, ratings, zone=zone, is_batch=is_batch)
+        answered = orjson.loads(answer.body or b"")
+        progress: list[dict[str, Any]] = answered["progress"] if is_batch else [answered]
         return progress
 
     async def start_session(self, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:

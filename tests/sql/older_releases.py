@@ -123,7 +123,10 @@ def record_now(
     *,
     key: str | None = None,
 ) -> dict[str, Any]:
-    """Record ratings (card, level, moment) as the present release does; give what came of it by column."""
+    """Record ratings (card, level, moment) as the present release does; give what came of it by column.
+
+    Of a single one, that is its outcome alone.
+    """
     cards = sorted({card for card, _, _ in ratings})
     levels, moments = [level for _, level, _ in ratings], [at for _, _, at in ratings]
     days = [active_day(at, zone) for at in moments]
@@ -134,6 +137,30 @@ def record_now(
         cards=cards,
     )
     places = dict(found)
+    if len(ratings) == 1:
+        ((lines,),) = _run(
+            cursor,
+            PRESENT["rate_card"].sql,
+            user_id=user_id,
+            flashcard_id=cards[0],
+            class_id=places.get(cards[0], user_id),
+            confidence_level=levels[0],
+            mastery_status=mastery_of(levels[0]),
+            review_seconds=int(review_after(levels[0]).total_seconds()),
+            response_time_ms=None,
+            session_id=None,
+            rated_at=moments[0],
+            day=days[0].day,
+            lapses_at=days[0].lapses_at,
+            now=moments[0],
+            now_until=None,
+            zone=None,
+            key=key,
+            fingerprint=None if key is None else bytes(32),
+            stale=[],
+            counts_wanted=True,
+        )
+        return {"outcome": lines.split("\n")[0]}
     (row,) = _run(
         cursor,
         PRESENT["record_ratings"].sql,

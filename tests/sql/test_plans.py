@@ -144,7 +144,7 @@ def test_no_query_scans_a_large_table(large_url: str, large_tables: set[str], qu
 
 
 # Their plans are those of functions (tests/sql/test_study_plans.py).
-IN_FUNCTIONS = {"claim_idempotency_key", "record_ratings"}
+IN_FUNCTIONS = {"claim_idempotency_key", "rate_card", "record_ratings"}
 # Each index with each query that its comment names, as they stand on the page, but for those of test_indexes.py.
 SERVED = [
     (index, query)

@@ -33,6 +33,9 @@ FILL = """
     SELECT u.id, f.id, 3, now() FROM generate_series(1, 5), users AS u, flashcards AS f;
     INSERT INTO memory_states
     SELECT u.id, f.id, 1, 5, 'review', NULL, now(), now(), 5 FROM users AS u, flashcards AS f;
+    INSERT INTO user_card_progress (
+           user_id, flashcard_id, confidence_level, mastery_status, last_seen_at, next_review_at)
+    SELECT u.id, f.id, 3, 'learning', now(), now() FROM users AS u, flashcards AS f;
     INSERT INTO idempotency_keys (user_id, key, fingerprint, status, created_at)
     SELECT u.id, n, sha256(''), 200, now() - n * interval '1 minute' FROM users AS u, generate_series(1, 100) AS n;
 """
@@ -45,7 +48,7 @@ ANSWER: dict[str, Any] = KEY | {"status": 200, "location": None, "body": b"", "s
 
 @pytest.fixture(scope="module")
 def studied_url(shared_postgres: EmbeddedServer, database_template: str) -> Iterator[str]:
-    """50,000 reviews, 10,000 memories and 20,000 keys; to be read, not written."""
+    """50,000 reviews, progress and memories of 10,000 cards, and 20,000 keys; to be read, not written."""
     name = f"studied_{secrets.token_hex(6)}"
     run_sql(shared_postgres.url, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY file_copy")
     url = replace_database(shared_postgres.url, name)
@@ -68,14 +71,15 @@ def test_a_table_is_read_along_its_index(
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
 
 
-def test_a_rating_reads_along_indexes_alone(studied_url: str) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rating_reads_along_indexes_alone(studied_url: str, count: int) -> None:
     """What a function reads is in no plan, but PostgreSQL counts it."""
     run_sql(studied_url, "UPDATE classes SET is_published = true")
     run_sql(studied_url, "UPDATE decks SET is_published = true")
     run_sql(studied_url, "UPDATE flashcards SET is_published = true")
     ((user_id, card_id),) = ask(studied_url, f"SELECT {USER}::text, {CARD}::text")
     with closing(psycopg2.connect(studied_url)) as connection, connection.cursor() as cursor:
-        outcome = record_now(cursor, user_id, [(card_id, 3, NOW)], UTC, key="new")
+        outcome = record_now(cursor, user_id, [(card_id, 3, NOW)] * count, UTC, key="new")
         cursor.execute("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")
         scanned = {name for (name,) in cursor.fetchall()}
         cursor.execute(

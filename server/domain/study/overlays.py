@@ -32,6 +32,12 @@ def overlay_keys(user_id: UUID, class_id: UUID) -> tuple[str, str]:
     return (counts_key(user_id, class_id), cards_key(user_id, class_id))
 
 
+@functools.lru_cache(maxsize=2_000)
+def _keys_of(user_id: UUID, class_id: UUID) -> CacheKeys:
+    """What a rating asks the cache for: the class's page, and the user's overlays of it."""
+    return CacheKeys(class_key(class_id), *overlay_keys(user_id, class_id))
+
+
 @functools.lru_cache(maxsize=10_000)
 def counts_key(user_id: UUID, class_id: UUID) -> str:
     """Where a user's counts by deck and mastery are cached, for one class."""
@@ -181,17 +187,21 @@ class OverlaysSeen:
 
 
 class OverlaysToSee:
-    """Pending lookups of overlays and their pages."""
+    """Pending lookups of overlays and their pages.
+
+    Attributes:
+        keys: those of the overlays, which the ratings make stale.
+    """
 
     def __init__(self, cache: Cache, user_id: UUID, class_ids: Iterable[UUID]) -> None:
         """Ask now; the answers come while something else is done."""
         self._user_id = user_id
-        self._lookups = {
-            class_id: cache.lookups(
-                CacheKeys(class_key(class_id), counts_key(user_id, class_id), cards_key(user_id, class_id))
-            ).each()
-            for class_id in class_ids
-        }
+        self._lookups = {}
+        self.keys: list[str] = []
+        for class_id in class_ids:
+            asked = _keys_of(user_id, class_id)
+            self._lookups[class_id] = cache.lookups(asked).each()
+            self.keys += asked.names[1:]
 
     async def arrive(self) -> list[OverlaysSeen]:
         """Wait for the answers: one for each class."""

@@ -1,8 +1,8 @@
 """Ratings: a rated card becomes progress, a session's figures and a day of a streak, all or nothing.
 
-One statement does all of it (`record_ratings` in sql/schema.sql). It takes its locks in this order: the cards, the
-user's row of user_stats, and the user's own rows. So what two devices of a user send at the same time happens one after
-the other.
+One statement does all of it: `rate_card` for a single rating, by far the most frequent, in a class with the fixed
+scheduler; `record_ratings` for all others (sql/schema.sql). It takes its locks in this order: the cards, the user's row
+of user_stats, and the user's own rows. So what two devices of a user send at the same time happens one after the other.
 
 What a rating means is decided here: the mastery, the next review, the day where the user is. For that the class of a
 card, its scheduler and the user's time zone must be known before the statement. They change rarely, so they are
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -22,8 +23,8 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from server.bounded_dict import BoundedDict
-from server.domain.study.activity import active_day
-from server.domain.study.overlays import OverlaysSeen, OverlaysToSee, overlay_keys
+from server.domain.study.activity import ActiveDay, active_day
+from server.domain.study.overlays import OverlaysSeen, OverlaysToSee
 from server.domain.study.repetition import Review, SchedulerName, mastery_of, memorize, review_after
 from server.domain.values import stored_zone
 from server.domain.writing import (
@@ -227,36 +228,133 @@ class Ratings:
         overlays: OverlaysToSee | None,
     ) -> Answer | None:
         """Record the ratings if everything is as assumed; None if it is not, and nothing has happened."""
-        user_id, keyed = request.user_id, request.keyed
         if overlays is None:
-            overlays = OverlaysToSee(unit.cache, user_id, assumed.class_ids)
-        stale = {key for class_id in assumed.class_ids for key in overlay_keys(user_id, class_id)}
-        unit.stale.update(stale)
-        parameters = await _parameters(queries, request, assumed)
-        seen = await overlays.arrive()  # before the counts are read
-        row = await queries.fetch_one(
-            "record_ratings",
-            user_id=user_id,
-            key=None if keyed is None else keyed.key,
-            fingerprint=None if keyed is None else keyed.fingerprint,
-            stale=sorted(stale),
-            is_batch=request.is_batch,
-            counts_wanted=any(one.has_counts for one in seen),
-            **parameters,
-        )
-        if row is None:
-            raise RuntimeError("record_ratings gave no row")
-        if row["outcome"] == "unexpected":
+            overlays = OverlaysToSee(unit.cache, request.user_id, assumed.class_ids)
+        unit.stale.update(overlays.keys)
+        is_single = len(request.ratings) == 1 and not (request.is_batch or assumed.memories)
+        run = _rate_card if is_single else _record_ratings
+        outcome, seen = await run(queries, request, assumed, overlays)
+        if outcome.name == "unexpected":
             unit.stale.clear()
             return None
-        if row["outcome"] == "replayed":
-            unit.stale.update(row["stale"])  # the first one may have died before it could say so
-            return Answer(status=row["status"], body=row["body"], location=row["location"], is_replay=True)
-        if row["outcome"] != "recorded":
+        if outcome.name == "replayed":
+            unit.stale.update(outcome.stale)  # the first one may have died before it could say so
+            return Answer(status=HTTPStatus.OK, body=outcome.body, is_replay=True)
+        if outcome.name != "recorded":
             unit.stale.clear()
-            raise _refusal(row)
-        _replace(unit, seen, assumed.places, row)
-        return Answer(status=row["status"], body=row["body"])
+            raise _refusal(outcome)
+        _replace(unit, seen, assumed.places, outcome)
+        return Answer(status=HTTPStatus.OK, body=outcome.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What came of the statement.
+
+    Attributes:
+        name: recorded, replayed, unexpected, key_reused, no_card, no_session, session_ended or no_user.
+        body: of the answer.
+        stale: the cache keys that a replayed request made stale.
+        counts: rows as OverlaysSeen.replace takes them.
+        missing: the cards that can't be rated.
+    """
+
+    name: str
+    body: bytes = b""
+    stale: Sequence[str] = ()
+    counts: Sequence[Mapping[str, Any]] = ()
+    missing: Sequence[UUID] = ()
+
+
+async def _rate_card(
+    queries: Database | Transaction, request: _Request, assumed: _Assumed, overlays: OverlaysToSee
+) -> tuple[_Outcome, Sequence[OverlaysSeen]]:
+    """Run the statement for a single rating: what came of it, and what the cache held before."""
+    (rating,) = request.ratings
+    level, keyed = rating.confidence_level, request.keyed
+    here = request.zone or stored_zone(assumed.zone or "UTC")
+    now = _now(assumed)
+    day = active_day(rating.rated_at or now, here)
+    place = assumed.places.get(rating.flashcard_id)
+    class_id = str(_NOWHERE if place is None else place.class_id)
+    seen = await overlays.arrive()  # before the counts are read
+    # Moments and ids as text: the function's parameters have their types.
+    row = await queries.fetch_one(
+        "rate_card",
+        user_id=str(request.user_id),
+        flashcard_id=str(rating.flashcard_id),
+        class_id=class_id,
+        confidence_level=level,
+        mastery_status=mastery_of(level),
+        review_seconds=int(review_after(level).total_seconds()),
+        response_time_ms=rating.response_time_ms,
+        session_id=None if rating.session_id is None else str(rating.session_id),
+        rated_at=None if rating.rated_at is None else str(rating.rated_at),
+        day=str(day.day),
+        lapses_at=str(day.lapses_at),
+        now=str(now),
+        now_until=str(_end_of(day, here)) if rating.rated_at is None else None,
+        zone=assumed.zone,
+        key=None if keyed is None else keyed.key,
+        fingerprint=None if keyed is None else f"\\x{keyed.fingerprint.hex()}",
+        stale=[] if keyed is None else sorted(overlays.keys),
+        counts_wanted=any(one.has_counts for one in seen),
+    )
+    if row is None:
+        raise RuntimeError("rate_card gave no row")
+    name, detail, body = row["outcome"].split("\n", 2)
+    if name == "no_card":
+        return _Outcome(name=name, missing=[rating.flashcard_id]), seen
+    if name == "replayed":
+        return _Outcome(name=name, stale=detail.split(), body=body.encode()), seen
+    if not detail:
+        return _Outcome(name=name, body=body.encode()), seen
+    deck_id, *numbers = detail.split()
+    counts = [
+        {"class_id": class_id, "deck_id": deck_id, "mastery_status": status, "cards": int(number)}
+        for status, number in zip(("new", "learning", "mastered"), numbers, strict=True)
+        if number != "0"
+    ]
+    return _Outcome(name=name, body=body.encode(), counts=counts), seen
+
+
+async def _record_ratings(
+    queries: Database | Transaction, request: _Request, assumed: _Assumed, overlays: OverlaysToSee
+) -> tuple[_Outcome, Sequence[OverlaysSeen]]:
+    """Run the statement for any number of ratings; as _rate_card."""
+    keyed = request.keyed
+    parameters = await _parameters(queries, request, assumed)
+    seen = await overlays.arrive()  # before the counts are read
+    row = await queries.fetch_one(
+        "record_ratings",
+        user_id=request.user_id,
+        key=None if keyed is None else keyed.key,
+        fingerprint=None if keyed is None else keyed.fingerprint,
+        stale=sorted(overlays.keys),
+        is_batch=request.is_batch,
+        counts_wanted=any(one.has_counts for one in seen),
+        **parameters,
+    )
+    if row is None:
+        raise RuntimeError("record_ratings gave no row")
+    outcome = _Outcome(
+        name=row["outcome"],
+        body=row["body"] or b"",
+        stale=row["stale"] or (),
+        counts=row["counts"] or (),
+        missing=row["missing"] or (),
+    )
+    return outcome, seen
+
+
+def _now(assumed: _Assumed) -> datetime:
+    """The moment of ratings that name none. One after another, also where two hosts' clocks differ: the newest."""
+    now = datetime.now(UTC)
+    return now if assumed.last_active_at is None else max(now, assumed.last_active_at)
+
+
+def _end_of(day: ActiveDay, here: ZoneInfo) -> datetime:
+    return datetime.combine(day.day + timedelta(days=1), time_of_day.min, tzinfo=here)
 
 
 async def _parameters(
@@ -264,10 +362,7 @@ async def _parameters(
 ) -> dict[str, Any]:
     """What record_ratings is to record, and what it is to check."""
     ratings = request.ratings
-    # One after another, also where two hosts' clocks differ: a rating of now is the newest.
-    now = datetime.now(UTC)
-    if assumed.last_active_at is not None:
-        now = max(now, assumed.last_active_at)
+    now = _now(assumed)
     here = request.zone or stored_zone(assumed.zone or "UTC")
     today = active_day(now, here)
     days = [today if rating.rated_at is None else active_day(rating.rated_at, here) for rating in ratings]
@@ -277,7 +372,7 @@ async def _parameters(
     if all(named):
         now_until = None
     elif not any(named) and not assumed.memories:
-        now_until = datetime.combine(today.day + timedelta(days=1), time_of_day.min, tzinfo=here)
+        now_until = _end_of(today, here)
     memories = None
     if assumed.memories:
         reviews: dict[UUID, list[Review]] = {}
@@ -311,30 +406,29 @@ async def _parameters(
     }
 
 
-def _refusal(row: Mapping[str, Any]) -> MasteryError:
-    """The error that stands for what record_ratings has refused."""
-    outcome: str = row["outcome"]
-    if outcome == "no_card":
-        return NotFound(f"There is no such card: {', '.join(sorted(map(str, row['missing']))[:10])}.")
-    if outcome == "no_session":
+def _refusal(outcome: _Outcome) -> MasteryError:
+    """The error that stands for what the statement has refused."""
+    if outcome.name == "no_card":
+        return NotFound(f"There is no such card: {', '.join(sorted(map(str, outcome.missing))[:10])}.")
+    if outcome.name == "no_session":
         return NotFound("There is no such session.")
-    if outcome == "session_ended":
+    if outcome.name == "session_ended":
         return Conflict("The session has ended; rate without it or start another one.")
-    return IdempotencyKeyReused() if outcome == "key_reused" else AccountGone()
+    return IdempotencyKeyReused() if outcome.name == "key_reused" else AccountGone()
 
 
 def _replace(
-    unit: Consequences, seen: Sequence[OverlaysSeen], places: Mapping[UUID, _Place], row: Mapping[str, Any]
+    unit: Consequences, seen: Sequence[OverlaysSeen], places: Mapping[UUID, _Place], outcome: _Outcome
 ) -> None:
     """Say in the unit which overlays of the cache come after those that were seen there."""
     if not any(one.counts or one.cards for one in seen):
         return
-    answered = orjson.loads(row["body"])
+    answered = orjson.loads(outcome.body)
     progress = {entry["flashcardId"]: entry for entry in answered.get("progress", [answered])}
     for one in seen:
         one.replace(
             unit,
-            counts=[entry for entry in row["counts"] or () if entry["class_id"] == str(one.class_id)],
+            counts=[entry for entry in outcome.counts if entry["class_id"] == str(one.class_id)],
             rated=[
                 progress[str(card_id)] for card_id, place in places.items() if place.class_id == one.class_id
             ],

@@ -288,7 +288,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_under_a_key(
     keyed = None if key is None else KeyedRequest(user, key, bytes(32))
     async with wire.open(), open_domain(through(wire, database_url), redis_url) as domain:
         await domain.record_ratings(user, [rate(card)], zone=None)
-        wire.cut_after = b"record_ratings"
+        wire.cut_after = b"rate_card"
         record = domain.ratings.record(user, [rate(card)], zone=None, keyed=keyed)
         if key is None:
             with pytest.raises(DatabaseUnavailable) as caught:
