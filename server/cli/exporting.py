@@ -15,8 +15,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 
 from server.cli.database import connected
 from server.cli.importing import CLASS_FILE, DECK_NAMES, read_name
-from server.domain.catalog.deck_export import write_cards
 from server.domain.catalog.deck_files import DeckFormat
+from server.domain.editing.imports import write_cards
 from server.errors import CommandError
 from server.stores.postgres.queries import load_queries
 

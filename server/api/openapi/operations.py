@@ -11,7 +11,6 @@ from marshmallow import Schema
 
 from server.api import assets, auth, operations, study
 from server.api.admin import course, limits
-from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.admin.schemas import (
     ClassesQuerySchema,
@@ -277,10 +276,10 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(DeckSchema(partial=True)), results=answers(monitoring.EditableDeck)
         ),
         course.delete_deck: Operation(results=done()),
-        admin_import.import_deck: Operation(
+        course.import_deck: Operation(
             query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(monitoring.Imported)
         ),
-        admin_import.export_deck: Operation(
+        course.export_deck: Operation(
             results={
                 200: Result(
                     description="The deck's cards as a file.",

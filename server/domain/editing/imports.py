@@ -1,18 +1,27 @@
-"""Cards of a file into a deck: all or nothing, and as often as one likes."""
+"""Cards of a file into a deck, all or nothing and as often as one likes; and cards as a file, to be read as unchanged."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping
+import csv
+import io
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from server.domain.catalog.deck_files import DeckFormat, PackedDeck, Reading, pack_deck
+import orjson
+
+from server.domain.catalog.deck_files import FORMAT_BY_MEDIA_TYPE, DeckFormat, PackedDeck, Reading, pack_deck
+from server.domain.catalog.deck_headers import COLUMNS
 from server.domain.editing.resources import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
 from server.stores.postgres.database import DatabaseUnavailable
+
+EXPORT_FORMATS: dict[str, DeckFormat] = {
+    media_type: format_ for media_type, format_ in FORMAT_BY_MEDIA_TYPE.items() if format_ != "txt"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +126,22 @@ def merge_cards(
         deck["class_id"], deck_id, created=created, updated=updated, is_frame_changed=is_frame_changed
     )
     return Imported(created, updated, unchanged), stale
+
+
+def write_cards(cards: Iterable[Mapping[str, Any]], format_: DeckFormat) -> bytes:
+    """A file of cards, in UTF-8.
+
+    Args:
+        cards: with a text or None for each of COLUMNS.
+        format_: tsv, csv or json. In tables every cell is in quotes, so that nothing in it means anything else.
+    """
+    if format_ == "json":
+        rows = [{name: card[name] for name in COLUMNS if card[name] is not None} for card in cards]
+        return orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n"
+    output = io.StringIO(newline="")
+    writer = csv.writer(
+        output, delimiter="," if format_ == "csv" else "\t", quoting=csv.QUOTE_ALL, lineterminator="\n"
+    )
+    writer.writerow(COLUMNS)
+    writer.writerows([card[name] or "" for name in COLUMNS] for card in cards)
+    return output.getvalue().encode()

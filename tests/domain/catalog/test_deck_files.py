@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.catalog.deck_export import write_cards
 from server.domain.catalog.deck_files import DeckCard, DeckFormat, Reading, read_cards
 from server.domain.catalog.deck_headers import COLUMNS
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError
+from server.domain.editing.imports import write_cards
 from server.domain.values import clean_text
 from server.errors import InvalidInput
 
