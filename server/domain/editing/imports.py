@@ -1,4 +1,4 @@
-"""Cards of a file into a deck, all or nothing and as often as one likes; and cards as a file, to be read as unchanged."""
+"""Cards of a file into a deck, all or nothing and as often as one likes; and cards as a file that is read back."""
 
 from __future__ import annotations
 
