@@ -493,6 +493,9 @@ def _complain(*problems: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(
+        10_000, 50, 100
+    )  # what is imported stays: to look for cycles in it took a sixth of a start
     code = main()
     gc.freeze()  # or the interpreter would look through all that was imported once more, and then end
     sys.exit(code)

@@ -16,14 +16,18 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+import redis
 import structlog
 from hypothesis import settings
 
 from server.cli.migrations import migrate
 from server.development import EmbeddedServer, postgres_server, redis_server
 from server.stores.postgres.database import Database
+from tests.support.course import course, filled_templates, people, template
 from tests.support.programs import skipped_for_want
 from tests.support.properties import as_decorators
+
+__all__ = ["course", "filled_templates", "people", "template"]
 
 # A test's database may be lost with the machine: speed is worth more than durability here.
 FAST_POSTGRES = (
@@ -153,6 +157,13 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_client(shared_redis: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the session's Redis, whose connection is kept."""
+    with closing(redis.Redis.from_url(shared_redis.url)) as client:
+        yield client
+
+
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A Redis that belongs to one test, which may pause, kill or flush it."""
@@ -191,11 +202,11 @@ def administer(shared_postgres: EmbeddedServer) -> Iterator[Callable[[str], None
 
 @pytest.fixture
 def database_url(
-    shared_postgres: EmbeddedServer, administer: Callable[[str], None], database_template: str
+    shared_postgres: EmbeddedServer, administer: Callable[[str], None], template: str
 ) -> Iterator[str]:
-    """A migrated, empty database that belongs to one test."""
+    """A migrated database that belongs to one test, and has nothing but what its template has."""
     name = f"test_{secrets.token_hex(6)}"
-    administer(f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY file_copy")
+    administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield replace_database(shared_postgres.url, name)
     administer(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from server.cli.web import is_ready
-from server.development import free_port, postgres_server, redis_server
+from server.development import EmbeddedServer, free_port
+from tests.conftest import replace_database
 from tests.support.checkout import ROOT, Checkout, Service
 from tests.support.waiting import eventually
 
@@ -56,33 +57,38 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(
+    shared_postgres: EmbeddedServer,
+    shared_redis: EmbeddedServer,
+    administer: Callable[[str], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Platform]:
     """A database and a Redis that were added to the application, migrated by the release phase and filled."""
-    folder = tmp_path_factory.mktemp("platform")
-    with postgres_server(folder / "postgres") as postgres, redis_server(folder / "redis") as redis:
-        variables = {
-            "DATABASE_URL": postgres.url.replace("postgresql://", "postgres://"),  # as platforms write it
-            "REDIS_URL": redis.url,
-            "SECRET_KEY": secrets.token_hex(32),
-            "HOST": HOST,
-            "WEB_CONCURRENCY": "2",
-        }
-        platform = Platform(Checkout.copy(folder / "app"), variables)
-        release = platform.honcho("release", port=free_port())
-        assert 0 == release.process.wait(60), release.output
-        assert '"migration":"0016_identity.sql"' in release.output
-        imported = platform.checkout.server("import", "config/sample-course", **variables)
-        assert 0 == imported.returncode, imported.stderr
-        create = 'echo "$1" | "$0" -m server users create "$2" --role admin --password-stdin'
-        made = platform.checkout.run(
-            "sh", "-c", create, platform.checkout.python, PASSWORD, ADMIN, **variables
-        )
-        assert 0 == made.returncode, made.stderr  # nobody becomes an admin by registering
-        yield platform
+    name = f"platform_{secrets.token_hex(6)}"
+    administer(f"CREATE DATABASE {name}")
+    url = replace_database(shared_postgres.url, name)
+    variables = {
+        "DATABASE_URL": url.replace("postgresql://", "postgres://"),  # as platforms write it
+        "REDIS_URL": shared_redis.url,
+        "SECRET_KEY": secrets.token_hex(32),
+        "HOST": HOST,
+        "WEB_CONCURRENCY": "2",
+    }
+    platform = Platform(Checkout.copy(tmp_path_factory.mktemp("platform") / "app"), variables)
+    release = platform.honcho("release", port=free_port())
+    assert 0 == release.process.wait(60), release.output
+    assert '"migration":"0016_identity.sql"' in release.output
+    imported = platform.checkout.server("import", "config/sample-course", **variables)
+    assert 0 == imported.returncode, imported.stderr
+    create = 'echo "$1" | "$0" -m server users create "$2" --role admin --password-stdin'
+    made = platform.checkout.run("sh", "-c", create, platform.checkout.python, PASSWORD, ADMIN, **variables)
+    assert 0 == made.returncode, made.stderr  # nobody becomes an admin by registering
+    yield platform
+    administer(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def web(platform: Platform) -> Iterator[tuple[Service, int]]:
+@contextlib.contextmanager
+def web_process(platform: Platform) -> Iterator[tuple[Service, int]]:
     """The web process of the Procfile, ready, and its port."""
     port = free_port()
     service = platform.honcho("web", port=port)
@@ -95,6 +101,13 @@ def web(platform: Platform) -> Iterator[tuple[Service, int]]:
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(60)
     eventually(lambda: not platform.checkout.processes(), "the end of every process")
+
+
+@pytest.fixture
+def web(platform: Platform) -> Iterator[tuple[Service, int]]:
+    """The web process of the Procfile, ready, and its port."""
+    with web_process(platform) as web:
+        yield web
 
 
 @dataclass(slots=True)
@@ -157,11 +170,16 @@ def test_the_main_job(web: tuple[Service, int]) -> None:
     assert (1, 1) == (found["totalCardsStudied"], found["masteryBreakdown"]["mastered"])
 
 
-def test_every_request_under_way_is_answered_when_the_platform_stops_us(
-    platform: Platform, web: tuple[Service, int]
-) -> None:
-    """SIGTERM under load: what was asked before it gets its whole answer, the exit code is 0, nothing is left."""
-    service, port = web
+@pytest.fixture(scope="module")
+def stopped(platform: Platform) -> Iterator[tuple[Service, list[str]]]:
+    """A web process that the platform has stopped under load, and the requests that were not answered for it."""
+    with web_process(platform) as (service, port):
+        broken = stop_under_load(service, port)
+        yield service, broken
+
+
+def stop_under_load(service: Service, port: int) -> list[str]:
+    """Send SIGTERM between requests of many clients and wait for the end; what went wrong of those asked before it."""
     signalled: list[float] = []
     broken: list[str] = []
     answered = [0]
@@ -198,24 +216,35 @@ def test_every_request_under_way_is_answered_when_the_platform_stops_us(
     for client in clients:
         client.join(60)
     service.process.wait(60)
+    return broken
 
+
+def test_every_request_under_way_is_answered_when_the_platform_stops_us(
+    platform: Platform, stopped: tuple[Service, list[str]]
+) -> None:
+    """SIGTERM under load: what was asked before it gets its whole answer, the exit code is 0, nothing is left."""
+    service, broken = stopped
     assert [] == broken
     assert "web.1 stopped (rc=0)" in service.output
     assert "Traceback" not in service.output
     eventually(lambda: not platform.checkout.processes(), "the end of every process")
 
 
-def test_web_log_is_json(web: tuple[Service, int]) -> None:
+def test_web_log_is_json(stopped: tuple[Service, list[str]]) -> None:
     """Every line of the web process is one JSON object, from gunicorn's first to a worker's last."""
-    service, port = web
-    Client(port).get("/api/health")
-    service.process.send_signal(signal.SIGTERM)
-    service.process.wait(60)
+    service, _ = stopped
     lines = [line.partition(" | ") for line in service.output.splitlines()]
     records = [json.loads(text) for name, _, text in lines if name.split()[1] == "web.1"]
     assert "Starting gunicorn" in records[0]["message"]
     assert "Shutting down: Master" == records[-1]["message"]
     assert all({"timestamp", "level", "message", "service"} <= record.keys() for record in records)
+
+
+def test_deploy_09_a_stop_leaves_no_complaint(stopped: tuple[Service, list[str]]) -> None:
+    """The workers' listeners are closed once: the log of a stop has nothing about bad descriptors."""
+    service, _ = stopped
+    assert "service.stopped" in service.output
+    assert "Error while closing socket" not in service.output
 
 
 def test_deploy_09_a_procfile_for_honcho(platform: Platform) -> None:
@@ -243,15 +272,6 @@ def test_deploy_09_a_taken_port_is_one_line(platform: Platform) -> None:
     assert 1 == len((result.stdout + result.stderr).splitlines())
     assert f"PORT: {port} of {HOST} is in use" in result.stderr
     assert "python -m server serve" in result.stderr
-
-
-def test_deploy_09_a_stop_leaves_no_complaint(web: tuple[Service, int]) -> None:
-    """The workers' listeners are closed once: the log of a stop has nothing about bad descriptors."""
-    service, _ = web
-    service.process.send_signal(signal.SIGTERM)
-    service.process.wait(60)
-    assert "service.stopped" in service.output
-    assert "Error while closing socket" not in service.output
 
 
 def test_app_json_asks_for_what_the_service_needs() -> None:

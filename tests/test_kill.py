@@ -19,12 +19,12 @@ from server.development import free_port
 from server.development.processes import child_process, wait_until_ready
 from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT
-from tests.api.conftest import NO_LIMITS, SECRET_KEY, Course, course, people, redis_url
+from tests.api.conftest import NO_LIMITS, SECRET_KEY, Course, redis_url
 from tests.conftest import run_sql
 from tests.stores.postgres.databases import ask
 from tests.support.waiting import wait_until
 
-__all__ = ["course", "people", "redis_url"]  # fixtures
+__all__ = ["redis_url"]  # fixtures
 
 STUDENTS = ("user", "other", "admin")
 DEVICES = 4  # of each student, all on the same few cards and in the same session

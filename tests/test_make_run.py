@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from server.development import free_port, postgres_server, redis_server
+from server.development import EmbeddedServer, free_port
 from tests.support.checkout import Checkout, Service, environment
 from tests.support.waiting import eventually
 
@@ -33,6 +33,24 @@ def fresh(tmp_path: Path) -> Iterator[Checkout]:
     """A checkout that never ran; nothing of it runs on after the test."""
     checkout = Checkout.copy(tmp_path / "fresh")
     yield checkout
+    nothing_is_left_of(checkout)
+
+
+@pytest.fixture(scope="module")
+def often_stopped(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The checkout of tests that need a start of their own and no first one: to make the data takes as long again."""
+    return Checkout.copy(tmp_path_factory.mktemp("stopped") / "check out")
+
+
+@pytest.fixture
+def stopped(often_stopped: Checkout) -> Iterator[Checkout]:
+    """A checkout that has run before, but for the first test that takes it; nothing of it runs on after the test."""
+    yield often_stopped
+    nothing_is_left_of(often_stopped)
+
+
+def nothing_is_left_of(checkout: Checkout) -> None:
+    """Wait until no process belongs to the checkout."""
     eventually(lambda: not checkout.processes(), f"the end of {checkout.processes()}")
 
 
@@ -128,11 +146,11 @@ def test_clean_is_refused_while_it_runs(checkout: Checkout, running: tuple[Servi
 
 
 def test_two_checkouts_run_side_by_side(
-    running: tuple[Service, str], checkout: Checkout, fresh: Checkout
+    running: tuple[Service, str], checkout: Checkout, stopped: Checkout
 ) -> None:
     """Each has its servers, its data and its key; a token of one is nothing to the other."""
     _, address = running
-    other = fresh.start("make", "run", PORT=str(free_port()))
+    other = stopped.start("make", "run", PORT=str(free_port()))
     other_address = other.wait_until_ready()
     try:
         token = checkout.server("token").stdout.strip()
@@ -154,36 +172,37 @@ def test_taken_port_is_said_before_anything_starts(running: tuple[Service, str],
     assert ["lock"] == [file.name for file in (fresh.folder / ".state").iterdir()]
 
 
-def test_data_outlives_a_stop(fresh: Checkout) -> None:
+def test_data_outlives_a_stop(stopped: Checkout) -> None:
     """A second start has what the first one stored, and tokens of the first one are still good."""
     port = str(free_port())
-    service = fresh.start("make", "run", PORT=port)
+    service = stopped.start("make", "run", PORT=port)
     address = service.wait_until_ready()
-    token = fresh.server("token").stdout.strip()
+    token = stopped.server("token").stdout.strip()
     classes = get(f"{address}/api/classes", token)
     service.signal_group(signal.SIGINT)
     service.process.wait(60)
-    assert [] == fresh.processes()
-    service = fresh.start("make", "run", PORT=port)
+    assert [] == stopped.processes()
+    service = stopped.start("make", "run", PORT=port)
     service.wait_until_ready()
     assert classes == get(f"{address}/api/classes", token)
     service.process.terminate()  # make alone: it passes the signal on
     service.process.wait(60)
-    assert [] == fresh.processes()
+    assert [] == stopped.processes()
 
 
-def test_own_servers_are_used_where_they_are_named(fresh: Checkout, tmp_path: Path) -> None:
+def test_own_servers_are_used_where_they_are_named(
+    fresh: Checkout, empty_url: str, shared_redis: EmbeddedServer
+) -> None:
     """With DATABASE_URL and REDIS_URL, here from a .env file, no other servers are started."""
-    with postgres_server(tmp_path / "p") as postgres, redis_server(tmp_path / "r") as redis:
-        (fresh.folder / ".env").write_text(f"DATABASE_URL={postgres.url}\nREDIS_URL={redis.url}\n")
-        service = fresh.start(fresh.python, "-m", "server", "dev", PORT=str(free_port()))
-        service.wait_until_ready()
-        try:
-            assert not (fresh.folder / ".state" / "postgres").exists()
-            assert not (fresh.folder / ".state" / "redis").exists()
-        finally:
-            service.process.send_signal(signal.SIGINT)
-            assert 0 == service.process.wait(60)
+    (fresh.folder / ".env").write_text(f"DATABASE_URL={empty_url}\nREDIS_URL={shared_redis.url}\n")
+    service = fresh.start(fresh.python, "-m", "server", "dev", PORT=str(free_port()))
+    service.wait_until_ready()
+    try:
+        assert not (fresh.folder / ".state" / "postgres").exists()
+        assert not (fresh.folder / ".state" / "redis").exists()
+    finally:
+        service.process.send_signal(signal.SIGINT)
+        assert 0 == service.process.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -198,45 +217,46 @@ def test_own_servers_are_used_where_they_are_named(fresh: Checkout, tmp_path: Pa
         pytest.param("Ctrl-C stops it", signal.SIGHUP, id="when it is ready"),
     ],
 )
-def test_stop_at_every_stage(fresh: Checkout, sign: str, number: signal.Signals) -> None:
+def test_stop_at_every_stage(request: pytest.FixtureRequest, sign: str, number: signal.Signals) -> None:
     """Whenever it is asked to stop it does, with exit code 0, and leaves no process; half a database does no harm."""
+    checkout: Checkout = request.getfixturevalue("fresh" if sign.startswith(".state") else "stopped")
     port = str(free_port())
-    service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
+    service = checkout.start(checkout.python, "-m", "server", "dev", PORT=port)
     if sign.startswith(".state"):
-        eventually((fresh.folder / sign).exists, sign)
+        eventually((checkout.folder / sign).exists, sign)
     else:
         service.wait_for(sign)
     service.process.send_signal(number)
     assert 0 == service.process.wait(60), service.output
-    assert [] == fresh.processes()
+    assert [] == checkout.processes()
     assert "Traceback" not in service.output
     if sign.startswith(".state/postgres"):
-        service = fresh.start(fresh.python, "-m", "server", "dev", PORT=port)
-        service.wait_until_ready()
+        service = checkout.start(checkout.python, "-m", "server", "dev", PORT=port)
+        service.wait_for("migrate.finished")
         service.process.send_signal(number)
         assert 0 == service.process.wait(60), service.output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
 @pytest.mark.parametrize("victim", ["make", "dev"])
-def test_a_killed_parent_takes_everything_along(fresh: Checkout, victim: str) -> None:
+def test_a_killed_parent_takes_everything_along(stopped: Checkout, victim: str) -> None:
     """SIGKILL of make, or of the command itself, leaves no servers behind."""
-    service = fresh.start("make", "run", PORT=str(free_port()))
+    service = stopped.start("make", "run", PORT=str(free_port()))
     service.wait_until_ready()
     if victim == "make":
         service.process.kill()
     else:
-        running = json.loads((fresh.folder / ".state" / "running.json").read_text())
+        running = json.loads((stopped.folder / ".state" / "running.json").read_text())
         os.kill(running["pid"], signal.SIGKILL)
     service.process.wait(60)
-    eventually(lambda: not fresh.processes(), "the end of every process")
+    eventually(lambda: not stopped.processes(), "the end of every process")
 
 
 class TestTerminal:
     """In a real terminal, of which `make run` is the foreground job."""
 
     @pytest.fixture
-    def terminal(self, fresh: Checkout) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    def terminal(self, stopped: Checkout) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         """`make run` in a terminal of its own that shows the banner: the process, and the keyboard's side."""
         keyboard, screen = pty.openpty()
 
@@ -245,7 +265,7 @@ class TestTerminal:
 
         with subprocess.Popen(
             ["make", "run"],
-            cwd=fresh.folder,
+            cwd=stopped.folder,
             env=environment(PORT=str(free_port())),
             stdin=screen,
             stdout=screen,
@@ -260,7 +280,7 @@ class TestTerminal:
             assert b"\x1b[1mMastery is ready" in shown
             yield process, keyboard
 
-    def test_ctrl_c(self, terminal: tuple[subprocess.Popen[bytes], int], fresh: Checkout) -> None:
+    def test_ctrl_c(self, terminal: tuple[subprocess.Popen[bytes], int], stopped: Checkout) -> None:
         """The key reaches everyone in the foreground; the servers are stopped in order all the same."""
         process, keyboard = terminal
         os.write(keyboard, b"\x03")
@@ -272,18 +292,18 @@ class TestTerminal:
             pass
         os.close(keyboard)
         process.wait(60)
-        assert [] == fresh.processes()
+        assert [] == stopped.processes()
         assert b"service.stopped" in shown
         assert b"Traceback" not in shown
 
     def test_closing_the_terminal(
-        self, terminal: tuple[subprocess.Popen[bytes], int], fresh: Checkout
+        self, terminal: tuple[subprocess.Popen[bytes], int], stopped: Checkout
     ) -> None:
         """Nobody reads any more and nobody can type Ctrl-C: everything stops by itself."""
         process, keyboard = terminal
         os.close(keyboard)
         process.wait(60)
-        eventually(lambda: not fresh.processes(), "the end of every process")
+        eventually(lambda: not stopped.processes(), "the end of every process")
 
 
 def test_everything_printed_is_one_shell_word_or_plain(running: tuple[Service, str]) -> None:

@@ -119,8 +119,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     """
     lines: dict[KeyPath, int] = {}
     table: KeyPath = ()
-    for number, statement, is_header in _statements(text):
-        paths = [(*(() if is_header else table), *path) for path in _paths(tomllib.loads(statement))]
+    for number, content, is_header in _statements(text):
+        paths = [(*(() if is_header else table), *path) for path in _paths(content)]
         if is_header:
             table = paths[-1]
         for path in paths:
@@ -135,25 +135,29 @@ def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
     return lines.get(path, 1)
 
 
-def _statements(text: str) -> Iterator[tuple[int, str, bool]]:
+def _statements(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """The first line of each statement, what it says on its own, and whether it is a table header."""
     pending: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
-        if not pending and line.lstrip().startswith("["):
-            yield number, line, True
+        start = line.lstrip()[:1]
+        if not pending and start == "[":
+            yield number, tomllib.loads(line), True
+            continue
+        if not pending and start in {"", "#"}:
             continue
         pending.append(line)
-        statement = "\n".join(pending)
-        if _is_complete(statement):
-            yield number - len(pending) + 1, statement, False
+        content = _content("\n".join(pending))
+        if content is not None:
+            yield number - len(pending) + 1, content, False
             pending.clear()
 
 
-def _is_complete(statement: str) -> bool:
+def _content(statement: str) -> dict[str, Any] | None:
+    """What a statement says; None while lines of it are missing."""
     try:
-        tomllib.loads(statement)
+        return tomllib.loads(statement)
     except tomllib.TOMLDecodeError:
-        return False
-    return True
+        return None
 
 
 def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:

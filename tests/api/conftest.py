@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-import psycopg2
 import pytest
 import redis
 from aiohttp import ClientResponse, web
@@ -19,32 +16,18 @@ from pytest_aiohttp import AiohttpClient
 from server.api.services import SERVICES, Services
 from server.app import create_app, service_runner
 from server.development import EmbeddedServer
-from server.domain.identity.tokens import AccessTokens, Caller, Role
+from server.domain.identity.tokens import AccessTokens, Caller
 from server.settings import ROOT, Settings
 from tests.api.conformance import check_answer
 from tests.api.issuer import AUDIENCE, Issuer
+from tests.support.course import COURSE, Course, run_statement
 from tests.support.passwords import QuickPasswords
+
+__all__ = ["COURSE", "Course", "run_statement"]
 
 SECRET_KEY = "a key for tests only, long enough for HS256"
 # For tests that are not about limits.
 NO_LIMITS = ROOT / "bench" / "ratelimits.toml"
-
-
-@dataclass(frozen=True)
-class Course:
-    """What the `course` fixture put into the database: ids by the names used in tests."""
-
-    classes: dict[str, UUID] = field(default_factory=dict)
-    decks: dict[str, UUID] = field(default_factory=dict)
-    cards: dict[str, UUID] = field(default_factory=dict)
-
-
-# class -> deck -> cards; a name that starts with "draft" is not published.
-COURSE = {
-    "Risk": {"Analysis": ["r1", "r2", "r3"], "Law": ["l1", "l2"], "draft deck": ["d1"]},
-    "Assets": {"Data": ["a1", "draft a2"]},
-    "draft class": {"Hidden": ["h1"]},
-}
 
 
 class Api:
@@ -103,10 +86,9 @@ class Api:
 
 
 @pytest.fixture
-def redis_url(shared_redis: EmbeddedServer) -> str:
+def redis_url(shared_redis: EmbeddedServer, redis_client: redis.Redis) -> str:
     """The session's Redis, emptied."""
-    with closing(redis.Redis.from_url(shared_redis.url)) as client:
-        client.flushall()
+    redis_client.flushall()
     return shared_redis.url
 
 
@@ -116,62 +98,6 @@ def settings(database_url: str, redis_url: str) -> Settings:
     return Settings(
         database_url=database_url, redis_url=redis_url, secret_key=SECRET_KEY, rate_limits_file=NO_LIMITS
     )
-
-
-@pytest.fixture
-def people(database_url: str) -> dict[str, Caller]:
-    """Two students, `user` and `other`, and an `admin`."""
-    roles: dict[str, Role] = {"user": "user", "other": "user", "admin": "admin"}
-    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
-        people = {}
-        for name, role in roles.items():
-            cursor.execute(
-                "INSERT INTO users (email, name, role) VALUES (%s, %s, %s) RETURNING id::text",
-                (f"{name}@example.com", name.title(), role),
-            )
-            (user_id,) = cursor.fetchone() or (None,)
-            people[name] = Caller(UUID(user_id), role)
-    return people
-
-
-@pytest.fixture
-def course(database_url: str) -> Course:
-    """COURSE, in the database."""
-    made = Course()
-    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
-
-        def insert(statement: str, *values: object) -> UUID:
-            cursor.execute(f"{statement} RETURNING id::text", values)
-            (made_id,) = cursor.fetchone() or (None,)
-            return UUID(made_id)
-
-        for class_order, (class_name, decks) in enumerate(COURSE.items()):
-            made.classes[class_name] = class_id = insert(
-                "INSERT INTO classes (name, sort_order, is_published) VALUES (%s, %s, %s)",
-                class_name,
-                class_order,
-                not class_name.startswith("draft"),
-            )
-            for deck_order, (deck_name, cards) in enumerate(decks.items()):
-                made.decks[deck_name] = deck_id = insert(
-                    "INSERT INTO decks (class_id, name, sort_order, is_published) VALUES (%s, %s, %s, %s)",
-                    str(class_id),
-                    deck_name,
-                    deck_order,
-                    not deck_name.startswith("draft"),
-                )
-                for card_order, card in enumerate(cards):
-                    made.cards[card] = insert(
-                        "INSERT INTO flashcards (deck_id, question, answer, explanation, sort_order, is_published)"
-                        " VALUES (%s, %s, %s, %s, %s, %s)",
-                        str(deck_id),
-                        f"question {card}",
-                        f"answer {card}",
-                        f"explanation {card}",
-                        card_order,
-                        not card.startswith("draft"),
-                    )
-    return made
 
 
 class ServiceServer(TestServer):
@@ -235,10 +161,3 @@ async def external_api(external_settings: Settings, start_api: StartApi) -> Api:
 def strict_limits() -> Path:
     """The rate limits that the service ships with."""
     return ROOT / "config" / "ratelimits.toml"
-
-
-def run_statement(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """Run one statement beside the service, committed, and give its rows if it has any."""
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return cursor.fetchall() if cursor.description else []

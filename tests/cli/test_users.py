@@ -13,11 +13,11 @@ import pytest
 from server.domain.identity.users import LastAdmin, delete_user, update_user
 from server.settings import Settings
 from server.stores.postgres.database import Database
-from tests.api.conftest import StartApi, people, redis_url, run_statement, settings, start_api
+from tests.api.conftest import StartApi, redis_url, run_statement, settings, start_api
 from tests.cli.commands import run_command, run_forked_command
 from tests.conftest import run_sql
 
-__all__ = ["people", "redis_url", "settings", "start_api"]
+__all__ = ["redis_url", "settings", "start_api"]
 
 EMAIL, PASSWORD = "Ada@Example.com", "correct horse battery"
 

@@ -21,9 +21,9 @@ from server.stores.cache.cache import Cache
 from server.stores.postgres.database import Database
 from server.stores.redis.link import RedisLink
 from server.telemetry.metrics.index import Metrics
-from tests.api.conftest import COURSE, Course, course, people, redis_url
+from tests.api.conftest import COURSE, Course, redis_url
 
-__all__ = ["COURSE", "Course", "course", "people", "redis_url"]
+__all__ = ["COURSE", "Course", "redis_url"]
 
 register_uuid()  # type: ignore[no-untyped-call]
 

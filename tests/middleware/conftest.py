@@ -1,6 +1,6 @@
 """The middlewares are tested from outside, on the whole service."""
 
-from tests.api.conftest import api, course, people, redis_url, settings, start_api, strict_limits
+from tests.api.conftest import api, redis_url, settings, start_api, strict_limits
 from tests.telemetry.conftest import logged
 
-__all__ = ["api", "course", "logged", "people", "redis_url", "settings", "start_api", "strict_limits"]
+__all__ = ["api", "logged", "redis_url", "settings", "start_api", "strict_limits"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -85,11 +85,12 @@ async def link(shared_redis: EmbeddedServer) -> AsyncIterator[RedisLink]:
 @pytest.fixture(autouse=True)
 def no_key_stays_forever(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a key without a TTL in the session's Redis."""
-    yield
     if "shared_redis" not in request.fixturenames:
+        yield
         return
-    with closing(redis.Redis.from_url(request.getfixturevalue("shared_redis").url)) as client:
-        assert [] == [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    client: redis.Redis = request.getfixturevalue("redis_client")
+    yield
+    assert [] == [key for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from venv import EnvBuilder
 
 import psutil
 
@@ -44,12 +45,12 @@ class Checkout:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy2(source, target)
-        venv = folder / ".venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-        site = Path(sysconfig.get_path("purelib", "venv", {"base": str(venv)}))
+        environment_folder = folder / ".venv"
+        EnvBuilder(symlinks=True).create(environment_folder)
+        site = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment_folder)}))
         (site / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
         for lock in folder.glob("requirements*.txt"):
-            shutil.copy2(lock, venv / f"installed-{lock.name}")
+            shutil.copy2(lock, environment_folder / f"installed-{lock.name}")
         return cls(folder)
 
     @property
@@ -75,9 +76,8 @@ class Checkout:
         return self.run(self.python, "-m", "server", *arguments, **variables)
 
     def start(self, *command: str, **variables: str) -> Service:
-        """Start a command in a session of its own; its output goes to a file."""
-        log = self.folder / "output.log"
-        with log.open("wb") as output:
+        """Start a command in a session of its own; its output goes to a file of its own."""
+        with NamedTemporaryFile(dir=self.folder, suffix=".log", delete=False) as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -87,7 +87,7 @@ class Checkout:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Service(process, log)
+        return Service(process, Path(output.name))
 
     def processes(self) -> list[str]:
         """The processes that belong to this checkout: by their folder, or by a path in their command."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from server.development import EmbeddedServer
-from tests.api.conftest import people, redis_url, settings, start_api
+from tests.api.conftest import redis_url, settings, start_api
 from tests.support.service import running_service
 from tests.telemetry.logs.service_log import METRICS_TOKEN, TRACE, Troubled, collected_output
 
-__all__ = ["people", "redis_url", "settings", "start_api"]
+__all__ = ["redis_url", "settings", "start_api"]
 
 
 @pytest.fixture(scope="session")
