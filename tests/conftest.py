@@ -23,6 +23,7 @@ from hypothesis import settings
 from server.cli.migrations import migrate
 from server.development import EmbeddedServer, postgres_server, redis_server
 from server.stores.postgres.database import Database
+from tests.support.browser import Browser, running_browser
 from tests.support.course import course, filled_templates, people, template
 from tests.support.programs import skipped_for_want
 from tests.support.properties import as_decorators
@@ -162,6 +163,13 @@ def redis_client(shared_redis: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of the session's Redis, whose connection is kept."""
     with closing(redis.Redis.from_url(shared_redis.url)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The session's Chromium; each tab of it is as in a browser of its own."""
+    with running_browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture

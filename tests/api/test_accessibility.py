@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.settings import ROOT, Settings
 from tests.api.conftest import Api, StartApi
-from tests.support.browser import Tab, needs_chromium, open_tab
+from tests.support.browser import Browser, Tab, needs_chromium
 from tests.support.programs import for_want_of
 
 # From npm, with the linters of `make check`.
@@ -36,9 +35,9 @@ pytestmark = [
 
 
 @pytest.fixture(params=["dark", "light"])
-async def tab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Tab]:
+async def tab(request: pytest.FixtureRequest, browser: Browser) -> AsyncIterator[Tab]:
     """A browser in one of the two schemes."""
-    async with open_tab(tmp_path / "browser") as tab:
+    async with browser.open_tab() as tab:
         await tab.look_like(width=1200, height=900, scheme=request.param)
         yield tab
 

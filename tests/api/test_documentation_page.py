@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import orjson
 import pytest
 
 from server.api.openapi.document import openapi_document
 from tests.api.conftest import Api, Course
-from tests.support.browser import needs_chromium, open_tab
+from tests.support.browser import Browser, needs_chromium
 
 ADDRESS = re.compile(r'(?:href|src)="(/api/docs/[^"]+)"')
 
@@ -56,10 +55,10 @@ async def test_other_files_are_not_there(api: Api, name: str) -> None:
 
 
 @needs_chromium
-async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, tmp_path: Path) -> None:
+async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, browser: Browser) -> None:
     """Swagger UI lists every operation, opens one, and sends a request; the console has nothing to complain of."""
     operations = sum(len(methods) for methods in orjson.loads(openapi_document())["paths"].values())
-    async with open_tab(tmp_path / "browser") as tab:
+    async with browser.open_tab() as tab:
         await tab.call("Page.navigate", url=str(api.client.make_url("/api/docs")))
         await tab.shows(".opblock-summary")
         assert operations == await tab.evaluate("document.querySelectorAll('.opblock-summary').length")
@@ -80,13 +79,13 @@ async def test_a_browser_shows_the_api_and_its_policy_refuses_nothing(api: Api, 
 
 @needs_chromium
 async def test_a_browser_signs_in_and_makes_an_authorised_call(
-    api: Api, course: Course, tmp_path: Path
+    api: Api, course: Course, browser: Browser
 ) -> None:
     """A token that is given to the page's form goes with the request, to a path with an id: the class is shown."""
     class_id = course.classes["Risk"]
     token = api.tokens.issue(api.people["user"])
     operation = "[id^='operations-Reading'][id$='getClass']"
-    async with open_tab(tmp_path / "browser") as tab:
+    async with browser.open_tab() as tab:
         await tab.call("Page.navigate", url=str(api.client.make_url("/api/docs")))
 
         async def click(selector: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from server import __version__
 from server.domain.identity.users import DEMO_PASSWORD
 from server.settings import Settings
 from tests.api.conftest import Api, StartApi
-from tests.support.browser import needs_chromium, open_tab
+from tests.support.browser import Browser, needs_chromium
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
@@ -77,11 +76,11 @@ async def test_with_demo_accounts_it_shows_them(start_api: StartApi, settings: S
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 async def test_the_page_fits_a_phone(
-    start_api: StartApi, settings: Settings, tmp_path: Path, scheme: str
+    start_api: StartApi, settings: Settings, browser: Browser, scheme: str
 ) -> None:
     """In both schemes, with the accounts: nothing is scrolled sideways, the style is let in, the console is empty."""
     api = await start_api(replace(settings, demo_accounts=True))
-    async with open_tab(tmp_path / "browser") as tab:
+    async with browser.open_tab() as tab:
         await tab.look_like(width=360, height=800, scheme=scheme)
         await tab.open(str(api.client.make_url("/")))
         assert [360, 360] == await tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")

@@ -20,7 +20,7 @@ from server.development import EmbeddedServer, redis_server
 from server.domain.identity.users import DEMO_EMAILS, DEMO_PASSWORD
 from server.settings import ROOT
 from tests.conftest import run_sql
-from tests.support.browser import Tab, needs_chromium, open_tab
+from tests.support.browser import Browser, Tab, needs_chromium
 from tests.support.service import Service, running_service
 
 pytestmark = pytest.mark.timeout(300)  # a browser, and a service with two workers
@@ -124,9 +124,9 @@ def service(
 
 
 @pytest.fixture
-async def tab(service: Service, tmp_path: Path) -> AsyncIterator[Tab]:
+async def tab(service: Service, browser: Browser) -> AsyncIterator[Tab]:
     """A browser on the sign-in form; what it complains about fails the test."""
-    async with open_tab(tmp_path / "profile") as tab:
+    async with browser.open_tab() as tab:
         await tab.look_like(width=1200, height=900, scheme="dark")
         await tab.open(f"{service.address}/dashboard")
         await tab.until("!document.getElementById('sign-in').hidden")

@@ -7,8 +7,10 @@ import base64
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -18,7 +20,7 @@ import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
 from tests.support.programs import for_want_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import eventually, wait_until
 
 _LOOK_SECONDS = 0.1  # each look makes the page work
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -134,11 +136,42 @@ class Tab:
                 self.complaints.append(str(said["params"]["args"]))
 
 
-@asynccontextmanager
-async def open_tab(folder: Path) -> AsyncIterator[Tab]:
-    """Start Chromium with its profile in a folder, and open an empty page."""
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """A running Chromium: where it listens for the DevTools protocol."""
+
+    port: int
+
+    @asynccontextmanager
+    async def open_tab(self) -> AsyncIterator[Tab]:
+        """Open an empty page that shares nothing with other pages, neither cookies nor storage nor a cache."""
+        async with ClientSession(f"http://127.0.0.1:{self.port}") as session:
+            async with session.get("/json/version") as response:
+                control = (await response.json())["webSocketDebuggerUrl"]
+            async with self._connected(session, control) as browser:
+                context = (await browser.call("Target.createBrowserContext"))["browserContextId"]
+                page = await browser.call("Target.createTarget", url="about:blank", browserContextId=context)
+                async with self._connected(session, f"/devtools/page/{page['targetId']}") as tab:
+                    for domain in ("Log", "Page", "Runtime"):
+                        await tab.call(f"{domain}.enable")
+                    yield tab
+                await browser.call("Target.disposeBrowserContext", browserContextId=context)
+
+    @staticmethod
+    @asynccontextmanager
+    async def _connected(session: ClientSession, address: str) -> AsyncIterator[Tab]:
+        async with session.ws_connect(address, max_msg_size=0) as socket:
+            tab = Tab(socket)
+            listening = asyncio.create_task(tab.listen())
+            yield tab
+        await listening
+
+
+@contextmanager
+def running_browser(folder: Path) -> Iterator[Browser]:
+    """Start Chromium with its profile in a folder."""
     assert CHROMIUM is not None
-    browser = await asyncio.create_subprocess_exec(
+    command = [
         CHROMIUM,
         "--headless",
         "--no-sandbox",  # containers run as root
@@ -154,28 +187,14 @@ async def open_tab(folder: Path) -> AsyncIterator[Tab]:
         "--window-size=1300,1600",
         f"--user-data-dir={folder}",
         "about:blank",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         port_file = folder / "DevToolsActivePort"
-        await wait_until(lambda: port_file.exists() and "\n" in port_file.read_text(), "the browser's port")
-        port = port_file.read_text().split("\n")[0]
-        async with ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as response:
-                address = next(
-                    target["webSocketDebuggerUrl"]
-                    for target in await response.json()
-                    if target["type"] == "page"
-                )
-            async with session.ws_connect(address, max_msg_size=0) as socket:
-                tab = Tab(socket)
-                listening = asyncio.create_task(tab.listen())
-                for domain in ("Log", "Page", "Runtime"):
-                    await tab.call(f"{domain}.enable")
-                yield tab
-            await listening
+        eventually(lambda: port_file.exists() and "\n" in port_file.read_text(), "the browser's port")
+        yield Browser(int(port_file.read_text().split("\n")[0]))
     finally:
-        os.killpg(browser.pid, signal.SIGKILL)
-        await browser.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

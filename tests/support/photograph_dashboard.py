@@ -11,14 +11,17 @@ import tempfile
 from pathlib import Path
 
 from tests.dashboard.test_page import DRAWN
-from tests.support.browser import CHROMIUM, open_tab
+from tests.support.browser import CHROMIUM, running_browser
 
 
 async def photograph(address: str, token: str) -> bytes:
     """Sign in with a token, wait for the charts, and take the picture."""
     assert CHROMIUM is not None, "there is no Chromium here"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        async with open_tab(Path(folder)) as tab:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        running_browser(Path(folder)) as browser,
+    ):
+        async with browser.open_tab() as tab:
             await tab.look_like(width=1200, height=1130, scheme="dark")
             await tab.open(f"{address}/dashboard")
             await tab.evaluate(f"sessionStorage.setItem('mastery-access-token', {token!r})")
