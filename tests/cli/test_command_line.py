@@ -78,13 +78,13 @@ def test_help_imports_nothing_heavy() -> None:
 )  # fmt: skip
 def test_bad_usage_is_two(checkout: Checkout, arguments: tuple[str, ...]) -> None:
     """What argparse refuses has exit code 2 and shows the usage."""
-    assert_refused(checkout.server(*arguments), 2, "usage: python -m server")
+    assert_refused(checkout.forked(*arguments), 2, "usage: python -m server")
 
 
 @pytest.mark.parametrize("command", ["dev", "serve"])
 def test_every_problem_of_the_settings_is_reported_at_once(checkout: Checkout, command: str) -> None:
     """One start is enough to learn all that is wrong; nothing is started for it."""
-    done = checkout.server(command, **COMPLETE, PORT="many", LOG_LEVEL="loud", WEB_CONCURRENCY="0")
+    done = checkout.forked(command, **COMPLETE, PORT="many", LOG_LEVEL="loud", WEB_CONCURRENCY="0")
     assert_refused(done, 2, "PORT: 'many'", "LOG_LEVEL: 'loud'", "WEB_CONCURRENCY: '0'")
     assert 3 == len(done.stderr.splitlines())
     assert not (checkout.folder / ".state").exists()
@@ -94,7 +94,7 @@ def test_production_refuses_to_start_half_configured(checkout: Checkout) -> None
     """Serve starts no servers of its own: it wants to be told, also when .env would."""
     (checkout.folder / ".env").write_text(f"SECRET_KEY={'s' * 32}\n")
     try:
-        done = checkout.server("serve")
+        done = checkout.forked("serve")
     finally:
         (checkout.folder / ".env").unlink()
     assert_refused(done, 2, "DATABASE_URL is not set", "REDIS_URL is not set", "SECRET_KEY is not set")
@@ -111,25 +111,25 @@ def test_production_refuses_to_start_half_configured(checkout: Checkout) -> None
 )
 def test_commands_say_what_they_need(checkout: Checkout, arguments: tuple[str, ...], variable: str) -> None:
     """Only what the command needs is asked for, and that `make run` would provide it."""
-    done = checkout.server(*arguments)
+    done = checkout.forked(*arguments)
     assert_refused(done, 2, f"{variable} is not set", "make run")
     assert 2 == len(done.stderr.splitlines())
 
 
 def test_an_unreachable_database_is_a_failure(checkout: Checkout) -> None:
     """A refused connection is one sentence; of a release, which nobody watches, in a line of its log."""
-    assert_refused(checkout.server("migrate", **COMPLETE), 1, '"migrate.failed"', "refused")
-    assert_refused(checkout.server("import", "config/sample-course", **COMPLETE), 1, "mastery: ", "refused")
+    assert_refused(checkout.forked("migrate", **COMPLETE), 1, '"migrate.failed"', "refused")
+    assert_refused(checkout.forked("import", "config/sample-course", **COMPLETE), 1, "mastery: ", "refused")
 
 
 def test_an_unreachable_redis_is_a_failure(checkout: Checkout) -> None:
     """The same for the commands that ask Redis."""
-    assert_refused(checkout.server("limits", "show", "ip:192.0.2.1", **COMPLETE), 1, "REDIS_URL")
+    assert_refused(checkout.forked("limits", "show", "ip:192.0.2.1", **COMPLETE), 1, "REDIS_URL")
 
 
 def test_a_missing_deck_is_named(checkout: Checkout) -> None:
     """A path that does not exist is the user's mistake, not ours."""
-    assert_refused(checkout.server("import", "no/such/deck.tsv", **COMPLETE), 1, "no/such/deck.tsv")
+    assert_refused(checkout.forked("import", "no/such/deck.tsv", **COMPLETE), 1, "no/such/deck.tsv")
 
 
 def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -159,12 +159,12 @@ def test_results_are_on_stdout_and_logs_on_stderr(
 ) -> None:
     """A script reads the results; the log lines of long work do not mix with them."""
     variables = {"DATABASE_URL": shared_postgres.url, "REDIS_URL": shared_redis.url}
-    migrated = checkout.server("migrate", **variables)
+    migrated = checkout.forked("migrate", **variables)
     assert 0 == migrated.returncode, migrated.stderr
-    imported = checkout.server("import", "config/sample-course", **variables)
+    imported = checkout.forked("import", "config/sample-course", **variables)
     assert 0 == imported.returncode, imported.stderr
     assert "8 classes" in imported.stdout
-    assert "0 of them with wrong counters" in checkout.server("check-counters", **variables).stdout
+    assert "0 of them with wrong counters" in checkout.forked("check-counters", **variables).stdout
     assert "import.finished" in [json.loads(line)["message"] for line in imported.stderr.splitlines()]
 
 
@@ -182,13 +182,13 @@ def test_deploy_04_a_bad_rate_limits_file_is_refused_before_anything_starts(
     """`serve` names the line, exit code 2, and no worker was started to find out."""
     file = tmp_path / "limits.toml"
     file.write_text('[policies.one]\nlimit = "many"\n')
-    done = checkout.server("serve", **COMPLETE, RATE_LIMITS_FILE=str(file))
+    done = checkout.forked("serve", **COMPLETE, RATE_LIMITS_FILE=str(file))
     assert_refused(done, 2, "RATE_LIMITS_FILE", "limits.toml:2")
     assert "gunicorn" not in done.stderr
 
 
 def test_deploy_04_a_command_beside_production_logs_its_env(checkout: Checkout) -> None:
     """The `env` of its lines is the service's."""
-    lines = checkout.server("limits", "show", "ip:192.0.2.1", **COMPLETE).stderr.splitlines()
+    lines = checkout.forked("limits", "show", "ip:192.0.2.1", **COMPLETE).stderr.splitlines()
     logged = [json.loads(line) for line in lines if line.startswith("{")]
     assert {"production"} == {line["env"] for line in logged}

@@ -15,6 +15,7 @@ from venv import EnvBuilder
 
 import psutil
 
+from tests.support.forked_commands import run_forked
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,10 @@ class Checkout:
     def server(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m server` with some arguments to its end."""
         return self.run(self.python, "-m", "server", *arguments, **variables)
+
+    def forked(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """The same in a process that has imported everything already, for tests of many commands."""
+        return run_forked(arguments, environment(**variables), None, folder=self.folder)
 
     def start(self, *command: str, **variables: str) -> Service:
         """Start a command in a session of its own; its output goes to a file of its own."""

@@ -27,15 +27,15 @@ _lock = threading.Lock()
 
 
 def run_forked(
-    arguments: tuple[str, ...], environment: dict[str, str], stdin: str | None
+    arguments: tuple[str, ...], environment: dict[str, str], stdin: str | None, *, folder: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m server …` to its end, with this text on its standard input."""
+    """Run `python -m server …` of a checkout to its end, with this text on its standard input."""
     with tempfile.TemporaryDirectory() as name:
         streams = [Path(name) / stream for stream in ("stdin", "stdout", "stderr")]
         streams[0].write_text(stdin or "")
         request = {"arguments": arguments, "environment": environment, "streams": [*map(str, streams)]}
         with _lock:
-            parent = _parent()
+            parent = _parent(folder)
             assert parent.stdin is not None
             assert parent.stdout is not None
             parent.stdin.write(f"{json.dumps(request)}\n")
@@ -47,11 +47,12 @@ def run_forked(
 
 
 @functools.cache
-def _parent() -> subprocess.Popen[str]:
-    """The process that forks; it ends with this one."""
+def _parent(folder: Path) -> subprocess.Popen[str]:
+    """The process that forks for a checkout; it ends with this one."""
     parent = subprocess.Popen(
         [sys.executable, "-m", "tests.support.forked_commands"],
-        cwd=ROOT,
+        cwd=folder,  # where `server` is looked for first
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
