@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -59,12 +60,20 @@ settings.load_profile("test")
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the run's seed, and keep the files in memory where it has the room unless the caller names a folder."""
+    gc.set_threshold(
+        10_000, 50, 100
+    )  # half a million objects of imports and tests stay, whoever looks for cycles
     if config.getoption("hypothesis_profile") == "long" and config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(secrets.randbelow(2**32))
     if hasattr(config, "workerinput") or config.getoption("basetemp") is not None:
         return
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: no later look for cycles goes through it."""
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
