@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 
 # Of clients behind a proxy that is trusted, one of them in our own network, and of a connection without a proxy.
 V4, V6, OWN, PEER = "203.0.113.9", "2001:db8:1:2:3:4:5:6", "10.11.12.13", "127.77.88.99"
-# What no line may hold: an address, also of a client's IPv6 network, or the end of one. Of an end there are three parts,
+# What no line may hold: an address, also of a client's IPv6 network, or the end of one. Of an end it is three parts,
 # for two look like the seconds of a time (18:36:12.136) or the milliseconds of a request.
 WHOLE = (V4, V6, "2001:db8:1:2", OWN, PEER, "0.113.9", "11.12.13", "77.88.99")
 # Every event that has a client's address, and the fields it is in.
