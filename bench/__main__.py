@@ -20,6 +20,7 @@ from bench.harness.results import (
     read_document,
     write_document,
 )
+from bench.harness.scenarios import CONNECTIONS
 from bench.harness.table import as_text
 from bench.instructions import measure
 from bench.limiter.counting import print_script_instructions
@@ -28,7 +29,7 @@ from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
 from bench.restarts import print_restarts
-from bench.service import READERS, ROWS, Plan, compare, measure_everything, say
+from bench.service import READERS, ROWS, Plan, compare, measure_everything, print_growth, say
 from bench.slow_readers import print_slow_readers
 from bench.starts import print_starts
 from server.cli.signals import StopRequested, stop_signals
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     restarting = parts.add_parser("restarts", help="what clients notice of SIGHUP and SIGUSR2")
     restarting.set_defaults(run=lambda _options: print_restarts())
     _add_start(parts)
+    _add_growth(parts)
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))
@@ -161,6 +163,20 @@ def _ratings(options: argparse.Namespace) -> None:
     document = {**read_document(), "ratings": rating.measure_beside_peers(plan)}
     write_document(document, RESULTS)
     _report()
+
+
+def _add_growth(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser("growth", help="the service under more and more connections; nothing is written")
+    part.add_argument("--seconds", type=float, default=5.0, help="of load for each number (5)")
+    part.add_argument("--rounds", type=int, default=3, help="of which the medians are shown (3)")
+    part.add_argument(
+        "--connections", type=_counts, default=CONNECTIONS, help=",".join(map(str, CONNECTIONS))
+    )
+    part.set_defaults(run=lambda options: print_growth(options.connections, options.rounds, options.seconds))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _add_start(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,7 @@ from bench.harness.scenarios import (
     unchanged,
 )
 from bench.harness.subjects import Subject, bare, running, service
-from bench.harness.table import HEADINGS, as_text, cells
+from bench.harness.table import HEADINGS, as_text, cells, sweep_headings, sweep_lines
 from bench.harness.world import World, world
 from bench.starts import measure_starts, medians_of_starts
 
@@ -94,7 +94,7 @@ def measure_everything(plan: Plan) -> Document:
         )
         document["chain"] = [asdict(step) for step in chain]
         say("connections, policies, workers, starts")
-        document["connections"] = _sweep(sweep_connections(ours, seconds=plan.seconds))
+        document["connections"] = _sweep(sweep_connections(ours, rounds=plan.rounds, seconds=plan.seconds))
         document["policies"] = _sweep(sweep_policies(surroundings, seconds=plan.seconds))
         document["workers"] = asdict(compare_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds))
         document["start"] = medians_of_starts(measure_starts(surroundings, times=_STARTS))
@@ -170,6 +170,16 @@ def _started(plan: Plan) -> Iterator[tuple[World, dict[str, Subject], dict[str, 
                 continue
             subjects[name] = stack.enter_context(running(launch, surroundings))
         yield surroundings, subjects, missing
+
+
+def print_growth(connections: Sequence[int], rounds: int, seconds: float) -> None:
+    """The service under so many connections, as a table on standard output."""
+    plan = Plan(only=("service",))
+    with _started(plan) as (_, subjects, _missing):
+        found = _sweep(
+            sweep_connections(subjects["service"], rounds=rounds, seconds=seconds, counts=connections)
+        )
+    sys.stdout.write(as_text(sweep_headings("connections"), sweep_lines(found)) + "\n")
 
 
 def show_round(number: int, target: Target, one: Round) -> None:

@@ -10,7 +10,7 @@ from bench import rating, starts
 from bench.harness.chart import Bar, Panel, bar_chart
 from bench.harness.deployment import UTILISATION, Deployment, dynos_at_the_limit
 from bench.harness.results import check_goals, rows_from_json
-from bench.harness.table import HEADINGS, as_markdown, cells
+from bench.harness.table import HEADINGS, as_markdown, cells, sweep_headings, sweep_lines
 from server.settings import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -135,17 +135,7 @@ def _instructions(document: Document) -> str:
 
 def _sweep(what: str) -> Callable[[Document], str]:
     def section(document: Document) -> str:
-        lines = [
-            [
-                str(one["count"]),
-                f"{one['per_second']:,.0f}",
-                f"{one['p50_ms']:.2f}",
-                f"{one['p99_ms']:.2f}",
-                f"{one['cpu_us']:.0f}",
-            ]
-            for one in document[what]
-        ]
-        return as_markdown((what, "requests/s", "p50 ms", "p99 ms", "CPU µs/request"), lines)
+        return as_markdown(sweep_headings(what), sweep_lines(document[what]))
 
     return section
 

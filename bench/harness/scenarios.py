@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.harness.features import small_limits
 from bench.harness.machine import Cores, usable_cores, worker_memory_mb
-from bench.harness.rounds import Round, Target, run_round
+from bench.harness.rounds import Round, Target, medians, run_round
 from bench.harness.subjects import Subject, bearer, running, service
 from bench.harness.world import World
 
@@ -95,13 +95,15 @@ def compare_workers(world: World, *, rounds: int, seconds: float) -> WorkersFigu
 
 
 def sweep_connections(
-    subject: Subject, *, seconds: float, counts: Sequence[int] = CONNECTIONS
+    subject: Subject, *, rounds: int, seconds: float, counts: Sequence[int] = CONNECTIONS
 ) -> list[tuple[int, Round]]:
-    """The same load over more and more connections."""
-    return [
-        (count, run_round(Target(f"{count} connections", subject), seconds=seconds, connections=count)[0])
-        for count in counts
-    ]
+    """The same load over more and more connections, all opened at once: the medians of some rounds."""
+    found = []
+    for count in counts:
+        target = Target(f"{count} connections", subject)
+        ran = [run_round(target, seconds=seconds, connections=count)[0] for _ in range(rounds)]
+        found.append((count, medians(target.name, ran).median))
+    return found
 
 
 def sweep_policies(

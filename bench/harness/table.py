@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.harness.rounds import Row
 
@@ -29,6 +30,26 @@ def cells(rows: Mapping[str, Row]) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def sweep_headings(what: str) -> tuple[str, ...]:
+    """The headings of a table of growth: of `connections`, for example."""
+    return (what, "requests/s", "p50 ms", "p99 ms", "CPU µs/request", "MB/worker")
+
+
+def sweep_lines(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of a table of growth."""
+    return [
+        [
+            str(one["count"]),
+            f"{one['per_second']:,.0f}",
+            f"{one['p50_ms']:.2f}",
+            f"{one['p99_ms']:.2f}",
+            f"{one['cpu_us']:.0f}",
+            f"{one['memory_mb']:.0f}",
+        ]
+        for one in found
+    ]
 
 
 def as_text(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ its body.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from time import perf_counter
 from typing import Any
@@ -25,6 +26,7 @@ from multidict import CIMultiDict
 from server.api.requests import EXPECTS_CONTINUE
 from server.api.responses import LARGE_BYTES
 from server.api.whole_response import WholeResponse
+from server.connections.backlog import Backlog
 from server.connections.dispatch import Dispatch
 from server.connections.table import (
     CROWDED,
@@ -384,8 +386,13 @@ class ConnectionServer(web.Server):
             request_factory=plain.request_factory,
             handler_cancellation=False,  # a client that hangs up does not undo half a write
         )
-        self._table = make_connections()
+        self._table = table = make_connections()
+        self._backlog = Backlog(self._make_connection, lambda: table.room, table.__len__)
         self._is_draining = False
+
+    def watch_backlog(self, listener: socket.socket) -> None:
+        """Accept as many as wait on this socket, not one in each turn of the loop."""
+        self._backlog.watch(listener)
 
     async def drain(self) -> None:
         """Answer what still comes on the open connections, once each, for a short while or until all are closed.
@@ -402,14 +409,12 @@ class ConnectionServer(web.Server):
             await asyncio.sleep(_LOOK_SECONDS)
 
     def __call__(self) -> Connection:
-        """A connection that is not made yet."""
-        connection = self._make_connection()
-        if self._is_draining:
-            connection.close_after_next()
-        return connection
+        """A connection that is not made yet, for one that the loop has accepted."""
+        self._backlog.look_soon()
+        return self._make_connection()
 
     def _make_connection(self) -> Connection:
-        return Connection(
+        connection = Connection(
             self,
             self._table,
             loop=self._loop,
@@ -420,6 +425,9 @@ class ConnectionServer(web.Server):
             lingering_time=_LINGER_SECONDS,
             auto_decompress=False,  # by `read_content`, which knows when to stop
         )
+        if self._is_draining:
+            connection.close_after_next()
+        return connection
 
 
 class ServiceRunner(web.AppRunner):
@@ -452,6 +460,8 @@ class ServiceRunner(web.AppRunner):
     def _reg_site(self, site: web.BaseSite) -> None:
         site._backlog = _BACKLOG  # noqa: SLF001 - gunicorn's worker makes the site, with aiohttp's default of 128
         super()._reg_site(site)
+        if isinstance(site, web.SockSite) and isinstance(self.server, ConnectionServer):
+            self.server.watch_backlog(site._sock)  # noqa: SLF001 - likewise
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()

@@ -254,6 +254,11 @@ class Connections:
         """How many are open."""
         return len(self._open)
 
+    @property
+    def room(self) -> int:
+        """How many more there may be before others have to make room."""
+        return self._limit - len(self._open)
+
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
         self._open[connection] = None
