@@ -191,7 +191,8 @@ class ClassPageLookup:
         self._user_id = user_id
         self._class_id = class_id
         self._place = pages.place((user_id, class_id))
-        self._lookups = catalog.cache.lookups(self._place.keys)
+        page = self._place.page
+        self._lookups = catalog.cache.lookups(self._place.keys, None if page is None else page.seen)
 
     async def parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The class as every reader sees it, and the reader's counts.
@@ -217,6 +218,10 @@ class ClassPageLookup:
         Raises:
             NotFound: it is unknown or not published.
         """
+        await self._lookups.wait()
+        page = self.page_at_hand()
+        if page is not None:
+            return page
         content, counts = await self.parts()
         page = self._place.page
         if page is None or not page.is_made_of(content, counts):

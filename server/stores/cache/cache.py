@@ -53,11 +53,13 @@ _RETRIED_AT_ONCE = 500
 class CacheKeys:
     """Keys that are often asked for together. Args: names: in the order of the answers."""
 
-    __slots__ = ("command", "names")
+    __slots__ = ("heads", "names", "values")
 
     def __init__(self, *names: str) -> None:
         self.names = names
-        self.command = PreparedCommand("MGET", *names)
+        # The commands that ask for their values, and for no more than their versions.
+        self.values = PreparedCommand("MGET", *names)
+        self.heads = tuple([PreparedCommand("GETRANGE", name, 0, HEAD_BYTES - 1) for name in names])
 
 
 class Seen(NamedTuple):
@@ -70,51 +72,56 @@ class Seen(NamedTuple):
 class Lookups:
     """Pending lookups of several keys.
 
+    Where something was made of their values before, Redis is asked for their versions only: values that have not
+    changed are not sent. Changed ones take another round trip.
+
     Args:
         cache: that they are looked up in.
-        keys: what was asked for.
-        reply: of the one command; None if the keys are asked for one by one.
-        each: their lookups, if the keys are asked for one by one.
+        keys: what is asked for.
+        seen: the versions that something was made of; None to ask for the values.
     """
 
-    __slots__ = ("_began", "_cache", "_each", "_keys", "_reply")
+    __slots__ = ("_began", "_cache", "_each", "_heads", "_keys", "_reply")
 
-    def __init__(
-        self,
-        cache: Cache,
-        keys: CacheKeys,
-        reply: asyncio.Future[Any] | None,
-        each: list[Lookup],
-    ) -> None:
+    def __init__(self, cache: Cache, keys: CacheKeys, seen: Seen | None) -> None:
         self._cache = cache
         self._keys = keys
-        self._reply = reply
-        self._each = each
         self._began = perf_counter()
+        # What was asked for: versions; values, with one command or, where they live on several servers, one by one.
+        self._heads: list[asyncio.Future[Any]] | None = None
+        self._reply: asyncio.Future[Any] | None = None
+        self._each: list[Lookup] = []
+        if seen is not None and time.time() * 1000 < seen.fresh_until_ms:
+            self._heads = list(map(cache.link.submit_prepared, keys.heads))
+        else:
+            self._ask_for_values()
 
     def each(self) -> list[Lookup]:
         """A lookup for each key."""
+        if self._heads is not None:
+            self._heads = None
+            self._ask_for_values()
         if self._reply is None:
             return self._each
         return [Lookup(self._cache, name, self._reply, index) for index, name in enumerate(self._keys.names)]
 
-    def are_still(self, seen: Seen) -> bool:
-        """Whether Redis has answered with these versions already, all fresh; they then count as hits.
+    async def wait(self) -> None:
+        """Wait until `are_still` is known, if no more than the versions was asked for."""
+        if self._heads is not None:
+            await asyncio.wait(self._heads)
 
-        What was made of these versions is then current, without decoding anything. Returns False if that is not known
-        yet; then inspect `each()`.
+    def are_still(self, seen: Seen) -> bool:
+        """Whether Redis, asked for the versions only, has answered with these, all fresh; they then count as hits.
+
+        What was made of these versions is then current. Returns False if that is not known yet (`wait`), or if
+        something has changed: then inspect `each()`.
         """
-        stored = self._answer()
-        if stored is None:
+        if not self._has_heads(seen.heads):
             return False
-        heads = seen.heads
-        for index, value in enumerate(stored):
-            if value is None or value[:HEAD_BYTES] != heads[index]:
-                return False
         cache = self._cache
         if time.time() * 1000 >= seen.fresh_until_ms or not cache.none_pending(self._keys.names):
             return False
-        cache.note_hits(len(heads))
+        cache.note_hits(len(seen.heads))
         timings = current_timings.get()
         if timings is not None:
             timings.add("cache", "cache.read", self._began)
@@ -128,6 +135,23 @@ class Lookups:
         if len(stored) < len(self._keys.names):
             return None
         return Seen(tuple(map(head_of, stored)), min(map(fresh_until_ms, stored)))
+
+    def _ask_for_values(self) -> None:
+        if self._cache.link.is_cluster:
+            self._each = [self._cache.lookup(name) for name in self._keys.names]
+        else:
+            self._reply = self._cache.link.submit_prepared(self._keys.values)
+
+    def _has_heads(self, heads: tuple[bytes, ...]) -> bool:
+        if self._heads is None:
+            return False
+        try:
+            for reply, head in zip(self._heads, heads, strict=True):
+                if not reply.done() or reply.result() != head:
+                    return False
+        except (RedisUnavailable, RedisReplyError, asyncio.CancelledError):
+            return False
+        return True
 
     def _answer(self) -> list[bytes | None] | None:
         reply = self._reply
@@ -222,7 +246,7 @@ class Cache:
 
         deadline_ms: after which a write to Redis counts as failed.
         """
-        self._link = link
+        self.link = link
         self._metrics = metrics
         self._hits, self._misses = metrics.tally(metrics.cache_hits), metrics.tally(metrics.cache_misses)
         self._ttl_ms = ttl_seconds * 1000
@@ -244,14 +268,16 @@ class Cache:
 
     def lookup(self, key: str) -> Lookup:
         """Ask for a key now, in one write with other commands of this turn of the event loop; await its value later."""
-        return Lookup(self, key, self._link.submit("GET", key))
+        return Lookup(self, key, self.link.submit("GET", key))
 
-    def lookups(self, keys: CacheKeys) -> Lookups:
-        """Ask for several keys now, in one command where they live on one server; await their values later."""
-        if self._link.is_cluster:
-            return Lookups(self, keys, None, [self.lookup(name) for name in keys.names])
-        reply = self._link.submit_prepared(keys.command)
-        return Lookups(self, keys, reply, [])
+    def lookups(self, keys: CacheKeys, seen: Seen | None = None) -> Lookups:
+        """Ask for several keys now, in one write; await their values later.
+
+        Args:
+            keys: what is asked for.
+            seen: the versions that something was made of, which is all one needs as long as they are `are_still`.
+        """
+        return Lookups(self, keys, seen)
 
     async def invalidate(
         self, keys: Iterable[str], successors: Mapping[str, Successor] | None = None
@@ -285,7 +311,7 @@ class Cache:
                 key: successor for key, successor in (successors or {}).items() if key not in self._pending
             }
         with measure("cache", "cache.invalidate"):
-            result = await invalidate(self._link, keys, deadline_ms=self._deadline_ms, successors=successors)
+            result = await invalidate(self.link, keys, deadline_ms=self._deadline_ms, successors=successors)
         for failure in result.failures.values():
             self.note_error(failure)
         sent = [key for key in keys if key not in result.failures]
@@ -304,7 +330,7 @@ class Cache:
         current_timings.set(None)  # no request waits for this
         while self._pending:
             await asyncio.sleep(_RETRY_SECONDS)
-            if self._link.connected:
+            if self.link.connected:
                 await self._invalidate(islice(self._pending, _RETRIED_AT_ONCE))
 
     def note_error(self, error: RedisUnavailable | RedisReplyError) -> None:
@@ -319,7 +345,7 @@ class Cache:
             stored = encode(value, fresh_ms=self._ttl_ms)
             try:
                 with measure("cache", "cache.fill"):
-                    filled = await self._link.run_script(
+                    filled = await self.link.run_script(
                         self._fill, [key], [seen, stored, self._kept_ms], deadline_ms=self._deadline_ms
                     )
             except (RedisUnavailable, RedisReplyError) as error:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from server.development import EmbeddedServer
-from server.stores.cache.cache import CacheKeys, Lookups
+from server.stores.cache.cache import CacheKeys, Lookups, Seen
 from server.stores.cache.values import DecodedValues, encode
 from tests.stores.cache.caches import Process, open_process
 from tests.stores.cache.conftest import Clock
@@ -25,41 +25,77 @@ async def process(shared_redis: EmbeddedServer, clock: Clock) -> AsyncIterator[P
         yield process
 
 
-async def answered(process: Process) -> Lookups:
-    """Lookups of both keys to which Redis has answered."""
+async def values_of(lookups: Lookups) -> list[object]:
+    """What the cache holds."""
+    return [kept and kept.value for one in lookups.each() for kept in [await one.kept()]]
+
+
+async def seen_by(process: Process) -> Seen:
+    """The versions of both keys."""
     lookups = process.cache.lookups(KEYS)
-    assert ["s", "l"] == [kept.value for one in lookups.each() if (kept := await one.kept()) is not None]
+    assert await values_of(lookups) == ["s", "l"]
+    seen = lookups.seen()
+    assert seen is not None
+    return seen
+
+
+async def asked_again(process: Process, seen: Seen) -> Lookups:
+    """Lookups for somebody who has seen these versions, to which Redis has answered."""
+    lookups = process.cache.lookups(KEYS, seen)
+    await lookups.wait()
     return lookups
 
 
 async def test_what_was_made_of_several_values_is_fresh_as_long_as_all_of_them(
     process: Process, clock: Clock
 ) -> None:
-    """Up to the first one's end the versions are enough; from then on the lookups have to be asked, and load anew."""
-    seen = (await answered(process)).seen()
-    assert seen is not None
+    """Up to the first one's end the versions are enough; from then on the values are asked for, and load anew."""
+    seen = await seen_by(process)
     assert round(clock.seconds * 1000) + 10_000 == pytest.approx(seen.fresh_until_ms, abs=1)
     clock.seconds += 9.9
-    assert (await answered(process)).are_still(seen)
+    assert (await asked_again(process, seen)).are_still(seen)
     assert {"hits": 2} == process.counts()
     clock.seconds += 0.2
-    assert not (await answered(process)).are_still(seen)
+    lookups = await asked_again(process, seen)
+    assert not lookups.are_still(seen)
+    assert await values_of(lookups) == ["s", "l"]
     assert {"hits": 2} == process.counts()
+
+
+async def test_values_that_have_not_changed_are_not_sent(process: Process) -> None:
+    """Whoever has seen the versions is sent nine bytes for each value; whoever has not, the values."""
+    seen = await seen_by(process)
+    await process.link.execute("CONFIG", "RESETSTAT")
+    assert (await asked_again(process, seen)).are_still(seen)
+    used = str(await process.link.execute("INFO", "commandstats"))
+    assert "cmdstat_getrange:calls=2" in used
+    assert "cmdstat_mget" not in used
 
 
 async def test_another_version_of_one_value_is_another_answer(process: Process) -> None:
     """The same text stored anew may be made of something else; and nothing is not a version."""
-    seen = (await answered(process)).seen()
-    assert seen is not None
+    seen = await seen_by(process)
     await process.link.execute("SET", "long", encode("l", fresh_ms=60_000))
-    lookups = await answered(process)
+    lookups = await asked_again(process, seen)
     assert not lookups.are_still(seen)
+    assert await values_of(lookups) == ["s", "l"]
     assert lookups.seen() not in {None, seen}
     await process.cache.invalidate(["long"])
-    lookups = process.cache.lookups(KEYS)
-    assert await lookups.each()[1].kept() is None
-    assert lookups.seen() is None
+    lookups = await asked_again(process, seen)
     assert not lookups.are_still(seen)
+    assert await values_of(lookups) == ["s", None]
+    assert lookups.seen() is None
+
+
+async def test_an_answer_that_has_not_come_or_never_will_says_nothing(process: Process) -> None:
+    """Before Redis has answered, and after it was lost, the values have to be asked for."""
+    seen = await seen_by(process)
+    lookups = process.cache.lookups(KEYS, seen)
+    assert not lookups.are_still(seen)
+    await process.link.close()
+    await lookups.wait()
+    assert not lookups.are_still(seen)
+    assert [None, None] == await values_of(lookups)
 
 
 def test_decoded_values_are_bounded_by_what_they_hold_now() -> None:
