@@ -179,7 +179,14 @@ def create_app(settings: Settings) -> web.Application:
             metrics_middleware(metrics, with_exemplars=spans is not None),
             *([cors(settings.cors_origins)] if settings.cors_origins else []),
             errors,
-            admission(callers, limiter, rate_limits, rules, on_refusal=refusals.note),
+            admission(
+                callers,
+                limiter,
+                rate_limits,
+                rules,
+                on_refusal=refusals.note,
+                count_error=metrics.count_error,
+            ),
         ],
     )
     writer = Writer(database, cache, wait_seconds=settings.database_query_timeout_ms / 1000)

@@ -170,10 +170,19 @@ def pairs_of(lines: str) -> list[tuple[str, str]]:
 
 def add_lines(response: web.StreamResponse, lines: str) -> None:
     """Add lines to the head of any response. Args: lines: as of a `WholeResponse`."""
-    if isinstance(response, WholeResponse) and (before := response.lines) is not None:
-        response.lines = before + lines
+    if isinstance(response, WholeResponse) and "_headers" not in response.__dict__:
+        response._lines += lines  # noqa: SLF001 - every response comes by here
     else:
         response.headers.extend(pairs_of(lines))
+
+
+def size_of(response: web.StreamResponse) -> int:
+    """The bytes of the body of any response; 0 where it is none, or one that is made while it is sent."""
+    # The first is quicker: `web.Response` is an abstract base class.
+    if type(response) is WholeResponse or isinstance(response, web.Response):
+        body = response.body
+        return len(body) if isinstance(body, bytes) else 0
+    return 0
 
 
 def value_of(response: web.StreamResponse, name: str) -> str | None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter, time
 from typing import Any, Final
 
-import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -32,19 +30,19 @@ from server.api.services import (
 from server.api.whole_response import WholeResponse
 from server.domain.identity.callers import Callers
 from server.errors import Forbidden, MasteryError, NetworkBlocked
-from server.middleware.errors import note_error_code
 from server.ratelimit import Limiter
-from server.ratelimit.aiohttp import release_at_end
-from server.ratelimit.headers import problem_of, rate_limit_lines, waits_of
-from server.ratelimit.limits import Charging, RateLimits, stays_charged
+from server.ratelimit.headers import rate_limit_lines, refusal_of
+from server.ratelimit.limits import Charging, RateLimits
 from server.ratelimit.policies import Decision, PreparedCharges
+from server.ratelimit.refusals import RememberedRefusal
 from server.ratelimit.reloading import RateLimitsFile
-from server.stores.redis.link import RedisReplyError, RedisUnavailable
+from server.ratelimit.settlement import Charged
 
-log = structlog.get_logger(__name__)
-
-_ID: Final = "\ue000"
-_OUR_FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
+_CODE: Final = "rate_limited"
+_REFUSED: Final = HTTPStatus.TOO_MANY_REQUESTS.value
+# Stand in the body of a refusal for what differs from one to the next.
+SECONDS: Final = "\ue000"
+_ID: Final = "\ue001"
 
 
 def recognise(request: web.Request, state: RequestState, callers: Callers) -> str | None:
@@ -105,6 +103,7 @@ def admission(
     rules: Rules,
     *,
     on_refusal: Callable[[str], None] = lambda _subject: None,
+    count_error: Callable[[str], None] = lambda _code: None,
 ) -> Middleware:
     """The middleware that lets a request through to its handler: who is calling, the rate limit, the role.
 
@@ -118,7 +117,9 @@ def admission(
         rate_limits: the limits in force.
         rules: the role that each route requires, and the group it belongs to.
         on_refusal: called with the subject of each refusal.
+        count_error: called with the stable code of a refusal's problem.
     """
+    refuse = _Refusals(on_refusal, count_error)
 
     @web.middleware
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -138,9 +139,7 @@ def admission(
         began = perf_counter()
         if (remembered := limiter.recall(charges)) is not None:
             state.timings.add("limit", "rate_limit.decide", began)
-            refusal, wait_ms = remembered
-            state.limit_lines, problem = refusal.texts.at(wait_ms, now=time(), jitter=state.request_id)
-            return refuse(request, state, refusal.subject, problem)
+            return refuse.recalled(state, *remembered)
         charging = limits.charged_by_answer.get(place)
         charge_id = _charge_id_of(rule, charging, charges)
         try:
@@ -151,33 +150,73 @@ def admission(
         finally:
             state.timings.add("limit", "rate_limit.decide", began)
         if not decision.allowed:
-            if decision.source == "block-list":
-                state.limit_outcome = "denied"
-                raise NetworkBlocked
-            waits = waits_of(decision, jitter=state.request_id)
-            state.limit_lines = rate_limit_lines(decision, now=time(), waits=waits)
-            return refuse(request, state, decision.violated[0].subject, problem_of(decision, waits=waits))
+            return refuse.decided(state, decision)
         state.limit_lines = rate_limit_lines(decision, now=time())
         state.limit_outcome = "allowed"
-        if charge_id is not None:
-            charged = _Charged(limiter, limiter.overridden(charges), charge_id, decision, charging or "all")
-            return await charged.run(request, state, rule, handler)
+        if charge_id is None:
+            authorize(request, state, rule)
+            return await handler(request)
+        charged = Charged(limiter, charges, charge_id, decision, charging or "all")
+        return await _run_charged(charged, request, state, rule, handler)
+
+    return admit
+
+
+class _Refusals:
+    """Makes the answers to refused requests; the arguments are those of `admission`."""
+
+    __slots__ = ("_count_error", "_on_refusal")
+
+    def __init__(self, on_refusal: Callable[[str], None], count_error: Callable[[str], None]) -> None:
+        self._on_refusal = on_refusal
+        self._count_error = count_error
+
+    def recalled(self, state: RequestState, refusal: RememberedRefusal, wait_ms: int) -> WholeResponse:
+        """The answer from memory, put together from texts."""
+        texts = refusal.texts
+        state.limit_lines, seconds = texts.at(wait_ms, now=time(), jitter=state.request_id)
+        if texts.body is None:
+            texts.body = body_around(texts.problem(SECONDS))
+        before, between, after = texts.body
+        self._note(state, refusal.subject)
+        body = f"{before}{seconds}{between}{state.request_id}{after}".encode()
+        return WholeResponse(body, status=_REFUSED, lines=PROBLEM_LINES)
+
+    def decided(self, state: RequestState, decision: Decision) -> WholeResponse:
+        """The answer to a decision.
+
+        Raises:
+            NetworkBlocked: the client's network is blocked.
+        """
+        if decision.source == "block-list":
+            state.limit_outcome = "denied"
+            raise NetworkBlocked
+        state.limit_lines, problem = refusal_of(decision, now=time(), jitter=state.request_id)
+        self._note(state, decision.violated[0].subject)
+        return _response_of(problem, state.request_id)
+
+    def _note(self, state: RequestState, subject: str) -> None:
+        state.limit_outcome = "denied"
+        state.error_code = _CODE
+        self._count_error(_CODE)
+        self._on_refusal(subject)
+
+
+async def _run_charged(
+    charged: Charged, request: web.Request, state: RequestState, rule: Rule, handler: Handler
+) -> web.StreamResponse:
+    async def handle() -> web.StreamResponse:
         authorize(request, state, rule)
         return await handler(request)
 
-    def refuse(
-        request: web.Request, state: RequestState, subject: str, problem: dict[str, Any]
-    ) -> WholeResponse:
-        state.limit_outcome = "denied"
-        on_refusal(subject)
-        note_error_code(request, "rate_limited")
-        before, after = _body_around_id(
-            problem["type"], problem["title"], problem["detail"], tuple(problem["violated-policies"])
+    first = charged.decision
+    try:
+        return await charged.run(
+            handle, answers=(MasteryError, web.HTTPException), cost_of=lambda: request.get(SETTLED_COST)
         )
-        body = f"{before}{state.request_id}{after}".encode()
-        return WholeResponse(body, status=problem["status"], lines=PROBLEM_LINES)
-
-    return admit
+    finally:
+        if charged.decision is not first:
+            state.limit_lines = rate_limit_lines(charged.decision, now=time())
 
 
 def _charges_of(limits: RateLimits, place: str, state: RequestState, named: str | None) -> PreparedCharges:
@@ -210,93 +249,27 @@ def _look_up(look_up: LookUp, request: web.Request, state: RequestState) -> None
         pass  # the handler raises it again, once the request is charged
 
 
-@lru_cache(maxsize=1024)  # A client that asks again and again is told the same seconds many times.
-def _body_around_id(kind: str, title: str, detail: str, names: tuple[str, ...]) -> tuple[str, str]:
-    """The body of a refusal before and after the id of its request, which has only characters that JSON takes."""
-    problem = problem_response(
-        status=HTTPStatus.TOO_MANY_REQUESTS,
-        title=title,
-        detail=detail,
-        code="rate_limited",
-        request_id=_ID,
-        extensions={"type": kind, "violated-policies": names},
+def _response_of(problem: dict[str, Any], request_id: str) -> WholeResponse:
+    return problem_response(
+        status=problem["status"],
+        title=problem["title"],
+        detail=problem["detail"],
+        code=_CODE,
+        request_id=request_id,
+        extensions={"type": problem["type"], "violated-policies": problem["violated-policies"]},
     )
-    body = problem.body
+
+
+def body_around(problem: dict[str, Any]) -> tuple[str, str, str]:
+    """The body of a refusal before, between and after its seconds and the id of its request.
+
+    Both have only characters that JSON takes.
+
+    Args:
+        problem: with `SECONDS` as its seconds.
+    """
+    body = _response_of(problem, _ID).body
     assert isinstance(body, bytes)  # noqa: S101 - what problem_response makes
-    before, _, after = body.decode().partition(_ID)
-    return before, after
-
-
-def _status_of(error: Exception) -> int:
-    """The status that an error is answered with."""
-    return error.status if isinstance(error, MasteryError | web.HTTPException) else _OUR_FAULT
-
-
-@dataclass(frozen=True, slots=True)
-class _Charged:
-    """A request whose charges may change with its answer."""
-
-    limiter: Limiter
-    charges: PreparedCharges
-    charge_id: str
-    decision: Decision
-    charging: Charging
-
-    async def run(
-        self, request: web.Request, state: RequestState, rule: Rule, handler: Handler
-    ) -> web.StreamResponse:
-        """Check the role and run the handler, and charge what the answer says."""
-        if self.charges.leases:
-            release_at_end(self.limiter, self.charges, self.charge_id, self.decision)
-        # Only Redis refunds. What is counted without it stays counted, which errs on the safe side.
-        if self.decision.source != "redis":
-            authorize(request, state, rule)
-            return await handler(request)
-        try:
-            authorize(request, state, rule)
-            response = await handler(request)
-        except Exception as error:  # a cancelled request stays charged: it may have had its effect
-            await self.settle(request, _status_of(error))
-            raise
-        await self.settle(request, response.status)
-        return response
-
-    async def settle(self, request: web.Request, status: int) -> None:
-        """Charge what the request has cost, before its response is sent, so that the client's next one finds it so.
-
-        If Redis does not answer, the first charges stay until the window has passed: the client has less left than it
-        should.
-        """
-        try:
-            if not stays_charged(self.charging, status):
-                await self.limiter.settle(self.charges, request_id=self.charge_id, costs=self._all_at(0))
-            elif (cost := request.get(SETTLED_COST)) is not None and self._differs_from(cost):
-                costs = self._all_at(cost)
-                units = await self.limiter.settle(self.charges, request_id=self.charge_id, costs=costs)
-                state_of(request).limit_lines = rate_limit_lines(_settled(self.decision, units), now=time())
-        except (RedisUnavailable, RedisReplyError) as error:
-            log.warning("rate_limit.refund_lost", error=str(error))
-
-    def _differs_from(self, cost: int) -> bool:
-        return any(
-            charge.cost != cost
-            for index, charge in enumerate(self.charges)
-            if index not in self.charges.leases
-        )
-
-    def _all_at(self, cost: int) -> list[int | None]:
-        """The final costs: what is limited at once is given back later, when the response has been sent."""
-        leases = self.charges.leases
-        return [None if index in leases else cost for index in range(len(self.charges))]
-
-
-def _settled(decision: Decision, units: tuple[int, ...]) -> Decision:
-    """A decision with what is left once units have been given back or, below 0, charged in addition."""
-    return Decision(
-        decision.allowed,
-        tuple(
-            verdict._replace(remaining=min(verdict.limit, max(0, verdict.remaining + back)))
-            for verdict, back in zip(decision.verdicts, units, strict=True)
-        ),
-        decision.source,
-    )
+    before, _, rest = body.decode().partition(SECONDS)
+    between, _, after = rest.partition(_ID)
+    return before, between, after

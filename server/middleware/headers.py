@@ -46,7 +46,7 @@ _FOR_ANSWERS = header_line(hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED)
 
 def new_request_id() -> str:
     """An id for a request whose client gave none that we accept."""
-    return f"req_{_random_bits(128):032x}"
+    return f"req_{_random_bits(128).to_bytes(16).hex()}"
 
 
 class StandardHeaders:

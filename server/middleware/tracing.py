@@ -14,7 +14,7 @@ from multidict import istr
 
 from server.api.compression import COMPRESSED_FROM_BYTES, CompressedBodies, encode
 from server.api.services import STATE, RequestState
-from server.api.whole_response import add_lines
+from server.api.whole_response import add_lines, size_of
 from server.bounded_dict import BoundedDict
 from server.middleware.headers import StandardHeaders, new_request_id
 from server.net import Address, ShownAddresses, TrustedProxies, client_address
@@ -23,6 +23,7 @@ from server.telemetry.context import (
     RequestLine,
     TraceContext,
     current_request,
+    new_request_line,
     parse_trace_context,
     trace_id_of,
 )
@@ -65,19 +66,22 @@ def tracing(
     def write_line(
         request: web.Request, state: RequestState, client: Client, elapsed: Elapsed, status: int, size: int
     ) -> RequestLine:
-        line = RequestLine(
-            state.context,
-            request.method,
-            where(request),
-            status,
-            elapsed,
-            state.timings,
-            client.shown,
-            size,
-            state.limit_outcome,
-            state.error_code,
-            "1.1" if request.version is HttpVersion11 else f"{request.version.major}.{request.version.minor}",
-            access_log.user_agent(request.headers.get(_USER_AGENT)),
+        version = request.version
+        line = new_request_line(
+            (
+                state.context,
+                request.method,
+                where(request),
+                status,
+                elapsed,
+                state.timings,
+                client.shown,
+                size,
+                state.limit_outcome,
+                state.error_code,
+                "1.1" if version is HttpVersion11 else f"{version.major}.{version.minor}",
+                access_log.user_agent(request.headers.get(_USER_AGENT)),
+            )
         )
         access_log.write(line)
         return line
@@ -105,8 +109,7 @@ def tracing(
             )
         try:
             response = await handler(request)
-            body = response.body if isinstance(response, web.Response) else None
-            size = len(body) if isinstance(body, bytes) else 0
+            size = size_of(response)
             if size >= COMPRESSED_FROM_BYTES and isinstance(response, web.Response):
                 size = await encode(request, response, bodies)
         except BaseException:

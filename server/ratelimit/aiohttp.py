@@ -7,23 +7,21 @@ app = web.Application(middlewares=[rate_limit(limiter, "100/minute; 1000/hour")]
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
 from time import time
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ..stores.redis.link import RedisReplyError, RedisUnavailable
-from .headers import DraftVersion, problem_of, rate_limit_headers, waits_of
+from .headers import DraftVersion, pairs_of, rate_limit_headers, refusal_of
 from .limiter import Limiter
-from .limits import Charging, stays_charged
-from .policies import Charge, Decision, Policies, PreparedCharges, Verdict, charges_of, parse_policies
+from .limits import Charging
+from .policies import Charge, Decision, Policies, Verdict, charges_of, parse_policies
+from .settlement import Charged
 from .subjects import subject_of_peer
 
 __all__ = ["LIMITER", "VERDICTS", "client_address", "limited", "limiter_context", "rate_limit"]
@@ -130,16 +128,6 @@ def limited(
     return decorate
 
 
-def release_at_end(limiter: Limiter, charges: PreparedCharges, request_id: str, decision: Decision) -> None:
-    """Give back what the current request has at once, as soon as its response is written, or the client has gone.
-
-    For middlewares and handlers: aiohttp runs each request in a task of its own, which ends with the response.
-    """
-    task = asyncio.current_task()
-    if task is not None:
-        task.add_done_callback(lambda _: limiter.release(charges, request_id=request_id, decision=decision))
-
-
 class _Guard:
     """Charges requests in one way; the arguments are those of `rate_limit`."""
 
@@ -178,18 +166,22 @@ class _Guard:
         shown = Decision(decision.allowed, verdicts, decision.source)
         if not decision.allowed:
             return self._refusal(shown, request[_CHARGES])
-        if charges.leases and request_id is not None:
-            release_at_end(limiter, charges, request_id, decision)
+        if request_id is None:
+            return await self._answered(request, handler, decision)
+        charged = Charged(limiter, charges, request_id, decision, self._charge)
+        return await charged.run(
+            lambda: self._answered(request, handler, decision), answers=(web.HTTPException,)
+        )
+
+    async def _answered(
+        self, request: web.Request, handler: Handler, decision: Decision
+    ) -> web.StreamResponse:
+        """Return the handler's response with the headers."""
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            await self._settle(limiter, charges, request_id, error.status)
             self._write(error.headers, request, decision)
             raise
-        except Exception:
-            await self._settle(limiter, charges, request_id, HTTPStatus.INTERNAL_SERVER_ERROR)
-            raise
-        await self._settle(limiter, charges, request_id, response.status)
         if not response.prepared:
             self._write(response.headers, request, decision)
         return response
@@ -203,26 +195,12 @@ class _Guard:
         headers.update(fields)
 
     def _refusal(self, decision: Decision, charges: tuple[Charge, ...]) -> web.Response:
-        waits = waits_of(decision, jitter=secrets.token_hex(8))
-        problem = problem_of(decision, waits=waits)
-        headers = rate_limit_headers(
-            decision, now=time(), version=self._version, waits=waits, charges=charges
+        lines, problem = refusal_of(
+            decision, now=time(), jitter=secrets.token_hex(8), version=self._version, charges=charges
         )
         return web.Response(
             status=problem["status"],
             text=json.dumps(problem),
             content_type="application/problem+json",
-            headers={**dict(headers), "Cache-Control": "no-store"},
+            headers={**dict(pairs_of(lines)), "Cache-Control": "no-store"},
         )
-
-    async def _settle(
-        self, limiter: Limiter, charges: PreparedCharges, request_id: str | None, status: int
-    ) -> None:
-        """Give the charge back if the response says so; if Redis fails, it stays until the window has passed."""
-        if request_id is None or stays_charged(self._charge, status):
-            return
-        costs = [None if index in charges.leases else 0 for index in range(len(charges))]
-        try:
-            await limiter.settle(charges, request_id=request_id, costs=costs)
-        except (RedisUnavailable, RedisReplyError):
-            return

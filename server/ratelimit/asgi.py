@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import time
 from typing import Any
 
-from .headers import DraftVersion, problem_of, rate_limit_headers, waits_of
+from .headers import DraftVersion, pairs_of, rate_limit_headers, refusal_of
 from .limiter import Limiter
 from .policies import Decision, Policies, PreparedCharges, charges_of, parse_policies
 from .subjects import subject_of_peer
@@ -84,11 +84,10 @@ class RateLimitMiddleware:
         await self._app(scope, receive, send_with_headers)
 
     async def _refuse(self, decision: Decision, charges: PreparedCharges, send: Send) -> None:
-        waits = waits_of(decision, jitter=secrets.token_hex(8))
-        body = json.dumps(problem_of(decision, waits=waits)).encode()
-        headers = rate_limit_headers(
-            decision, now=time(), version=self._version, waits=waits, charges=charges
+        lines, problem = refusal_of(
+            decision, now=time(), jitter=secrets.token_hex(8), version=self._version, charges=charges
         )
+        headers, body = pairs_of(lines), json.dumps(problem).encode()
         length, kind = str(len(body)), "application/problem+json"
         headers += [("Content-Type", kind), ("Content-Length", length), ("Cache-Control", "no-store")]
         await send({"type": "http.response.start", "status": 429, "headers": _encoded(headers)})

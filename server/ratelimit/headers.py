@@ -101,7 +101,11 @@ def rate_limit_headers(
         charges: of the request: from version 12 on `RateLimit` then names what it costs (`c`), and the partition that
             it is counted in (`pk`), of which a policy may have several.
     """
-    lines = rate_limit_lines(decision, now=now, version=version, waits=waits, charges=charges)
+    return pairs_of(rate_limit_lines(decision, now=now, version=version, waits=waits, charges=charges))
+
+
+def pairs_of(lines: str) -> list[tuple[str, str]]:
+    """Return names and values of the lines of a head."""
     return [(name, value) for name, _, value in [line.partition(": ") for line in lines.split("\r\n")[:-1]]]
 
 
@@ -136,6 +140,28 @@ def rate_limit_lines(
     )
 
 
+def refusal_of(
+    decision: Decision,
+    *,
+    now: float,
+    jitter: str,
+    version: DraftVersion = 11,
+    charges: Sequence[Charge] = (),
+) -> tuple[str, dict[str, Any]]:
+    """Return the answer to a refused request: the lines of its head, and its problem; they name the same wait.
+
+    Args:
+        decision: that refused.
+        now: as for `rate_limit_headers`, with the others.
+        jitter: as for `waits_of`.
+        version: see `now`.
+        charges: see `now`.
+    """
+    waits = waits_of(decision, jitter=jitter)
+    lines = rate_limit_lines(decision, now=now, version=version, waits=waits, charges=charges)
+    return lines, problem_of(decision, waits=waits)
+
+
 class RefusalTexts:
     """The texts of a refusal that is remembered. From request to request only its seconds and its instant change.
 
@@ -144,9 +170,13 @@ class RefusalTexts:
     Args:
         decision: from memory, with one verdict that refused, of a policy with a window, by a time after which its cost
             fits.
+
+    Attributes:
+        body: what the first to write such a refusal has kept of its body.
     """
 
     def __init__(self, decision: Decision) -> None:
+        self.body: Any = None
         (verdict,) = decision.violated
         waits = Waits(0, 1)
         lines, problem = rate_limit_lines(decision, now=0, waits=waits), problem_of(decision, waits=waits)
@@ -160,8 +190,8 @@ class RefusalTexts:
         self._detail = problem["detail"].removesuffix("1 s.")
         self._problem = problem
 
-    def at(self, wait_ms: int, *, now: float, jitter: str) -> tuple[str, dict[str, Any]]:
-        """Return the lines of the head and the problem.
+    def at(self, wait_ms: int, *, now: float, jitter: str) -> tuple[str, int]:
+        """Return the lines of the head, and the seconds after which the client may try again.
 
         Args:
             wait_ms: milliseconds until the cost fits, at least 1.
@@ -171,11 +201,14 @@ class RefusalTexts:
         seconds = -(-wait_ms // 1000)
         seconds += crc32(jitter.encode(), self._seed) % (_most_jitter_seconds(seconds) + 1)
         quota = self._remaining and min(self._remaining, self._limit * seconds * 1000 // self._window_ms)
-        lines = (
+        return (
             f"{self._until_instant}{_instant_text(ceil(now * 1000) + wait_ms)}"
             f"{self._until_quota}{quota};t={seconds}\r\nRetry-After: {seconds}\r\n"
-        )
-        return lines, {**self._problem, "detail": f"{self._detail}{seconds} s."}
+        ), seconds
+
+    def problem(self, seconds: object) -> dict[str, Any]:
+        """Return the problem. Args: seconds: as `at` has returned them."""
+        return {**self._problem, "detail": f"{self._detail}{seconds} s."}
 
 
 def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, Any]:

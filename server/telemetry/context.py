@@ -7,11 +7,12 @@ outbound calls (W3C Trace Context).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from server.telemetry.timings import Elapsed, Timings
 
@@ -146,6 +147,9 @@ class RequestLine(NamedTuple):
     http_version: str = "1.1"
     user_agent: UserAgent | None = None
 
+
+# Of all its fields in order, at half the cost of calling the class.
+new_request_line: Final[Callable[[tuple[object, ...]], RequestLine]] = partial(tuple.__new__, RequestLine)
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.api.responses import problem_response
-from server.middleware.admission import _body_around_id
-from server.ratelimit.headers import problem_of, rate_limit_lines, waits_of
+from server.middleware.admission import SECONDS, body_around
+from server.ratelimit.headers import problem_of, rate_limit_lines, refusal_of, waits_of
 from server.ratelimit.policies import Charge, Policy, PreparedCharges, Verdict
 from server.ratelimit.refusals import DenyCache
 
@@ -72,10 +72,14 @@ def test_its_texts_are_those_of_the_long_way(
         return
     for request_id in ids:
         waits = waits_of(decision, jitter=request_id)
-        lines, problem = remembered.texts.at(remembered.wait_ms(now), now=wall, jitter=request_id)
+        texts = remembered.texts
+        lines, seconds = texts.at(remembered.wait_ms(now), now=wall, jitter=request_id)
+        problem = problem_of(decision, waits=waits)
         assert rate_limit_lines(decision, now=wall, waits=waits) == lines
-        assert problem_of(decision, waits=waits) == problem
-        assert long_body(problem, request_id) == short_body(problem, request_id)
+        assert refusal_of(decision, now=wall, jitter=request_id) == (lines, problem)
+        assert texts.problem(seconds) == problem
+        before, between, after = body_around(texts.problem(SECONDS))
+        assert long_body(problem, request_id) == f"{before}{seconds}{between}{request_id}{after}".encode()
 
 
 def long_body(problem: dict[str, object], request_id: str) -> object:
@@ -88,15 +92,6 @@ def long_body(problem: dict[str, object], request_id: str) -> object:
         extensions={"type": problem["type"], "violated-policies": problem["violated-policies"]},
     )
     return response.body
-
-
-def short_body(problem: dict[str, object], request_id: str) -> bytes:
-    names = problem["violated-policies"]
-    assert isinstance(names, list)
-    before, after = _body_around_id(
-        str(problem["type"]), str(problem["title"]), str(problem["detail"]), tuple(names)
-    )
-    return f"{before}{request_id}{after}".encode()
 
 
 def test_another_refusal_of_the_same_request_is_seen() -> None:
@@ -125,6 +120,6 @@ def test_another_refusal_of_the_same_request_is_seen() -> None:
     cache.find(charges, ASKED_AT)
     remembered = cache.recall(charges, ASKED_AT)
     assert remembered is not None
-    _, problem = remembered.texts.at(9000, now=0.0, jitter="")
+    problem = remembered.texts.problem(9)
     assert ["hour"] == problem["violated-policies"]
     assert orjson.dumps(problem)

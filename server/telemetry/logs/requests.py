@@ -59,12 +59,9 @@ class AccessLines:
         head, about = self._known.get(key) or self._pieces(key)
         user = "" if context.user_id is None else f'"user_id":"{context.user_id}",'
         counts = timings.counts
-        parts = "".join(
-            [
-                f'"{part}_ms":{milliseconds},"{part}_count":{counts[part]},'
-                for part, milliseconds in elapsed.parts.items()
-            ]
-        )
+        parts = ""
+        for part, milliseconds in elapsed.parts.items():
+            parts += f'"{part}_ms":{milliseconds},"{part}_count":{counts[part]},'
         named = "" if agent is None else f',"user_agent":"{agent.quoted}"'
         code = "" if error_code is None else f',"error_code":"{error_code}"'
         return (
