@@ -1,9 +1,9 @@
 """Finds the handler of a request by the shape of its path, and calls it through the application's middlewares.
 
 aiohttp's router tries one resource after another, each in a coroutine and by a regular expression, and its application
-calls every middleware by a partial function. Here the routes are a tree of the segments of their paths, and the calls
-are put together once for each route. What the tree does not lead to is left to aiohttp, which finds what is rarely
-asked for and the reason why there is nothing: `tests/connections/test_dispatch.py` compares both.
+calls every middleware by a partial function. Here a path is looked up, and the calls are put together once for each
+route. What is not found is left to aiohttp, which knows what is rarely asked for, and the reason why there is nothing:
+`tests/connections/test_dispatch.py` compares both.
 
 The match of a request is a private attribute of aiohttp's; the test names the version that was read.
 """
@@ -11,6 +11,7 @@ The match of a request is a private attribute of aiohttp's; the test names the v
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -18,18 +19,15 @@ from aiohttp.typedefs import Handler, Middleware
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class _Node:
-    """What the segments of a path so far lead to."""
+class _Found(NamedTuple):
+    """A route, the name of the value in its path (empty without one), and its handler behind the middlewares."""
 
-    __slots__ = ("any", "ends", "next")
+    route: web.AbstractRoute
+    name: str
+    handler: Handler
 
-    def __init__(self) -> None:
-        self.next: dict[str, _Node] = {}
-        """By the segment that follows."""
-        self.any: _Node | None = None
-        """Whatever segment follows, as the value of a name."""
-        self.ends: dict[str, tuple[web.AbstractRoute, tuple[str, ...], Handler]] = {}
-        """By method: the route, the names of its values, its handler behind the middlewares."""
+
+_ByMethod = dict[str, _Found]
 
 
 class Dispatch:
@@ -43,48 +41,52 @@ class Dispatch:
     def __init__(self, app: web.Application, handle: Handle) -> None:
         self._app = app
         self._handle = handle
-        self._root = _Node()
+        # By the path; by what comes before the value that ends it; by what comes before and after a value within it.
+        self._whole: dict[str, _ByMethod] = {}
+        self._ending: dict[str, _ByMethod] = {}
+        self._within: dict[tuple[str, str], _ByMethod] = {}
         for route in app.router.routes():
             if isinstance(route.resource, web.PlainResource | web.DynamicResource):
                 self._add(route, route.resource.canonical)
 
     def __call__(self, request: web.Request) -> Awaitable[web.StreamResponse]:
         """The response to a request, once it is awaited."""
-        path = request.rel_url.raw_path
-        if "%" in path or "{" in path or "}" in path:
-            return self._handle(request)
-        node = self._root
-        values = []
-        for segment in path.split("/"):
-            following = node.next.get(segment)
-            if following is None:
-                following = node.any
-                if following is None or not segment:
-                    return self._handle(request)
-                values.append(segment)
-            node = following
-        found = node.ends.get(request.method)
+        path, value = request.rel_url.raw_path, ""
+        by_method = self._whole.get(path)
+        if by_method is None:
+            before, _, value = path.rpartition("/")
+            by_method = self._ending.get(before)
+            if by_method is None:
+                after = value
+                before, _, value = before.rpartition("/")
+                by_method = self._within.get((before, after))
+            if by_method is None or not value or "%" in value or "{" in value or "}" in value:
+                return self._handle(request)
+        found = by_method.get(request.method)
         if found is None:
             return self._handle(request)
-        route, names, handler = found
-        match = web.UrlMappingMatchInfo(dict(zip(names, values, strict=True)), route)
+        route, name, handler = found
+        match = web.UrlMappingMatchInfo({name: value} if name else {}, route)
         match.add_app(self._app)
         match.freeze()
         request._match_info = match  # noqa: SLF001 - see the module
         return handler(request)
 
     def _add(self, route: web.AbstractRoute, template: str) -> None:
-        node, names = self._root, []
-        for segment in template.split("/"):
-            if segment.startswith("{"):
-                names.append(segment[1:-1])
-                node.any = node = node.any or _Node()
-            else:
-                node = node.next.setdefault(segment, _Node())
+        before, brace, rest = template.partition("/{")
+        name, _, after = rest.partition("}")
+        if not brace:
+            place = self._whole.setdefault(template, {})
+        elif not after:
+            place = self._ending.setdefault(before, {})
+        elif after.count("/") == 1 and "{" not in after:
+            place = self._within.setdefault((before, after[1:]), {})
+        else:
+            return
         handler: Handler = route.handler
         for middleware in reversed(self._app.middlewares):
             handler = _behind(middleware, handler)
-        node.ends[route.method] = (route, tuple(names), handler)
+        place[route.method] = _Found(route, name, handler)
 
 
 def _behind(middleware: Middleware, handler: Handler) -> Handler:

@@ -134,7 +134,7 @@ def rate_limit_lines(
     else:
         limit_field = _limit_field(ordered, version, jitter_seconds)
     return (
-        f"X-RateLimit-Limit: {closest.limit}\r\nX-RateLimit-Remaining: {closest.remaining}\r\n"
+        f"X-RateLimit-Limit: {closest[_LIMIT]}\r\nX-RateLimit-Remaining: {closest[_REMAINING]}\r\n"
         f"X-RateLimit-Reset: {_instant_text(ceil(now * 1000) + _reset_ms(closest))}\r\n"
         f"RateLimit-Policy: {_policy_field(enforced)}\r\nRateLimit: {limit_field}\r\n{retry_after}"
     )
@@ -243,8 +243,8 @@ def problem_of(decision: Decision, *, waits: Waits | None = None) -> dict[str, A
 
 
 def _enforced(decision: Decision) -> tuple[Verdict, ...]:
-    for _, _, _, _, _, _, _, _, _, shadow in decision.verdicts:
-        if shadow:
+    for verdict in decision.verdicts:
+        if verdict[_SHADOW]:
             return tuple([verdict for verdict in decision.verdicts if not verdict.shadow])
     return decision.verdicts
 
@@ -259,11 +259,17 @@ def _closest(ordered: tuple[Verdict, ...], *, allowed: bool) -> Verdict:
         allowed: whether all of them have admitted the request.
     """
     first = ordered[0]
-    if len(ordered) == 1 or (
-        allowed and first.remaining < ordered[1].remaining and first.policy.algorithm != "concurrency"
-    ):
+    if len(ordered) == 1:
         return first
-    return min(ordered, key=_closeness)
+    if not allowed or first[0].algorithm == "concurrency":
+        return min(ordered, key=_closeness)
+    # Nobody waits: of those with the fewest units left, the one that is reset last.
+    for other in ordered:
+        if other[_REMAINING] > first[_REMAINING]:
+            break
+        if other[_NEXT_RELEASE_MS] > first[_NEXT_RELEASE_MS] and other[0].algorithm != "concurrency":
+            first = other
+    return first
 
 
 def _closeness(verdict: Verdict) -> tuple[bool, bool, int, int, int]:
@@ -297,9 +303,11 @@ def _up_to_seconds(milliseconds: int) -> int:
 def _policy_field(verdicts: tuple[Verdict, ...]) -> str:
     """Return `RateLimit-Policy`: one item for each policy name."""
     items = {}
-    for policy, _, _, _, limit, _, _, _, _, _ in verdicts:
-        if policy.name not in items:
-            items[policy.name] = policy.item if limit == policy.limit else policy.item_of(limit)
+    for verdict in verdicts:
+        policy, limit = verdict[0], verdict[_LIMIT]
+        name = policy.name
+        if name not in items:
+            items[name] = policy.item if limit == policy.limit else policy.item_of(limit)
     return ", ".join(items.values())
 
 
@@ -309,9 +317,10 @@ def _limit_field(ordered: tuple[Verdict, ...], version: DraftVersion, jitter_sec
     items: dict[str, str] = {}
     for verdict in ordered:
         policy = verdict[0]
-        if policy.name not in items:
+        name = policy.name
+        if name not in items:
             quota, seconds = _service_limit(verdict, jitter_seconds)
-            items[policy.name] = (
+            items[name] = (
                 f"{policy.quoted_name}{quota_name}{verdict.remaining}"  # at once: there is no window
                 if policy.algorithm == "concurrency"
                 else f"{policy.quoted_name}{quota_name}{quota}{window_name}{seconds}"
@@ -342,7 +351,12 @@ def _partition(subject: str) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
-_BY_REMAINING: Final = itemgetter(Verdict._fields.index("remaining"))
+# Fields are read by their places where every response comes by: reading them by name takes several times as long.
+_LIMIT: Final = 4
+_REMAINING: Final = 5
+_NEXT_RELEASE_MS: Final = 6
+_SHADOW: Final = 9
+_BY_REMAINING: Final = itemgetter(_REMAINING)
 
 
 def _service_limit(verdict: Verdict, jitter_seconds: int) -> tuple[int, int]:
@@ -361,7 +375,7 @@ def _service_limit(verdict: Verdict, jitter_seconds: int) -> tuple[int, int]:
         return remaining, max(1, -(-next_release_ms // 1000))  # until the calendar turns
     pace_seconds = -(-window_ms * remaining // limit // 1000)
     release_seconds = -(-next_release_ms // 1000)
-    return remaining, max(pace_seconds, release_seconds, 1)
+    return remaining, max(pace_seconds, release_seconds) or 1
 
 
 def _names(verdicts: Iterable[Verdict]) -> list[str]:

@@ -116,6 +116,34 @@ def test_point_12_the_policy_closest_to_exhaustion_is_the_one_in_the_plain_heade
     assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("1000", "3")
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([STANDARD, HOURLY, Policy("at-once", 60, 60_000, "concurrency")]),
+            st.integers(0, 3),
+            st.integers(0, 3),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_point_12_of_admissions_the_fewest_units_decide_then_the_latest_reset(
+    uses: list[tuple[Policy, int, int]],
+) -> None:
+    """What is limited at once comes last, whatever is left of it: it has no time at which it is reset."""
+    verdicts = [verdict(policy, remaining=left, next_release_ms=reset) for policy, left, reset in uses]
+
+    headers = headers_of(decision(*verdicts))
+
+    closest = min(
+        verdicts, key=lambda one: (one.policy.algorithm == "concurrency", one.remaining, -one.next_release_ms)
+    )
+    shown = [headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")]
+    reset = NOW + timedelta(milliseconds=closest.next_release_ms)
+    expected = f"{reset:%Y-%m-%dT%H:%M:%S}.{closest.next_release_ms:03d}Z"
+    assert [str(closest.limit), str(closest.remaining), expected] == shown
+
+
 def test_point_12_of_several_violated_policies_the_longest_wait_counts() -> None:
     """Coming back after the shorter wait would only mean another refusal."""
     headers = headers_of(decision(denied(wait_ms=5000), denied(HOURLY, wait_ms=1_800_000)))

@@ -171,7 +171,7 @@ class RedisNode:
         """
         stream = self._stream
         if stream is not None:
-            return stream.send(command, seconds, future=future, redirections=redirections)
+            return stream.send(command, seconds, future, redirections)
         if self._task is None and self._refusal != "closed":
             raise RuntimeError("the link to Redis was not started: await its start() first")
         if future is None:

@@ -70,8 +70,6 @@ def pack(command: Command) -> bytes:
     Raises:
         TypeError: an argument is neither bytes, text nor a number.
     """
-    if type(command) is PreparedCommand:
-        return command.packed
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means any length
     return packed
 
@@ -162,7 +160,6 @@ class ReplyStream(asyncio.Protocol):
         self,
         command: Command,
         seconds: float | None = None,
-        *,
         future: asyncio.Future[Reply] | None = None,
         redirections: int = 0,
     ) -> asyncio.Future[Reply]:
@@ -188,7 +185,8 @@ class ReplyStream(asyncio.Protocol):
             # It could not be written, and would wait for ever.
             fail(future, RedisUnavailable("stalled", node=self.node))
             return future
-        self._waiting.append((pack(command), future, seconds))
+        packed = command.packed if type(command) is PreparedCommand else pack(command)
+        self._waiting.append((packed, future, seconds))
         if self._on_redirect is not None:
             self._commands.append((command, seconds, redirections))
         if not self._flush_is_due:
