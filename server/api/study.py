@@ -10,6 +10,15 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 
+from server.api.answers.study import (
+    Bookmark,
+    ClassDue,
+    ListedBookmark,
+    ListedSession,
+    SessionFigures,
+    StartedSession,
+    Stats,
+)
 from server.api.pagination import CURSORS
 from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import page_response, tagged_response
@@ -36,11 +45,9 @@ from server.domain.study.sessions import (
     LAST_ID,
     NEWEST,
     Position,
-    count_due_cards_by_class,
-    describe_bookmark,
-    describe_session,
     latest_change,
     list_changes,
+    list_due_counts,
 )
 from server.domain.study.study_order import StudyPass
 from server.domain.values import find_zone, stored_zone
@@ -182,9 +189,9 @@ async def list_progress(request: web.Request) -> web.Response:
 async def get_due_counts(request: web.Request) -> web.Response:
     """How many cards are due for the caller, in all and by class; classes without any are left out."""
     refuse_query(request)
-    return tagged_response(
-        request, await count_due_cards_by_class(services_of(request).database, caller_of(request).user_id)
-    )
+    rows = await list_due_counts(services_of(request).database, caller_of(request).user_id)
+    due = sum(row["due_cards"] for row in rows)
+    return tagged_response(request, {"dueCards": due, "classes": [ClassDue.of(row) for row in rows]})
 
 
 async def get_class_progress(request: web.Request) -> web.Response:
@@ -198,9 +205,8 @@ async def get_class_progress(request: web.Request) -> web.Response:
 async def get_stats(request: web.Request) -> web.Response:
     """The caller's figures over everything."""
     refuse_query(request)
-    return tagged_response(
-        request, await activity.get_user_stats(services_of(request).database, caller_of(request).user_id)
-    )
+    row = await activity.get_user_stats(services_of(request).database, caller_of(request).user_id)
+    return tagged_response(request, Stats.of(row))
 
 
 async def start_session(request: web.Request) -> web.Response:
@@ -209,7 +215,7 @@ async def start_session(request: web.Request) -> web.Response:
 
     async def work(unit: Unit) -> Answer:
         started = await sessions.start_session(unit, caller_of(request).user_id, body["deck_ids"])
-        return answer(started, status=201)
+        return answer(StartedSession.of(started), status=201)
 
     return await write(request, work)
 
@@ -219,7 +225,8 @@ async def end_session(request: web.Request) -> web.Response:
     session_id = path_id(request, "sessionId")
 
     async def work(unit: Unit) -> Answer:
-        return answer({"session": await sessions.end_session(unit, caller_of(request).user_id, session_id)})
+        ended = await sessions.end_session(unit, caller_of(request).user_id, session_id)
+        return answer({"session": SessionFigures.of(ended)})
 
     return await write(request, work)
 
@@ -240,7 +247,7 @@ async def list_sessions(request: web.Request) -> web.Response:
         listing, rows, query["limit"], lambda row: (row["started_at"].isoformat(), str(row["id"]))
     )
     return tagged_response(
-        request, {"sessions": [describe_session(row) for row in page], "nextCursor": next_cursor}
+        request, {"sessions": [ListedSession.of(row) for row in page], "nextCursor": next_cursor}
     )
 
 
@@ -250,7 +257,7 @@ async def add_bookmark(request: web.Request) -> web.Response:
 
     async def work(unit: Unit) -> Answer:
         is_new, bookmark = await sessions.add_bookmark(unit, caller_of(request).user_id, flashcard_id)
-        return answer(bookmark, status=201 if is_new else 200)
+        return answer(Bookmark.of(bookmark), status=201 if is_new else 200)
 
     return await write(request, work)
 
@@ -282,7 +289,7 @@ async def list_bookmarks(request: web.Request) -> web.Response:
         lambda row: (row["created_at"].isoformat(), str(row["flashcard_id"])),
     )
     return tagged_response(
-        request, {"bookmarks": [describe_bookmark(row) for row in page], "nextCursor": next_cursor}
+        request, {"bookmarks": [ListedBookmark.of(row) for row in page], "nextCursor": next_cursor}
     )
 
 

@@ -24,6 +24,8 @@ from server.api.admin.schemas import (
     FlashcardsQuerySchema,
     ImportQuerySchema,
 )
+from server.api.answers.kinds import Answer as Form
+from server.api.answers.operations import EditableClass, EditableDeck, EditableFlashcard
 from server.api.pagination import read_listing
 from server.api.requests import path_id, read_content, read_json, read_query, refuse_query
 from server.api.responses import JSON, LARGE_BYTES, refuse_without_room, tagged_response
@@ -51,18 +53,19 @@ class Routes:
 
     Args:
         resource: what administrators do to these things.
-        query: the parameters of its list.
-        new: the body that makes one.
-        changes: the body that changes one.
+        form: of one of them in an answer.
+        query: the parameters of the list.
+        body: what makes one; a part of it changes one.
     """
 
     def __init__(
-        self, resource: Resource, *, query: ClassesQuerySchema, new: Schema, changes: Schema
+        self, resource: Resource, form: type[Form], *, query: ClassesQuerySchema, body: type[Schema]
     ) -> None:
         self._resource = resource
+        self._form = form
         self._query = query
-        self._new = new
-        self._changes = changes
+        self._new = body()
+        self._changes = body(partial=True)
 
     async def list(self, request: web.Request) -> web.Response:
         """A page of them, in the order of the resource."""
@@ -76,7 +79,7 @@ class Routes:
         )
         page, next_cursor = listing.page(rows, resource.position_of)
         return tagged_response(
-            request, {resource.plural: [resource.describe(row) for row in page], "nextCursor": next_cursor}
+            request, {resource.plural: [self._form.of(row) for row in page], "nextCursor": next_cursor}
         )
 
     async def create(self, request: web.Request) -> web.Response:
@@ -88,14 +91,14 @@ class Routes:
             row = await resource.create(unit, values)
             self._audit(unit, request, "created", row["id"])
             location = f"/api/admin/{resource.plural}/{row['id']}"
-            return answer(resource.describe(row), status=201, location=location)
+            return answer(self._form.of(row), status=201, location=location)
 
         return await write(request, work)
 
     async def get(self, request: web.Request) -> web.Response:
         """One of them."""
         row = await self._resource.get(services_of(request).database, self._id(request))
-        return tagged_response(request, self._resource.describe(row))
+        return tagged_response(request, self._form.of(row))
 
     async def update(self, request: web.Request) -> web.Response:
         """Change some fields of one."""
@@ -105,7 +108,7 @@ class Routes:
         async def work(unit: Unit) -> Answer:
             edited = await self._resource.update(unit, row_id, changes)
             self._audit(unit, request, "updated", row_id, changed=sorted(edited.changed))
-            return answer(self._resource.describe(edited.row))
+            return answer(self._form.of(edited.row))
 
         return await write(request, work)
 
@@ -129,7 +132,7 @@ class Routes:
         unit.afterwards.append(partial(log.info, f"audit.{name}_{what}", **subject, **more))
 
 
-_CLASSES = Routes(CLASSES, query=ClassesQuerySchema(), new=ClassSchema(), changes=ClassSchema(partial=True))
+_CLASSES = Routes(CLASSES, EditableClass, query=ClassesQuerySchema(), body=ClassSchema)
 
 
 async def list_classes(request: web.Request) -> web.Response:
@@ -157,7 +160,7 @@ async def delete_class(request: web.Request) -> web.Response:
     return await _CLASSES.delete(request)
 
 
-_DECKS = Routes(DECKS, query=DecksQuerySchema(), new=DeckSchema(), changes=DeckSchema(partial=True))
+_DECKS = Routes(DECKS, EditableDeck, query=DecksQuerySchema(), body=DeckSchema)
 
 
 async def list_decks(request: web.Request) -> web.Response:
@@ -185,9 +188,7 @@ async def delete_deck(request: web.Request) -> web.Response:
     return await _DECKS.delete(request)
 
 
-_FLASHCARDS = Routes(
-    FLASHCARDS, query=FlashcardsQuerySchema(), new=FlashcardSchema(), changes=FlashcardSchema(partial=True)
-)
+_FLASHCARDS = Routes(FLASHCARDS, EditableFlashcard, query=FlashcardsQuerySchema(), body=FlashcardSchema)
 
 
 async def list_flashcards(request: web.Request) -> web.Response:

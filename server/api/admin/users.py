@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
+from server.api.answers.operations import Account
 from server.api.pagination import CURSORS, read_listing
 from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import json_response, tagged_response
@@ -37,15 +38,13 @@ async def list_accounts(request: web.Request) -> web.Response:
         page_size=listing.limit + 1,
     )
     page, next_cursor = listing.page(rows, lambda row: (row["position"], str(row["id"])))
-    return tagged_response(
-        request, {"users": [users.describe_account(row) for row in page], "nextCursor": next_cursor}
-    )
+    return tagged_response(request, {"users": [Account.of(row) for row in page], "nextCursor": next_cursor})
 
 
 async def get_account(request: web.Request) -> web.Response:
     """An account."""
     row = await users.get_user(services_of(request).database, path_id(request, "userId"))
-    return tagged_response(request, users.describe_account(row))
+    return tagged_response(request, Account.of(row))
 
 
 async def update_account(request: web.Request) -> web.Response:
@@ -67,10 +66,10 @@ async def update_account(request: web.Request) -> web.Response:
                 changed=changed,
                 role=row["role"],
                 plan=row["plan"],
-                deactivated=row["deactivated_at"] is not None,
+                deactivated=row["deactivated"],
             )
         )
-        return answer(users.describe_account(row))
+        return answer(Account.of(row))
 
     return await write(request, work)
 

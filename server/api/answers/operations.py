@@ -27,7 +27,7 @@ class EditableClass(Answer):
     description = maybe_text()
     icon = maybe_text()
     color = maybe_text()
-    order = count()
+    order = count(column="sort_order")
     is_published = fields.Boolean()
     scheduler = fields.String(validate=validate.OneOf(SCHEDULERS))
     created_at = fields.DateTime()
@@ -48,7 +48,7 @@ class EditableDeck(Answer):
     class_id = fields.UUID()
     name = fields.String()
     description = maybe_text()
-    order = count()
+    order = count(column="sort_order")
     is_published = fields.Boolean()
     created_at = fields.DateTime()
     updated_at = fields.DateTime()
@@ -70,7 +70,7 @@ class EditableFlashcard(Answer):
     answer = fields.String()
     explanation = maybe_text()
     category = maybe_text()
-    order = count()
+    order = count(column="sort_order")
     is_published = fields.Boolean()
     created_at = fields.DateTime()
     updated_at = fields.DateTime()
@@ -125,7 +125,9 @@ class Account(User):
     plan = maybe_text()
     has_password = fields.Boolean()
     issuer = fields.String(
-        allow_none=True, metadata={"description": "of the tokens that it signs in with; null for our own"}
+        allow_none=True,
+        attribute="external_issuer",
+        metadata={"description": "of the tokens that it signs in with; null for our own"},
     )
     deactivated = fields.Boolean()
     deactivated_at = fields.DateTime(allow_none=True)

@@ -225,14 +225,14 @@ class Stats(Answer):
 
     total_cards_studied = count()
     study_streak_days = count()
-    total_study_time = count(unit="seconds")
+    total_study_time = count(unit="seconds", column="total_study_time_seconds")
     last_active_date = fields.Date(allow_none=True)
 
 
 class StartedSession(Answer):
     """A study session that has begun."""
 
-    session_id = fields.UUID()
+    session_id = fields.UUID(attribute="id")
     started_at = fields.DateTime()
 
 
@@ -241,7 +241,9 @@ class SessionFigures(Answer):
 
     id = fields.UUID()
     cards_studied = fields.Integer(validate=COUNTS, allow_none=True)
-    study_duration = fields.Integer(validate=COUNTS, allow_none=True, metadata={"description": "seconds"})
+    study_duration = fields.Integer(
+        validate=COUNTS, allow_none=True, attribute="duration_seconds", metadata={"description": "seconds"}
+    )
     average_confidence = fields.Float(validate=CONFIDENCE, allow_none=True)
 
 

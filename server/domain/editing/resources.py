@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from server.clock import iso_timestamp
 from server.domain.catalog.catalog import CLASSES_KEY, class_key, deck_key
 from server.domain.writing import Unit
 from server.errors import InvalidInput, NotFound
@@ -65,7 +64,6 @@ class Resource:
         create: makes one of the values of its columns; returns its row.
         update: changes those columns that are given.
         delete: deletes one with all that belongs to it.
-        describe: a row in the form of the API.
     """
 
     name: str
@@ -77,7 +75,6 @@ class Resource:
     create: Callable[[Unit, Mapping[str, Any]], Awaitable[Row]]
     update: Callable[[Unit, UUID, Mapping[str, Any]], Awaitable[Edited]]
     delete: Callable[[Unit, UUID], Awaitable[None]]
-    describe: Callable[[Mapping[str, Any]], Row]
 
     async def page(
         self, database: Database, filters: Mapping[str, Any], *, after: Sequence[Any] | None, page_size: int
@@ -154,22 +151,6 @@ async def delete_class(unit: Unit, class_id: UUID) -> None:
     unit.stale.update(stale_after_class(before, None, deck_ids))
 
 
-def describe_class(row: Mapping[str, Any]) -> Row:
-    """A class's row in the form of the API."""
-    return {
-        "id": str(row["id"]),
-        "name": row["name"],
-        "description": row["description"],
-        "icon": row["icon"],
-        "color": row["color"],
-        "order": row["sort_order"],
-        "isPublished": row["is_published"],
-        "scheduler": row["scheduler"],
-        "createdAt": iso_timestamp(row["created_at"]),
-        "updatedAt": iso_timestamp(row["updated_at"]),
-    }
-
-
 _DECK_COLUMNS = ("class_id", "name", "description", "sort_order", "is_published")
 
 
@@ -216,20 +197,6 @@ async def delete_deck(unit: Unit, deck_id: UUID) -> None:
     before = _found(await transaction.fetch_one("lock_deck", deck_id=deck_id), "deck")
     await transaction.execute("delete_deck", deck_id=deck_id)
     unit.stale.update(stale_after_deck(before, None))
-
-
-def describe_deck(row: Mapping[str, Any]) -> Row:
-    """A deck's row in the form of the API."""
-    return {
-        "id": str(row["id"]),
-        "classId": str(row["class_id"]),
-        "name": row["name"],
-        "description": row["description"],
-        "order": row["sort_order"],
-        "isPublished": row["is_published"],
-        "createdAt": iso_timestamp(row["created_at"]),
-        "updatedAt": iso_timestamp(row["updated_at"]),
-    }
 
 
 _CARD_COLUMNS = ("deck_id", "question", "answer", "explanation", "category", "sort_order", "is_published")
@@ -307,22 +274,6 @@ async def _lock_card(
     return row, class_of
 
 
-def describe_flashcard(row: Mapping[str, Any]) -> Row:
-    """A card's row in the form of the API."""
-    return {
-        "id": str(row["id"]),
-        "deckId": str(row["deck_id"]),
-        "question": row["question"],
-        "answer": row["answer"],
-        "explanation": row["explanation"],
-        "category": row["category"],
-        "order": row["sort_order"],
-        "isPublished": row["is_published"],
-        "createdAt": iso_timestamp(row["created_at"]),
-        "updatedAt": iso_timestamp(row["updated_at"]),
-    }
-
-
 def _found(row: Row | None, noun: str) -> Row:
     if row is None:
         raise NotFound(f"There is no such {noun}.")
@@ -343,7 +294,6 @@ CLASSES = Resource(
     create=create_class,
     update=update_class,
     delete=delete_class,
-    describe=describe_class,
 )
 
 
@@ -357,7 +307,6 @@ DECKS = Resource(
     create=create_deck,
     update=update_deck,
     delete=delete_deck,
-    describe=describe_deck,
 )
 
 
@@ -371,7 +320,6 @@ FLASHCARDS = Resource(
     create=create_flashcard,
     update=update_flashcard,
     delete=delete_flashcard,
-    describe=describe_flashcard,
 )
 
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from server.clock import iso_timestamp
 from server.domain.identity.tokens import Role, hash_of, new_secret
 from server.domain.study.activity import lock_activity
 from server.domain.study.overlays import overlay_keys
@@ -77,7 +76,7 @@ async def update_user(
     known = {
         "role": before["role"],
         "plan": before["plan"],
-        "is_deactivated": before["deactivated_at"] is not None,
+        "is_deactivated": before["deactivated"],
     }
     changed = sorted(name for name, value in changes.items() if value != known[name])
     if not changed:
@@ -158,24 +157,6 @@ async def get_user(database: Database, user_id: UUID) -> dict[str, Any]:
         NotFound: there is none with this id.
     """
     return _found(await database.fetch_one("get_account", user_id=user_id))
-
-
-def describe_account(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An account in the form of the API for administrators."""
-    deactivated_at = row["deactivated_at"]
-    return {
-        "id": str(row["id"]),
-        "email": row["email"],
-        "name": row["name"],
-        "role": row["role"],
-        "plan": row["plan"],
-        "hasPassword": row["has_password"],
-        "issuer": row["external_issuer"],
-        "deactivated": deactivated_at is not None,
-        "deactivatedAt": None if deactivated_at is None else iso_timestamp(deactivated_at),
-        "createdAt": iso_timestamp(row["created_at"]),
-        "updatedAt": iso_timestamp(row["updated_at"]),
-    }
 
 
 async def _see_that_an_admin_stays(transaction: Transaction, user_id: UUID) -> None:

@@ -70,7 +70,7 @@ async def lock_activity(transaction: Transaction, user_id: UUID) -> None:
 
 
 async def get_user_stats(database: Database, user_id: UUID) -> dict[str, Any]:
-    """A user's own figures.
+    """A user's own figures, as a row.
 
     Raises:
         AccountGone: the account no longer exists.
@@ -78,7 +78,7 @@ async def get_user_stats(database: Database, user_id: UUID) -> dict[str, Any]:
     row = await database.fetch_one("get_user_stats", user_id=user_id)
     if row is None:
         raise AccountGone
-    return _stats(row)
+    return row
 
 
 async def list_users(

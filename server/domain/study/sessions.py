@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from server.clock import iso_timestamp, optional_timestamp
 from server.domain.study.activity import lock_activity
 from server.domain.writing import Unit, vanished_as_not_found
 from server.errors import InvalidInput, NotFound
@@ -21,7 +20,7 @@ LAST_ID = UUID(int=2**128 - 1)
 
 
 async def start_session(unit: Unit, user_id: UUID, deck_ids: Sequence[UUID]) -> dict[str, Any]:
-    """Start a session.
+    """Start a session. Returns its row.
 
     Raises:
         InvalidInput: a deck does not exist or is not published.
@@ -40,11 +39,11 @@ async def start_session(unit: Unit, user_id: UUID, deck_ids: Sequence[UUID]) -> 
         row = await unit.transaction.fetch_one("create_session", user_id=user_id, deck_ids=wanted)
     if row is None:
         raise RuntimeError("create_session gave no row")
-    return {"sessionId": str(row["id"]), "startedAt": iso_timestamp(row["started_at"])}
+    return row
 
 
 async def end_session(unit: Unit, user_id: UUID, session_id: UUID) -> dict[str, Any]:
-    """End a session; ending it again answers the same and counts nothing.
+    """End a session. Returns its row; ending it again returns the same and counts nothing.
 
     Raises:
         NotFound: it is unknown, or another user's.
@@ -59,7 +58,7 @@ async def end_session(unit: Unit, user_id: UUID, session_id: UUID) -> dict[str, 
         row = await transaction.fetch_one("get_ended_session", session_id=session_id, user_id=user_id)
     if row is None:
         raise NotFound("There is no such session.")
-    return _figures(row)
+    return row
 
 
 async def list_sessions(
@@ -89,27 +88,8 @@ async def list_deck_sessions(
     )
 
 
-def describe_session(row: dict[str, Any]) -> dict[str, Any]:
-    """A listed session in the form of the API; a running one has no figures yet."""
-    return {
-        **_figures(row),
-        "startedAt": iso_timestamp(row["started_at"]),
-        "endedAt": optional_timestamp(row["ended_at"]),
-    }
-
-
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    average = row["average_confidence"]
-    return {
-        "id": str(row["id"]),
-        "cardsStudied": row["cards_studied"],
-        "studyDuration": row["duration_seconds"],
-        "averageConfidence": None if average is None else float(average),
-    }
-
-
 async def add_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> tuple[bool, dict[str, Any]]:
-    """Bookmark a card: whether it is new, and the bookmark.
+    """Bookmark a card. Returns whether the bookmark is new, and its row.
 
     Raises:
         NotFound: there is no such published card.
@@ -118,16 +98,14 @@ async def add_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> tuple[b
     transaction = unit.transaction
     if not await transaction.fetch_all("find_rateable_cards", flashcard_ids=[flashcard_id]):
         raise NotFound("There is no such card.")
-    await lock_activity(
-        transaction, user_id
-    )  # an addition and a deletion at the same time happen one after the other
+    await lock_activity(transaction, user_id)  # an addition and a deletion at once come one after the other
     with vanished_as_not_found():
         row = await transaction.fetch_one("add_bookmark", user_id=user_id, flashcard_id=flashcard_id)
     is_new = row is not None
     row = row or await transaction.fetch_one("get_bookmark", user_id=user_id, flashcard_id=flashcard_id)
     if row is None:
         raise RuntimeError("a bookmark neither is nor becomes")
-    return is_new, _bookmark(flashcard_id, row["created_at"])
+    return is_new, row
 
 
 async def delete_bookmark(unit: Unit, user_id: UUID, flashcard_id: UUID) -> None:
@@ -153,50 +131,15 @@ async def list_bookmarks(
     )
 
 
-def describe_bookmark(row: dict[str, Any]) -> dict[str, Any]:
-    """A listed bookmark in the form of the API."""
-    return {
-        **_bookmark(row["flashcard_id"], row["created_at"]),
-        "question": row["question"],
-        "answer": row["answer"],
-        "deckId": str(row["deck_id"]),
-        "deckName": row["deck_name"],
-        "classId": str(row["class_id"]),
-        "className": row["class_name"],
-    }
-
-
-def _bookmark(flashcard_id: UUID, created_at: datetime) -> dict[str, Any]:
-    return {"flashcardId": str(flashcard_id), "createdAt": iso_timestamp(created_at)}
-
-
-async def count_due_cards_by_class(database: Database, user_id: UUID) -> dict[str, Any]:
-    """How many of the cards that a user has rated are due now, in all and by class, in the form of the API."""
-    rows = await database.fetch_all("list_due_counts", user_id=user_id)
-    return {
-        "dueCards": sum(row["due_cards"] for row in rows),
-        "classes": [
-            {
-                "classId": str(row["class_id"]),
-                "className": row["class_name"],
-                "dueCards": row["due_cards"],
-            }
-            for row in rows
-        ],
-    }
+async def list_due_counts(database: Database, user_id: UUID) -> list[dict[str, Any]]:
+    """How many of the cards that a user has rated are due now: a row for each class with any."""
+    return await database.fetch_all("list_due_counts", user_id=user_id)
 
 
 async def list_changes(
     database: Database, user_id: UUID, *, after: Position, page_size: int
 ) -> list[dict[str, Any]]:
-    """Rows of a user's progress in the order in which they changed.
-
-    Args:
-        database: where they are.
-        user_id: whose.
-        after: the moment and the card of the last change that is known.
-        page_size: at most so many.
-    """
+    """Rows of a user's progress as they changed, after the last change that is known: its moment and its card."""
     return await database.fetch_all(
         "list_changed_progress",
         user_id=user_id,

@@ -1,5 +1,5 @@
 -- An account as administrators see it. Parameters: user_id.
 SELECT id, email, name, role, plan, password_hash IS NOT NULL AS has_password, external_issuer, deactivated_at,
-       created_at, updated_at
+       deactivated_at IS NOT NULL AS deactivated, created_at, updated_at
   FROM users
  WHERE id = %(user_id)s

@@ -3,7 +3,7 @@
 -- page_size.
 -- Private: text.
 SELECT id, email, name, role, plan, password_hash IS NOT NULL AS has_password, external_issuer, deactivated_at,
-       created_at, updated_at, created_at::text AS position
+       deactivated_at IS NOT NULL AS deactivated, created_at, updated_at, created_at::text AS position
   FROM users
  WHERE (%(role)s::text IS NULL OR role = %(role)s::text)
    AND (%(text)s::text IS NULL OR strpos(lower(email), lower(%(text)s::text)) > 0

@@ -4,4 +4,4 @@ UPDATE users
        deactivated_at = CASE WHEN %(is_deactivated)s::boolean THEN coalesce(deactivated_at, now()) END
  WHERE id = %(user_id)s
 RETURNING id, email, name, role, plan, password_hash IS NOT NULL AS has_password, external_issuer, deactivated_at,
-          created_at, updated_at
+          deactivated_at IS NOT NULL AS deactivated, created_at, updated_at

@@ -2,4 +2,4 @@
 INSERT INTO bookmarks (user_id, flashcard_id)
 VALUES (%(user_id)s, %(flashcard_id)s)
     ON CONFLICT DO NOTHING
-RETURNING created_at
+RETURNING flashcard_id, created_at

@@ -92,17 +92,17 @@ async def test_a_batch_is_all_or_nothing(domain: Domain, people: dict[str, Calle
     user = people["user"].user_id
     foreign = await domain.start_session(people["other"].user_id, [course.decks["Analysis"]])
     ended = await domain.start_session(user, [course.decks["Analysis"]])
-    await domain.end_session(user, UUID(ended["sessionId"]))
+    await domain.end_session(user, ended["id"])
     own = await domain.start_session(user, [course.decks["Analysis"]])
-    good = rate(course.cards["r1"], session=UUID(own["sessionId"]))
+    good = rate(course.cards["r1"], session=own["id"])
     for bad, expected in (
         (rate(uuid4()), NotFound),
         (rate(course.cards["d1"]), NotFound),
         (rate(course.cards["draft a2"]), NotFound),
         (rate(course.cards["h1"]), NotFound),
-        (rate(course.cards["r2"], session=UUID(foreign["sessionId"])), NotFound),
+        (rate(course.cards["r2"], session=foreign["id"]), NotFound),
         (rate(course.cards["r2"], session=uuid4()), NotFound),
-        (rate(course.cards["r2"], session=UUID(ended["sessionId"])), Conflict),
+        (rate(course.cards["r2"], session=ended["id"]), Conflict),
     ):
         for batch in ([good, bad], [bad, good]):
             with pytest.raises(expected):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -18,7 +18,7 @@ async def test_a_session_ended_twice_at_once_counts_once(
 ) -> None:
     """Ten ends of one session all answer the same, and its time is added a single time."""
     user = people["user"].user_id
-    session = UUID((await domain.start_session(user, [course.decks["Analysis"]]))["sessionId"])
+    session = (await domain.start_session(user, [course.decks["Analysis"]]))["id"]
     ratings = [
         Rating(flashcard_id=course.cards[card], confidence_level=confidence, session_id=session)
         for card, confidence in (("r1", 5), ("r2", 2), ("r1", 4), ("l1", 5))
@@ -29,11 +29,11 @@ async def test_a_session_ended_twice_at_once_counts_once(
     answers = await asyncio.gather(*(domain.end_session(user, session) for _ in range(10)))
 
     assert 1 == len({repr(answer) for answer in answers})
-    assert {"id": str(session), "cardsStudied": 3, "averageConfidence": 4.0} == {
-        key: answers[0][key] for key in ("id", "cardsStudied", "averageConfidence")
+    assert {"id": session, "cards_studied": 3, "average_confidence": 4} == {
+        key: answers[0][key] for key in ("id", "cards_studied", "average_confidence")
     }
-    assert 100 <= answers[0]["studyDuration"] <= 130
-    assert [(answers[0]["studyDuration"],)] == domain.sql(
+    assert 100 <= answers[0]["duration_seconds"] <= 130
+    assert [(answers[0]["duration_seconds"],)] == domain.sql(
         "SELECT total_study_time_seconds FROM user_stats WHERE user_id = %s", user
     )
     assert answers[0] == await domain.end_session(user, session)
@@ -42,15 +42,15 @@ async def test_a_session_ended_twice_at_once_counts_once(
 async def test_a_session_without_ratings(domain: Domain, people: dict[str, Caller], course: Course) -> None:
     """Nothing studied is no card and no average."""
     user = people["user"].user_id
-    session = UUID((await domain.start_session(user, [course.decks["Analysis"]]))["sessionId"])
+    session = (await domain.start_session(user, [course.decks["Analysis"]]))["id"]
     ended = await domain.end_session(user, session)
-    assert (0, None) == (ended["cardsStudied"], ended["averageConfidence"])
+    assert (0, None) == (ended["cards_studied"], ended["average_confidence"])
 
 
 async def test_a_session_is_its_owners(domain: Domain, people: dict[str, Caller], course: Course) -> None:
     """Somebody else's session is as unknown as one that never was, and goes on running."""
     started = await domain.start_session(people["user"].user_id, [course.decks["Analysis"]])
-    for session in (UUID(started["sessionId"]), uuid4()):
+    for session in (started["id"], uuid4()):
         with pytest.raises(NotFound):
             await domain.end_session(people["other"].user_id, session)
     assert [(None,)] == domain.sql("SELECT ended_at FROM study_sessions")
