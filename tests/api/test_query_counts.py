@@ -7,14 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import aiopg
 import pytest
 import redis
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
 from server.api.routes import ROUTES
 from server.api.services import SERVICES
 from server.cli.generating import generate
 from server.settings import Settings
+from server.stores.postgres.connection import Connection
 from tests.api.conftest import Api, Course, StartApi
 from tests.conftest import run_sql
 
@@ -182,11 +183,11 @@ async def test_writes_need_few_round_trips(
 ) -> None:
     """Counted where the driver sends: BEGIN, COMMIT and everything else that waits for the server."""
     sent: list[str] = []
-    execute = aiopg.Cursor.execute
+    run = Connection.run
 
-    async def counted(cursor: aiopg.Cursor, operation: str, *args: Any, **kwargs: Any) -> None:
-        sent.append(operation)
-        await execute(cursor, operation, *args, **kwargs)
+    async def counted(connection: Connection, sql: str, *args: Any, **kwargs: Any) -> Cursor:
+        sent.append(sql)
+        return await run(connection, sql, *args, **kwargs)
 
     r1, r2, a1 = (course.cards[name] for name in ("r1", "r2", "a1"))
     deck = str(course.decks["Analysis"])
@@ -194,7 +195,7 @@ async def test_writes_need_few_round_trips(
     for card in (r1, a1):
         await api.put(f"/api/progress/cards/{card}", json={"confidenceLevel": 3})
     await api.get(study)
-    monkeypatch.setattr(aiopg.Cursor, "execute", counted)
+    monkeypatch.setattr(Connection, "run", counted)
     counts: dict[str, int] = {}
 
     async def count(what: str, method: str, path: str, **request: Any) -> Any:

@@ -9,10 +9,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-import aiopg
 import structlog
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 
+from server.stores.postgres.connection import Connection
 from server.stores.postgres.errors import (
     ConstraintViolated,
     DatabaseFull,
@@ -55,11 +56,11 @@ _RENEWAL_SECONDS = 1.0
 class Transaction:
     """Several queries that happen together or not at all; from `Database.transaction`."""
 
-    def __init__(self, runner: QueryRunner, connection: aiopg.Connection, begin: str) -> None:
+    def __init__(self, runner: QueryRunner, connection: Connection, begin: str) -> None:
         """Args: begin: what begins it; it travels with the first query."""
         self._runner = runner
         self._begin = begin
-        self._connection: aiopg.Connection | None = connection
+        self._connection: Connection | None = connection
         self._ends_at: float | None = None
 
     async def fetch_all(self, query: str, /, **parameters: Any) -> list[Row]:
@@ -88,9 +89,7 @@ class Transaction:
         """Give up the connection: nothing runs in this transaction any more."""
         self._connection = None
 
-    async def run(
-        self, name: str, parameters: Mapping[str, Any], read: Callable[[aiopg.Cursor], Result]
-    ) -> Result:
+    async def run(self, name: str, parameters: Mapping[str, Any], read: Callable[[Cursor], Result]) -> Result:
         """Run a query, and return what `read` takes from its cursor."""
         if self._connection is None:
             raise RuntimeError("this transaction has ended")
@@ -325,7 +324,7 @@ class Database:
         self,
         name: str,
         parameters: Mapping[str, Any],
-        read: Callable[[aiopg.Cursor], Result],
+        read: Callable[[Cursor], Result],
         *,
         blockable: bool = True,
     ) -> Result:
@@ -342,18 +341,10 @@ class Database:
                     )
                 )
 
-    @contextlib.asynccontextmanager
-    async def _connection(self, *, blockable: bool = True) -> AsyncIterator[aiopg.Connection]:
+    def _connection(self, *, blockable: bool = True) -> _Borrowed:
         if blockable and self.blocked_by is not None:
             raise unavailable(self.blocked_by)
-        connection = await self.pool.acquire()
-        try:
-            yield connection
-        except DatabaseUnavailable as error:
-            self._note_failure(error)
-            raise
-        finally:
-            self.pool.release(connection)
+        return _Borrowed(self.pool, self._note_failure)
 
     def _note_failure(self, error: DatabaseUnavailable) -> None:
         if isinstance(error, SchemaOutdated):
@@ -381,19 +372,19 @@ class Database:
                 await transaction.execute("probe_room")
         self._is_full = False
 
-    async def _control(self, connection: aiopg.Connection, statement: str, *, final: bool) -> None:
+    async def _control(self, connection: Connection, statement: str, *, final: bool) -> None:
         name = statement.partition(" ")[0].rstrip(";").lower()
         with measure("db"):
             await self._runner.run_sql(connection, name, statement, {}, final=final)
 
-    async def _commit(self, connection: aiopg.Connection) -> None:
+    async def _commit(self, connection: Connection) -> None:
         if connection.raw.get_transaction_status() != TRANSACTION_STATUS_INTRANS and not connection.closed:
             # The server would answer COMMIT with ROLLBACK, without an error.
             await self._roll_back(connection)
             raise QueryFailed("commit", "25P02", "a query of the transaction had failed")
         await self._control(connection, "COMMIT", final=True)
 
-    async def _roll_back(self, connection: aiopg.Connection) -> None:
+    async def _roll_back(self, connection: Connection) -> None:
         if connection.closed or connection.raw.get_transaction_status() == TRANSACTION_STATUS_IDLE:
             return  # the server has rolled back, or nothing had begun
         try:
@@ -402,19 +393,38 @@ class Database:
             connection.close()
 
 
-def _rows(cursor: aiopg.Cursor) -> list[Row]:
-    raw = cursor.raw
-    if raw.description is None:
+class _Borrowed:
+    """A connection of the pool for the length of a block; its failures are noted."""
+
+    __slots__ = ("_connection", "_note_failure", "_pool")
+
+    def __init__(self, pool: ConnectionPool, note_failure: Callable[[DatabaseUnavailable], None]) -> None:
+        self._pool = pool
+        self._note_failure = note_failure
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._pool.acquire()
+        return self._connection
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object
+    ) -> None:
+        if isinstance(error, DatabaseUnavailable):
+            self._note_failure(error)
+        self._pool.release(self._connection)
+
+
+def _rows(cursor: Cursor) -> list[Row]:
+    if cursor.description is None:
         return []
-    names = [column.name for column in raw.description]
-    return [dict(zip(names, row, strict=True)) for row in raw.fetchall()]
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _first_row(cursor: aiopg.Cursor) -> Row | None:
+def _first_row(cursor: Cursor) -> Row | None:
     rows = _rows(cursor)
     return rows[0] if rows else None
 
 
-def _row_count(cursor: aiopg.Cursor) -> int:
-    count: int = cursor.raw.rowcount
-    return count
+def _row_count(cursor: Cursor) -> int:
+    return cursor.rowcount

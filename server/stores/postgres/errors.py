@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 
@@ -197,7 +196,7 @@ def translate_query_error(
     """
     if isinstance(error, TimeoutError):
         return DatabaseUnavailable("timeout", outcome_unknown=outcome_unknown)
-    if isinstance(error, (QueryCanceledError, asyncio.CancelledError)):
+    if isinstance(error, QueryCanceledError):
         # The server has reported that it cancelled and undid the statement.
         return DatabaseUnavailable("timeout")
     if isinstance(error, ValueError):

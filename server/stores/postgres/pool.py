@@ -21,12 +21,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiopg
 import psycopg2
 import structlog
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, new_type, parse_dsn, register_type
 
 from server.errors import first_line
+from server.stores.postgres.connection import Connection, wait_at_most
 from server.stores.postgres.errors import DatabaseUnavailable, translate_connect_error
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class ConnectionPool:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[aiopg.Connection]],
+        connect: Callable[[], Awaitable[Connection]],
         *,
         size: int,
         acquire_timeout_ms: float,
@@ -74,10 +74,10 @@ class ConnectionPool:
         self._growth_retry_seconds = growth_retry_seconds
         self._logs_outages = logs_outages
         # Invariant: while a caller waits, no connection is free.
-        self._free: deque[aiopg.Connection] = deque()
-        self._used: set[aiopg.Connection] = set()
-        self._stale: set[aiopg.Connection] = set()  # those of `_used` that are closed when they come back
-        self._waiters: OrderedDict[asyncio.Future[aiopg.Connection], None] = OrderedDict()
+        self._free: deque[Connection] = deque()
+        self._used: set[Connection] = set()
+        self._stale: set[Connection] = set()  # those of `_used` that are closed when they come back
+        self._waiters: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
         self._opening: set[asyncio.Task[None]] = set()
         self._retry_at: float | None = None  # when growth may be tried again; None: there is no known ceiling
         self._ceiling_logged = False
@@ -102,7 +102,7 @@ class ConnectionPool:
         """How many callers wait for one."""
         return len(self._waiters)
 
-    async def acquire(self) -> aiopg.Connection:
+    async def acquire(self) -> Connection:
         """A connection, open as far as is known; give it back with `release`.
 
         Raises:
@@ -120,7 +120,7 @@ class ConnectionPool:
                 return connection
         return await self._wait()
 
-    def release(self, connection: aiopg.Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Take a connection back. One in a transaction, with a running query or closed is not used again."""
         self._used.discard(connection)
         if self._stale and connection in self._stale:
@@ -163,14 +163,13 @@ class ConnectionPool:
         for connection in list(self._used):
             connection.close()
 
-    async def _wait(self) -> aiopg.Connection:
-        waiter: asyncio.Future[aiopg.Connection] = asyncio.get_running_loop().create_future()
+    async def _wait(self) -> Connection:
+        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         self._fewest_free = 0
         self._grow()
         try:
-            async with asyncio.timeout(self._acquire_timeout_seconds):
-                return await waiter
+            return await wait_at_most(waiter, self._acquire_timeout_seconds)
         except BaseException as error:
             self._waiters.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
@@ -179,7 +178,7 @@ class ConnectionPool:
                 raise DatabaseUnavailable("pool_exhausted" if self._used else "timeout") from None
             raise
 
-    def _offer(self, connection: aiopg.Connection) -> None:
+    def _offer(self, connection: Connection) -> None:
         """Give an idle connection to the first of those that wait, or keep it."""
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
@@ -317,7 +316,7 @@ class Connector:
         self.preamble = ""
         self._connect_timeout_seconds = connect_timeout_ms / 1000
 
-    async def connect(self) -> aiopg.Connection:
+    async def connect(self) -> Connection:
         """A new connection; each address of each host is tried in turn.
 
         libpq would do that itself, but it goes on to the next address with another socket, which aiopg
@@ -350,7 +349,7 @@ class Connector:
             places += [{"host": host, "port": port, "hostaddr": str(entry[4][0])} for entry in found]
         return places
 
-    async def _connect_to(self, place: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
+    async def _connect_to(self, place: dict[str, str], timeout_seconds: float) -> Connection:
         parameters = self._plain | place
         async with asyncio.timeout(timeout_seconds):
             if not self._options_refused:
@@ -365,12 +364,11 @@ class Connector:
             connection = await _open(parameters, timeout_seconds)
             return await self._prepare(connection, has_settings=False)
 
-    async def _prepare(self, connection: aiopg.Connection, *, has_settings: bool) -> aiopg.Connection:
+    async def _prepare(self, connection: Connection, *, has_settings: bool) -> Connection:
         """Find out whether a pooler is at the other end, and apply the settings."""
         try:
-            cursor = await connection.cursor()
-            await cursor.execute(_LOOK)
-            process_id, has_check_interval = cursor.raw.fetchone()
+            cursor = await connection.run(_LOOK, None, timeout_seconds=self._connect_timeout_seconds)
+            process_id, has_check_interval = cursor.fetchone() or (None, None)
             settings = {
                 name: value
                 for name, value in self._settings.items()
@@ -383,8 +381,10 @@ class Connector:
                     f"SET LOCAL {name} = {_literal(value)}; " for name, value in settings.items()
                 )
             elif not has_settings:
-                await cursor.execute(
-                    "".join(f"SET {name} = {_literal(value)}; " for name, value in settings.items())
+                await connection.run(
+                    "".join(f"SET {name} = {_literal(value)}; " for name, value in settings.items()),
+                    {},
+                    timeout_seconds=self._connect_timeout_seconds,
                 )
         except BaseException:
             connection.close()
@@ -392,15 +392,16 @@ class Connector:
         return connection
 
 
-async def _open(parameters: dict[str, str], timeout_seconds: float) -> aiopg.Connection:
+async def _open(parameters: dict[str, str], timeout_seconds: float) -> Connection:
     dsn = make_dsn(**parameters)
     _forget_closed_sockets()
-    connection: aiopg.Connection = await aiopg.connect(dsn, timeout=timeout_seconds, enable_hstore=False)
+    connection = Connection(dsn, timeout_seconds, enable_hstore=False)
+    await connection
     register_type(new_type((_BYTEA_OID,), "BYTES", _read_bytes), connection.raw)
     return connection
 
 
-def _has_word(connection: aiopg.Connection) -> bool:
+def _has_word(connection: Connection) -> bool:
     """Whether something has arrived on an idle connection.
 
     Seen before a statement is sent, its loss is no failure. Afterwards nobody could say whether the statement was run.

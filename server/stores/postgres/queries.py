@@ -8,7 +8,6 @@ statement that has no reason to fail.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -18,13 +17,14 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
-import aiopg
 import psycopg2
 import structlog
 from psycopg2.extensions import AsIs
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 from psycopg2.extras import Json
 
 from server.files import ROOT
+from server.stores.postgres.connection import Connection
 from server.stores.postgres.errors import translate_query_error
 from server.telemetry.context import current_request
 from server.telemetry.timings import operation
@@ -126,14 +126,14 @@ class QueryRunner:
 
     async def run(
         self,
-        connection: aiopg.Connection,
+        connection: Connection,
         query: Query,
         parameters: Mapping[str, Any],
         *,
         final: bool,
         preamble: str = "",
         timeout_seconds: float | None = None,
-    ) -> aiopg.Cursor:
+    ) -> Cursor:
         """Run one query and return its cursor.
 
         Args:
@@ -174,7 +174,7 @@ class QueryRunner:
                 log.warning("database.slow_query", query=query.name, duration_ms=round(seconds * 1000, 2))
 
     async def _send_private(
-        self, connection: aiopg.Connection, query: Query, adapted: dict[str, Any], preamble: str
+        self, connection: Connection, query: Query, adapted: dict[str, Any], preamble: str
     ) -> None:
         """Keep the private values as the transaction's own settings, and name these in the query instead."""
         sql = ", ".join(f"set_config('private.{name}', %({name})s, true)" for name in sorted(query.private))
@@ -185,31 +185,24 @@ class QueryRunner:
 
     async def run_sql(
         self,
-        connection: aiopg.Connection,
+        connection: Connection,
         name: str,
         sql: str,
         parameters: Mapping[str, Any] | None,
         *,
         final: bool,
         timeout_seconds: float | None = None,
-    ) -> aiopg.Cursor:
+    ) -> Cursor:
         """Run plain SQL under a name, without measuring it. Arguments and errors otherwise as `run`."""
         try:
             with operation("db", name):
-                cursor = await connection.cursor()
-                await cursor.execute(
+                return await connection.run(
                     f"{sql} {_comment(name)}",
                     parameters,
-                    timeout=self._query_timeout_seconds if timeout_seconds is None else timeout_seconds,
+                    timeout_seconds=self._query_timeout_seconds
+                    if timeout_seconds is None
+                    else timeout_seconds,
                 )
-        except asyncio.CancelledError as error:
-            # aiopg reports the server's statement_timeout like this. A task that was cancelled has `cancelling`.
-            task = asyncio.current_task()
-            if task is None or task.cancelling() > 0:
-                raise
-            raise translate_query_error(
-                error, query=name, connection_closed=False, outcome_unknown=False
-            ) from None
         except (psycopg2.Error, TimeoutError, ValueError) as error:
             raise translate_query_error(
                 error, query=name, connection_closed=connection.closed, outcome_unknown=final
@@ -217,7 +210,6 @@ class QueryRunner:
         finally:
             if connection.raw.notices:
                 log_notices(connection.raw, query=name)
-        return cursor
 
 
 def _adapt(value: Any) -> Any:

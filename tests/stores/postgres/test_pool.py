@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import aiopg
 import psycopg2
 import pytest
 from structlog.testing import capture_logs
 
+from server.stores.postgres.connection import Connection
 from server.stores.postgres.database import Database, DatabaseUnavailable
 from server.stores.postgres.pool import ConnectionPool, Connector
 from tests.conftest import run_sql
@@ -111,7 +111,7 @@ async def test_a_growth_that_works_ends_the_making_do(database_url: str) -> None
         async def refuse() -> NoReturn:
             raise DatabaseUnavailable("too_many_connections")
 
-        async def count() -> aiopg.Connection:
+        async def count() -> Connection:
             at_once.append(len(pool._opening))
             return await connect()
 
