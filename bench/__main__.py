@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import rating
+from bench import rating, scaling
 from bench.connections import print_connections
 from bench.harness.load import LoadFailed
 from bench.harness.machine import is_optimised, node_build, python_build
@@ -98,19 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))
-    crowd = parts.add_parser(
-        "connections", help="many kept connections, then one user who writes without end"
-    )
-    crowd.add_argument("--connections", type=int, default=2000, help="of readers, a user each (2000)")
-    crowd.add_argument("--seconds", type=float, default=90.0, help="for which they read (90)")
-    crowd.add_argument("--per-second", type=float, default=300.0, help="how often they ask together (300)")
-    crowd.add_argument("--writers", type=int, default=500, help="connections of the one user (500)")
-    crowd.set_defaults(
-        run=lambda options: print_connections(
-            options.connections, options.seconds, options.per_second, options.writers
-        )
-    )
+    _add_connections(parts)
     _add_rating(parts)
+    _add_scaling(parts)
     unread = parts.add_parser("slow-readers", help="a worker's memory with clients that do not read")
     unread.add_argument("--readers", type=int, default=100, help="that do not (100)")
     unread.add_argument("--megabytes", type=float, default=4.0, help="of each answer (4)")
@@ -183,6 +173,39 @@ def _add_start(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     part = parts.add_parser("start", help="one worker from its command to its first answer, step by step")
     part.add_argument("--times", type=int, default=7, help="starts, of which the medians are shown (7)")
     part.set_defaults(run=lambda options: print_starts(options.times))
+
+
+def _add_connections(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    crowd = parts.add_parser(
+        "connections", help="many kept connections, then one user who writes without end"
+    )
+    crowd.add_argument("--connections", type=int, default=2000, help="of readers, a user each (2000)")
+    crowd.add_argument("--seconds", type=float, default=90.0, help="for which they read (90)")
+    crowd.add_argument("--per-second", type=float, default=300.0, help="how often they ask together (300)")
+    crowd.add_argument("--writers", type=int, default=500, help="connections of the one user (500)")
+    crowd.set_defaults(
+        run=lambda options: print_connections(
+            options.connections, options.seconds, options.per_second, options.writers
+        )
+    )
+
+
+def _add_scaling(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    larger = parts.add_parser(
+        "scaling", help="what a request costs each part of a deployment, and what many need"
+    )
+    larger.add_argument("--rounds", type=int, default=3, help="interleaved rounds (3)")
+    larger.add_argument("--students", type=int, default=40, help="whose evenings make a round (40)")
+    larger.add_argument("--write", action="store_true", help="publish the tables of docs/scaling.md")
+    larger.set_defaults(run=_scale)
+
+
+def _scale(options: argparse.Namespace) -> None:
+    if options.write:
+        _require_optimised()
+    document = scaling.measure(scaling.Plan(rounds=options.rounds, students=options.students))
+    if options.write:
+        scaling.write(document)
 
 
 def _add_script(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

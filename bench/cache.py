@@ -122,10 +122,12 @@ class Evening:
         }
 
 
-async def spend(subject: Subject, tokens: Sequence[str], admin: str, seed: int) -> Evening:
-    """Let all students have their evening at the same time."""
-    tally, turn = Tally(), asyncio.Semaphore(CONNECTIONS)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+async def spend(
+    subject: Subject, tokens: Sequence[str], admin: str, seed: int, *, connections: int = CONNECTIONS
+) -> Evening:
+    """Let all students have their evening at the same time, with so many requests under way."""
+    tally, turn = Tally(), asyncio.Semaphore(connections)
+    connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{subject.port}", connector=connector) as session:
 
         async def send(token: str, method: str, path: str, body: Json | None = None) -> tuple[Any, str]:

@@ -203,7 +203,7 @@ def interleave(targets: Targets, plan: Plan) -> dict[str, list[Cost]]:
 
 def _run(one: Side, requests: Sequence[bytes], *, seconds: float, connections: int) -> tuple[Cost, int]:
     processes = (one.subject.process.pid, one.postgres, one.redis)
-    before = [_cpu_seconds(pid) for pid in processes]
+    before = [cpu_seconds_of_all(pid) for pid in processes]
     load = Load(one.subject.port, requests, connections=connections, seconds=seconds)
     figures = run_load(load, cores=one.subject.world.cores.beside)
     if figures.refused or figures.broken:
@@ -212,13 +212,13 @@ def _run(one: Side, requests: Sequence[bytes], *, seconds: float, connections: i
         )
     one.subject.forget_log()
     spent = [
-        (_cpu_seconds(pid) - started) / figures.requests * 1e6
+        (cpu_seconds_of_all(pid) - started) / figures.requests * 1e6
         for pid, started in zip(processes, before, strict=True)
     ]
     return Cost(figures.per_second, figures.p50_ms, figures.p99_ms, *spent), figures.requests
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of_all(pid: int) -> float:
     """The processor time of a process and its descendants, those that have ended too: a pool closes connections."""
     ended = psutil.Process(pid).cpu_times()
     return cpu_seconds(pid) + ended.children_user + ended.children_system

@@ -25,7 +25,7 @@ from server.settings import ROOT
 STATE = ROOT / ".state" / "bench"
 _TOKEN_SECONDS = 24 * 3600
 _POSTGRES_OPTIONS = ("max_connections=200",)
-_REDIS_OPTIONS = ('save ""', "appendonly no")
+REDIS_OPTIONS = ('save ""', "appendonly no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def world(
         with on_cores(cores.beside):
             postgres = stack.enter_context(postgres_server(folder / "postgres", options=_POSTGRES_OPTIONS))
             redis = stack.enter_context(
-                redis_server(folder / "redis", binary=redis_binary, options=_REDIS_OPTIONS)
+                redis_server(folder / "redis", binary=redis_binary, options=REDIS_OPTIONS)
             )
         migrate(postgres.url, migrations)
         yield furnish(folder, cores=cores, redis=redis, database_url=postgres.url, readers=readers)
