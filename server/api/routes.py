@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from server.api import assets, auth, operations, study
 from server.api.admin import course, limits
+from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.services import UNMATCHED_GROUP, LookUp, NameReader, Rule
 from server.domain.identity.tokens import Role
@@ -128,12 +129,20 @@ ROUTES = (
     Route(
         "POST",
         "/api/admin/decks/{deckId}/import",
-        course.import_deck,
+        admin_import.import_deck,
         "admin",
         "admin-destructive",
         settles=True,
     ),
-    Route("GET", "/api/admin/decks/{deckId}/export", course.export_deck, "admin", "admin-reads"),
+    Route(
+        "POST",
+        "/api/admin/decks/{deckId}/import/form",
+        admin_import.upload_deck,
+        "admin",
+        "admin-destructive",
+        settles=True,
+    ),
+    Route("GET", "/api/admin/decks/{deckId}/export", admin_import.export_deck, "admin", "admin-reads"),
     Route("GET", "/api/admin/flashcards", course.list_flashcards, "admin", "admin-reads"),
     Route("POST", "/api/admin/flashcards", course.create_flashcard, "admin", "admin-writes"),
     Route("GET", "/api/admin/flashcards/{flashcardId}", course.get_flashcard, "admin", "admin-reads"),

@@ -43,7 +43,7 @@ def day(text: str) -> date:
 def add_import_arguments(importing: argparse.ArgumentParser) -> None:
     """Those of `import`."""
     importing.add_argument(
-        "path", type=Path, metavar="PATH", help="a .tsv, .csv, .txt or .json file, or a folder"
+        "path", type=Path, metavar="PATH", help="a .tsv, .csv, .txt, .json or .xlsx file, or a folder"
     )
     importing.add_argument("--dry-run", action="store_true", help="say what would change, and store nothing")
     importing.add_argument(
@@ -70,7 +70,7 @@ def add_export_arguments(exporting: argparse.ArgumentParser) -> None:
     """Those of `export`."""
     exporting.add_argument("path", type=Path, metavar="PATH", help="a folder that is not there, or empty")
     exporting.add_argument(
-        "--format", choices=("tsv", "csv", "json"), default="tsv", help="of the files (tsv)"
+        "--format", choices=("tsv", "csv", "json", "xlsx"), default="tsv", help="of the files (tsv)"
     )
     exporting.add_argument("--class", dest="class_name", metavar="NAME", help="only this class")
 

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psycopg2
 import psycopg2.extras
@@ -36,7 +36,7 @@ from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError, To
 from server.domain.catalog.deck_rows import Seen
 from server.domain.editing.imports import Imported, merge_cards
 from server.domain.values import find_forbidden
-from server.errors import CommandError, InvalidInput
+from server.errors import CommandError, InvalidInput, UnsupportedMediaType
 from server.stores.postgres.queries import Query, load_queries
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ _SPELLING = {word.lower(): word for word in _SPELLED.split()}
 CLASS_FILE = "class.toml"
 # The table of a class.toml with names of decks by the names of their files.
 DECK_NAMES = "decks"
-_FORMAT_BY_ENDING: dict[str, DeckFormat] = {".tsv": "tsv", ".csv": "csv", ".txt": "txt", ".json": "json"}
+_FORMAT_BY_ENDING: dict[str, DeckFormat] = {f".{format_}": format_ for format_ in get_args(DeckFormat)}
 _CLASS_FIELDS = ("name", "description", "icon", "color")
 _LONGEST_NAME = 255
 
@@ -191,8 +191,8 @@ def import_path(
 
     Args:
         url: the database, migrated.
-        path: a .tsv, .csv, .txt or .json file, or a folder. There, other files are skipped, also `*.quiz.json`, and
-            .txt files without a tab in their first line that are no exports of Anki.
+        path: a .tsv, .csv, .txt, .json or .xlsx file, or a folder. There, other files are skipped, also
+            `*.quiz.json`, and .txt files without a tab in their first line that are no exports of Anki.
         options: how it differs from the usual.
         progress: whether to show a progress bar; by default, if standard error is a terminal.
 
@@ -286,7 +286,7 @@ def _read(path: Path, root: Path, options: ImportOptions) -> tuple[list[_Class],
     files = _list_files(path) if path.is_dir() else [path]
     deck_files = [file for file in files if _format(file) and (file == path or not _is_prose(file))]
     if not deck_files:
-        raise ImportFailed(f"{path}: there is no deck file (.tsv, .csv, .txt or .json)")
+        raise ImportFailed(f"{path}: there is no deck file (.tsv, .csv, .txt, .json or .xlsx)")
     problems: list[str] = []
     classes: dict[Path | None, _Class] = {}
     bad_files: list[tuple[str, DeckFileError]] = []
@@ -300,7 +300,7 @@ def _read(path: Path, root: Path, options: ImportOptions) -> tuple[list[_Class],
         name = classes[folder].deck_names.get(file.name, name)
         try:
             packed = _read_cards(file, options)
-        except (TooManyRows, InvalidInput) as error:
+        except (TooManyRows, InvalidInput, UnsupportedMediaType) as error:
             packed = PackedDeck([], Seen(), b"")
             if isinstance(error, DeckFileError):
                 bad_files.append((str(file.relative_to(root)), error))
@@ -317,10 +317,12 @@ def _read(path: Path, root: Path, options: ImportOptions) -> tuple[list[_Class],
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """The files below a folder in the order of their names; hidden files and folders are not looked at."""
+    """The files below a folder in the order of their names; hidden ones, and what Excel locks, are not looked at."""
     found = [file for file in folder.rglob("*") if file.is_file()]
     visible = [
-        file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        file
+        for file in found
+        if not any(part.startswith((".", "~$")) for part in file.relative_to(folder).parts)
     ]
     return sorted(visible)
 

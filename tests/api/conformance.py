@@ -65,7 +65,9 @@ def check_answer(method: str, path: str, status: int, headers: Mapping[str, str]
     media_type = given["content-type"].partition(";")[0]
     assert media_type in contents, f"{place}: {media_type}"
     is_json = media_type.endswith("json")
-    _check(place, contents[media_type]["schema"], orjson.loads(body) if is_json else body.decode())
+    schema = contents[media_type]["schema"]
+    encoding = "latin-1" if schema.get("format") == "binary" else "utf-8"
+    _check(place, schema, orjson.loads(body) if is_json else body.decode(encoding))
 
 
 def _resolve(said: dict[str, Any]) -> dict[str, Any]:

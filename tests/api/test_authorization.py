@@ -69,6 +69,7 @@ AUDIENCES: dict[str, Audience] = {
     "PATCH /api/admin/decks/{deckId}": "admin",
     "DELETE /api/admin/decks/{deckId}": "admin",
     "POST /api/admin/decks/{deckId}/import": "admin",
+    "POST /api/admin/decks/{deckId}/import/form": "admin",
     "GET /api/admin/decks/{deckId}/export": "admin",
     "GET /api/admin/flashcards": "admin",
     "POST /api/admin/flashcards": "admin",

@@ -50,7 +50,7 @@ def fill(url: str) -> None:
     )
 
 
-@pytest.mark.parametrize("format_", ["tsv", "csv", "json"])
+@pytest.mark.parametrize("format_", ["tsv", "csv", "json", "xlsx"])
 def test_what_is_exported_is_imported_as_unchanged(
     database_url: str, tmp_path: Path, format_: DeckFormat
 ) -> None:

@@ -98,7 +98,7 @@ class Imported(Answer):
     updated = count()
     unchanged = count()
     dialect = fields.String(
-        validate=validate.OneOf(["tab", "comma", "semicolon", "pipe", "colon", "space", "json"]),
+        validate=validate.OneOf(["tab", "comma", "semicolon", "pipe", "colon", "space", "json", "xlsx"]),
         metadata={"description": "How the file was read: what divides its columns."},
     )
     header = fields.List(

@@ -40,6 +40,8 @@ ENUMS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 )
 
 FILE_CARD = "FileCard"
+FILE_FORM = "FileForm"
+BINARY = {"type": "string", "format": "binary"}
 
 
 def _text(longest: int, description: str, *, may_be_null: bool = False) -> dict[str, Any]:
@@ -51,6 +53,17 @@ def _text(longest: int, description: str, *, may_be_null: bool = False) -> dict[
 # What no marshmallow schema describes: the reader of files checks it.
 SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
     {
+        FILE_FORM: {
+            "type": "object",
+            "description": "A course file as a browser uploads it.",
+            "required": ["file"],
+            "properties": {
+                "file": {
+                    **BINARY,
+                    "description": "The end of its name (.csv, .tsv, .txt, .json, .xlsx) says what it is, or its type.",
+                }
+            },
+        },
         FILE_CARD: {
             "type": "object",
             "description": "A card of a JSON file.",

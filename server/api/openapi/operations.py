@@ -11,6 +11,7 @@ from marshmallow import Schema
 
 from server.api import assets, auth, operations, study
 from server.api.admin import course, limits
+from server.api.admin import imports as admin_import
 from server.api.admin import users as admin_users
 from server.api.admin.schemas import (
     ClassesQuerySchema,
@@ -25,7 +26,7 @@ from server.api.admin.schemas import (
 from server.api.answers import operations as monitoring
 from server.api.answers import study as studying
 from server.api.answers.kinds import Answer
-from server.api.openapi.components import FILE_CARD
+from server.api.openapi.components import BINARY, FILE_CARD, FILE_FORM
 from server.api.responses import JSON
 from server.api.routes import HandlerFunction
 from server.api.schemas import (
@@ -48,6 +49,7 @@ from server.api.schemas import (
     StudyQuerySchema,
     UsersQuerySchema,
 )
+from server.domain.catalog.deck_workbooks import XLSX_TYPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,9 @@ _DECK_FILE = (
     Content(
         schema={"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{FILE_CARD}"}},
     ),
+    Content(media_type=XLSX_TYPE, schema=BINARY),
 )
+_FORM = Content(media_type=admin_import.FORM, schema={"$ref": f"#/components/schemas/{FILE_FORM}"})
 OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
     {
         operations.health: Operation(
@@ -276,10 +280,13 @@ OPERATIONS: Mapping[HandlerFunction, Operation] = MappingProxyType(
             bodies=json(DeckSchema(partial=True)), results=answers(monitoring.EditableDeck)
         ),
         course.delete_deck: Operation(results=done()),
-        course.import_deck: Operation(
+        admin_import.import_deck: Operation(
             query=ImportQuerySchema(), bodies=_DECK_FILE, results=answers(monitoring.Imported)
         ),
-        course.export_deck: Operation(
+        admin_import.upload_deck: Operation(
+            query=ImportQuerySchema(), bodies=(_FORM,), results=answers(monitoring.Imported)
+        ),
+        admin_import.export_deck: Operation(
             results={
                 200: Result(
                     description="The deck's cards as a file.",

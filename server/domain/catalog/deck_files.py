@@ -22,12 +22,13 @@ import orjson
 
 from server.domain.catalog.deck_headers import COLUMNS, PASSED_OVER, REQUIRED, column_of
 from server.domain.catalog.deck_problems import MAX_ROWS, Problems, TooManyRows
-from server.domain.catalog.deck_rows import HeaderRule, Seen
+from server.domain.catalog.deck_rows import HeaderRule, Preamble, Seen, name_cells
 from server.domain.catalog.deck_tables import PIECE, read_table
+from server.domain.catalog.deck_workbooks import XLSX_TYPE, read_workbook
 from server.domain.values import clean_text, find_forbidden
 from server.errors import InvalidInput
 
-DeckFormat = Literal["tsv", "csv", "txt", "json"]
+DeckFormat = Literal["tsv", "csv", "txt", "json", "xlsx"]
 LONGEST_TEXT = 5000
 LONGEST_NOTE = 2000
 _LONGEST_SHOWN = 60
@@ -37,6 +38,7 @@ FORMAT_BY_MEDIA_TYPE: dict[str, DeckFormat] = {
     "text/csv": "csv",
     "text/plain": "txt",
     "application/json": "json",
+    XLSX_TYPE: "xlsx",
 }
 # By the names that Python knows them under. Others are rare in files, or are no encodings of text at all.
 _ENCODING_NAMES = (
@@ -48,10 +50,11 @@ ENCODINGS_ACCEPTED = (
     "utf-8, utf-16, iso-8859-1, -2 or -15, windows-1250, -1251 or -1252, macintosh, koi8-r, shift_jis, gb18030, big5 "
     "or euc-kr"
 )
+_ZIP = b"PK\x03\x04"
 _SAVE = "the table saved as CSV UTF-8, or as text with tabs"
 # By their first bytes, in small letters: what it is, and what is accepted instead.
 _OTHER_KINDS = {
-    b"pk\x03\x04": ("a workbook or another zip archive, not text", _SAVE),
+    b"pk\x03\x04": ("a workbook or another zip archive, not text", f"{XLSX_TYPE}, .xlsx; or {_SAVE}"),
     b"\xd0\xcf\x11\xe0": ("an old workbook (.xls) or one with a password, not text", _SAVE),
     b"%pdf": ("a PDF file, not text", _SAVE),
     b"{\\rtf": ("rich text (RTF), not plain text", "plain text: in TextEdit, Format, Make Plain Text"),
@@ -177,10 +180,20 @@ def read_cards(
     Raises:
         TooManyRows: it has more than MAX_ROWS.
         InvalidInput: it is not in another encoding than UTF-8.
+        UnsupportedMediaType: it is a workbook, and openpyxl is not installed.
         DeckFileError: with up to MOST_PROBLEMS problems.
     """
     problems, seen = Problems(), Seen()
+    if format_ == "xlsx" and content.startswith(_ZIP):
+        rows = name_cells(
+            read_workbook(content, problems, seen), Preamble(header=reading.header), ", ", problems, seen
+        )
+        return seen, _checked(rows, problems, seen)
     _refuse_other_kinds(content, problems)
+    if format_ == "xlsx":
+        problems.add(1, None, "not a workbook (.xlsx)", _SAVE)
+        problems.raise_if_any()
+        raise AssertionError("a problem is raised")
     encoding = "utf-16" if content[:2] in _BOMS_UTF16 else reading.encoding
     if encoding != "utf-8":
         content = _as_utf8(content, encoding)
@@ -193,7 +206,7 @@ def read_cards(
         stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
         seen.dialect = "json"
         return seen, _checked(_json_rows(stream, problems, seen), problems, seen)
-    rows = read_table(
+    table = read_table(
         content,
         kind=format_,
         dialect=reading.dialect,
@@ -202,10 +215,10 @@ def read_cards(
         problems=problems,
         seen=seen,
     )
-    if rows is None:
+    if table is None:
         problems.raise_if_any()
         raise AssertionError("a table that can't be read has a problem")
-    return seen, _checked(rows, problems, seen)
+    return seen, _checked(table, problems, seen)
 
 
 def _checked(rows: Iterator[tuple[int, Cells]], problems: Problems, seen: Seen) -> Iterator[DeckCard]:

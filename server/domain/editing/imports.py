@@ -14,13 +14,16 @@ import orjson
 
 from server.domain.catalog.deck_files import FORMAT_BY_MEDIA_TYPE, DeckFormat, PackedDeck, Reading, pack_deck
 from server.domain.catalog.deck_headers import COLUMNS
+from server.domain.catalog.deck_workbooks import has_workbooks, write_workbook
 from server.domain.editing.resources import stale_after_import
 from server.domain.writing import Unit
 from server.errors import NotFound, ServiceUnavailable
 from server.stores.postgres.database import DatabaseUnavailable
 
 EXPORT_FORMATS: dict[str, DeckFormat] = {
-    media_type: format_ for media_type, format_ in FORMAT_BY_MEDIA_TYPE.items() if format_ != "txt"
+    media_type: format_
+    for media_type, format_ in FORMAT_BY_MEDIA_TYPE.items()
+    if format_ != "txt" and (format_ != "xlsx" or has_workbooks())
 }
 
 
@@ -129,15 +132,17 @@ def merge_cards(
 
 
 def write_cards(cards: Iterable[Mapping[str, Any]], format_: DeckFormat) -> bytes:
-    """A file of cards, in UTF-8.
+    """A file of cards; text is in UTF-8.
 
     Args:
         cards: with a text or None for each of COLUMNS.
-        format_: tsv, csv or json. In tables every cell is in quotes, so that nothing in it means anything else.
+        format_: tsv, csv, json or xlsx. In tables every cell is in quotes, so that nothing in it means anything else.
     """
     if format_ == "json":
         rows = [{name: card[name] for name in COLUMNS if card[name] is not None} for card in cards]
         return orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n"
+    if format_ == "xlsx":
+        return write_workbook(cards)
     output = io.StringIO(newline="")
     writer = csv.writer(
         output, delimiter="," if format_ == "csv" else "\t", quoting=csv.QUOTE_ALL, lineterminator="\n"

@@ -11,8 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, FormData
 
+from server.domain.catalog.deck_workbooks import XLSX_TYPE
+from server.domain.editing.imports import write_cards
 from server.settings import ROOT
 from tests.api.admin.test_crud import refusal
 from tests.api.conftest import Api, Course
@@ -21,6 +23,8 @@ REAL_COURSE = ROOT.parent / "shared" / "data" / "cissp"
 SAMPLE_COURSE = ROOT / "config" / "sample-course"
 TSV, CSV, JSON = "text/tab-separated-values", "text/csv", "application/json"
 MAX_FILE_BYTES = 10 << 20
+FORM = "import/form"
+CARDS = [{"question": "Sheet?", "answer": "=1+1", "category": None, "explanation": None}]
 
 
 class Deck:
@@ -30,15 +34,17 @@ class Deck:
         self.api = api
         self.id = str(course.decks["Law"])
 
-    async def send(self, body: Any, content_type: str = TSV, by: str | None = "admin") -> ClientResponse:
+    async def send(
+        self, body: Any, content_type: str = TSV, by: str | None = "admin", path: str = "import"
+    ) -> ClientResponse:
         """Send a file."""
         data = io.BytesIO(body) if isinstance(body, bytes) else body
         headers = {"Content-Type": content_type}
-        return await self.api.post(f"/api/admin/decks/{self.id}/import", by=by, data=data, headers=headers)
+        return await self.api.post(f"/api/admin/decks/{self.id}/{path}", by=by, data=data, headers=headers)
 
-    async def load(self, body: bytes, content_type: str = TSV) -> tuple[int, int, int]:
+    async def load(self, body: bytes, content_type: str = TSV, path: str = "import") -> tuple[int, int, int]:
         """Send a file that must be taken: cards created, updated, unchanged."""
-        response = await self.send(body, content_type)
+        response = await self.send(body, content_type, path=path)
         assert 200 == response.status, await response.text()
         counts = await response.json()
         assert ["created", "updated", "unchanged", "dialect", "header", "firstCard", "warnings"] == list(
@@ -171,6 +177,56 @@ async def test_a_dry_run_stores_nothing(deck: Deck) -> None:
     } == dict(list(counts.items())[3:])
     assert before == await deck.cards()
     assert (1, 1, 0) == await deck.load(b"question l2\tother\nnew\tcard\n")
+
+
+def form(*parts: str, boundary: str = "b") -> tuple[bytes, str]:
+    """A form of parts, each with its head, and its type."""
+    body = "".join(f"--{boundary}\r\nContent-Disposition: form-data; {part}\r\n" for part in parts)
+    return f"{body}--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+async def test_a_file_may_come_as_a_form(deck: Deck) -> None:
+    """As browsers, curl and generated clients upload it: the end of its name says what it is, or its type."""
+    named = 'name="file"; filename="deck.{}"\r\nContent-Type: {}\r\n\r\n'
+    other = 'name="other"\r\n\r\nx'
+    csv = named.format("CSV", "application/vnd.ms-excel") + "Frage;Antwort\r\nWas?;Ein Satz\r\n"
+    assert (1, 0, 0) == await deck.load(*form(other, csv), path=FORM)
+    typed = named.format("bin", "text/csv; charset=windows-1252") + "Was?,Ein Satz\n"
+    assert (0, 0, 1) == await deck.load(*form(typed), path=FORM)
+    data = FormData()
+    data.add_field("file", write_cards(CARDS, "xlsx"), filename="deck.xlsx")
+    response = await deck.api.post(f"/api/admin/decks/{deck.id}/import/form", by="admin", data=data())
+    assert (200, "xlsx") == (response.status, (await response.json())["dialect"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "told"),
+    [
+        ([], 400, "file: Must be one file in the form; there are 0."),
+        (['name="other"; filename="a.csv"\r\n\r\nQ,A'], 400, "there are 0"),
+        (['name="file"; filename="a.csv"\r\n\r\nQ,A'] * 2, 400, "there are 2"),
+        (['name="file"; filename="a.pdf"\r\n\r\nQ,A'], 415, "The file's name must end in .tsv, .csv"),
+        (['name="file"\r\n\r\nQ,A'], 415, "The file's name must end in"),
+        (['name="file"; filename="a.csv"\r\nContent-Type: x/y; charset=klingon\r\n\r\nQ,A'], 415, "The charset must"),
+        (['name="file"; filename="a.csv"\r\n\r\nEnglish,German'], 400, "looks like a header"),
+    ],
+)  # fmt: skip
+async def test_a_form_that_has_no_file(deck: Deck, parts: list[str], status: int, told: str) -> None:
+    """What is missing is said; nothing is stored."""
+    response = await deck.send(*form(*parts), path=FORM)
+    assert status == response.status
+    assert told.removeprefix("file: ") in await response.text()
+
+
+async def test_a_form_is_repeated_with_another_boundary(deck: Deck) -> None:
+    """The same file under the same key is the same request, although a form has another boundary each time."""
+    path, answers = f"/api/admin/decks/{deck.id}/import/form", []
+    for boundary in ("one", "two"):
+        body, kind = form('name="file"; filename="a.csv"\r\n\r\nQ,A', boundary=boundary)
+        headers = {"Content-Type": kind, "Idempotency-Key": "the same"}
+        answers.append(await deck.api.post(path, by="admin", data=body, headers=headers))
+    assert [200, 200] == [answer.status for answer in answers]
+    assert await answers[0].read() == await answers[1].read()
 
 
 async def test_parameters_say_what_a_file_leaves_open(deck: Deck) -> None:
@@ -338,7 +394,7 @@ async def test_whole_courses(deck: Deck, course_files: tuple[list[bytes], int]) 
     assert expected == total
 
 
-@pytest.mark.parametrize("content_type", [TSV, CSV, JSON])
+@pytest.mark.parametrize("content_type", [TSV, CSV, JSON, XLSX_TYPE])
 async def test_an_export_is_imported_unchanged(deck: Deck, content_type: str) -> None:
     """The file that `Accept` asks for changes nothing, although the deck's order does not count from 1."""
     await deck.api.post(

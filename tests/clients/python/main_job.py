@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from typing import TypeVar
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from mastery_client.api.administration import (
     admin_classes_update_class,
     admin_decks_create_deck,
     admin_imports_import_deck,
+    admin_imports_upload_deck,
     admin_list_users,
 )
 from mastery_client.api.identity import auth_login, auth_refresh, auth_register
@@ -34,6 +36,7 @@ from mastery_client.models import (
     DeckRequest,
     ErrorCode,
     FileCard,
+    FileForm,
     LoginRequest,
     MasteryStatus,
     Problem,
@@ -44,6 +47,7 @@ from mastery_client.models import (
     SessionRequest,
     StudyMode,
 )
+from mastery_client.types import File
 
 Answer = TypeVar("Answer")
 
@@ -71,9 +75,14 @@ with (
         for name in ("One", "Two")
     ]
     for deck in decks:
-        cards = [FileCard(question=f"{deck.name} {n}?", answer=str(n), category="numbers") for n in range(3)]
+        cards = [FileCard(question=f"{deck.name} {n}?", answer=str(n), category="numbers") for n in range(2)]
         imported = given(admin_imports_import_deck.sync(deck.id, client=admin, body=cards))
-        assert (3, 0) == (imported.created, imported.unchanged)
+        assert (2, 0) == (imported.created, imported.unchanged)
+        # The same and one more from a spreadsheet, uploaded as a form.
+        csv = BytesIO(f"Front,Back,Tags\n{deck.name} 0?,0,numbers\n{deck.name} 2?,2,numbers\n".encode())
+        form = FileForm(file=File(payload=csv, file_name="more.csv"))
+        uploaded = given(admin_imports_upload_deck.sync(deck.id, client=admin, body=form))
+        assert (1, 1, "comma") == (uploaded.created, uploaded.unchanged, uploaded.dialect)
     given(admin_classes_update_class.sync(made.id, client=admin, body=ClassChanges(is_published=True)))
 
     # A student comes.

@@ -23,10 +23,22 @@ for (const name of ["One", "Two"]) {
     await admin.POST("/api/admin/decks", { body: { classId: made.id, name, isPublished: true } }),
   );
   deckIds.push(deck.id);
-  const cards = [0, 1, 2].map((n) => ({ question: `${name} ${n}?`, answer: String(n), category: "numbers" }));
+  const cards = [0, 1].map((n) => ({ question: `${name} ${n}?`, answer: String(n), category: "numbers" }));
   const params = { path: { deckId: deck.id } };
   const imported = given(await admin.POST("/api/admin/decks/{deckId}/import", { params, body: cards }));
-  assert.deepEqual([3, 0], [imported.created, imported.unchanged]);
+  assert.deepEqual([2, 0], [imported.created, imported.unchanged]);
+  // The same and one more from a spreadsheet, uploaded as a form.
+  const csv = `Front,Back,Tags\n${name} 0?,0,numbers\n${name} 2?,2,numbers\n`;
+  const form = new FormData();
+  form.set("file", new File([csv], "more.csv"));
+  const uploaded = given(
+    await admin.POST("/api/admin/decks/{deckId}/import/form", {
+      params,
+      body: { file: csv },
+      bodySerializer: () => form,
+    }),
+  );
+  assert.deepEqual([1, 1, "comma"], [uploaded.created, uploaded.unchanged, uploaded.dialect]);
 }
 given(
   await admin.PATCH("/api/admin/classes/{classId}", {
