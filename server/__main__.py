@@ -227,18 +227,8 @@ def _import(options: argparse.Namespace) -> None:
     how = options_of(options)
     settings = _settings("DATABASE_URL")
     report = import_path(settings.database_url, options.path, how)
-    sys.stdout.write("nothing is stored; it would be: " if options.dry_run else "")
-    sys.stdout.write(
-        f"{report.classes} classes, {report.decks} decks; cards: {report.created} created, "
-        f"{report.updated} updated, {report.unchanged} unchanged\n"
-    )
-    for name in report.skipped:
-        sys.stdout.write(f"skipped, not a deck file: {name}\n")
-    for name, seen in report.seen.items():
-        if options.dry_run:
-            sys.stdout.write(f"{name}: {seen}\n")
-        for warning in seen.warnings:
-            _complain(f"{name}: {warning}")
+    sys.stdout.write("".join(f"{line}\n" for line in report.lines(is_dry_run=options.dry_run)))
+    _complain(*(f"{name}: {warning}" for name, seen in report.seen.items() for warning in seen.warnings))
     if not tell_readers(settings, report.stale):
         _complain(
             f"Redis does not answer: readers may see the course as it was for {settings.cache_ttl_seconds} s"

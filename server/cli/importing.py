@@ -109,6 +109,17 @@ class ImportReport:
     # How each file was read, by its name below the folder.
     seen: Mapping[str, Seen] = field(default_factory=dict, compare=False, repr=False)
 
+    def lines(self, *, is_dry_run: bool) -> Iterator[str]:
+        """What the command prints; of a dry run also how each file was read."""
+        yield (
+            f"{'nothing is stored; it would be: ' if is_dry_run else ''}"
+            f"{self.classes} classes, {self.decks} decks; cards: {self.created} created, "
+            f"{self.updated} updated, {self.unchanged} unchanged"
+        )
+        yield from (f"skipped, not a deck file: {name}" for name in self.skipped)
+        if is_dry_run:
+            yield from (f"{name}: {seen}" for name, seen in self.seen.items())
+
 
 @dataclass(frozen=True, slots=True)
 class _Deck:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from server.api.admin.course import COST_UNIT_BYTES
+from server.api.admin.imports import COST_UNIT_BYTES
 from server.api.services import settle_cost
 from server.settings import Settings
 from tests.api.conftest import Api, Course, StartApi

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 import pytest
+from aiohttp import FormData
 
 from server.api.openapi.document import openapi_document
 from server.api.openapi.operations import OPERATIONS
@@ -241,6 +242,9 @@ async def _administrate(send: Any, api: Api, course: Course) -> None:
     for media_type, text in DECK_FILES.items():
         path = f"/api/admin/decks/{course.decks['Law']}/import"
         await send("POST", path, "admin", data=text, headers={"Content-Type": media_type})
+    form = FormData()
+    form.add_field("file", "Question,Answer\nQ,A\n", filename="deck.csv")
+    await send("POST", f"{path}/form", "admin", data=form)
     await send(
         "GET",
         f"/api/admin/decks/{course.decks['Law']}/export",
