@@ -28,7 +28,7 @@ import redis
 from bench.harness.generator import UNIQUE
 from bench.harness.load import Load, generator_name, request_bytes, run_load
 from bench.harness.machine import Cores, cpu_seconds, describe_machine
-from bench.harness.peers import PEERS, PeerMissing, seed_content
+from bench.harness.peers import PEERS, RATING_PEERS, PeerMissing, seed_content
 from bench.harness.results import Document
 from bench.harness.students import CONFIDENCE
 from bench.harness.subjects import Launch, Subject, SubjectFailed, bearer, running, service
@@ -117,9 +117,9 @@ def measure_beside_peers(plan: Plan) -> Document:
         seed_content(surroundings, ours.subject.ask().body)
         _make_tables(surroundings.database_url)
         sides = [ours]
-        for name, launch in PEERS.items():
+        for name in RATING_PEERS:
             try:
-                peer = launch(surroundings)
+                peer = PEERS[name](surroundings)
             except PeerMissing as reason:
                 missing[name] = str(reason)
                 continue

@@ -24,6 +24,13 @@ _NO_LIMIT = 100_000_000
 _INSTALL_SECONDS = 300
 _CONTENT_SECONDS = 24 * 3600
 _OLDEST_NODE = 20
+# Where Debian keeps the sources of Go packages, and the packages of which go.
+_GO_PATH = Path("/usr/share/gocode")
+_GO_PACKAGES = {
+    "gomodule/redigo": "golang-github-gomodule-redigo-dev",
+    "golang-jwt/jwt": "golang-github-golang-jwt-jwt-dev",
+    "prometheus/client_golang": "golang-github-prometheus-client-golang-dev",
+}
 
 
 class PeerMissing(Exception):
@@ -62,7 +69,18 @@ def fastapi(world: World, *, per_minute: int = _NO_LIMIT, per_hour: int = _NO_LI
     return Launch("fastapi", command, _environment(world, per_minute, per_hour))
 
 
-PEERS: Mapping[str, Callable[..., Launch]] = {"fastify": fastify, "fastapi": fastapi}
+def go(world: World, *, per_minute: int = _NO_LIMIT, per_hour: int = _NO_LIMIT) -> Launch:
+    """The service on Go's net/http: a compiled one, to know the distance.
+
+    Raises:
+        PeerMissing: there is no Go, or not the packages of Debian that it is built from.
+    """
+    return Launch("go", [str(_build_go())], _environment(world, per_minute, per_hour), logs_itself=True)
+
+
+PEERS: Mapping[str, Callable[..., Launch]] = {"fastify": fastify, "fastapi": fastapi, "go": go}
+# Those that rate cards as well, in PostgreSQL.
+RATING_PEERS = ("fastify", "fastapi")
 
 
 def _environment(world: World, per_minute: int, per_hour: int) -> dict[str, str]:
@@ -98,6 +116,26 @@ def install_fastify() -> Path:
     return folder
 
 
+def _build_go() -> Path:
+    """The program below .state, built from bench/peers/go with the sources that Debian's packages have put there.
+
+    Raises:
+        PeerMissing: it can't be built here.
+    """
+    source, folder = SOURCES / "go" / "server.go", STATE / "go"
+    compiler, packages = shutil.which("go"), _GO_PATH / "src" / "github.com"
+    if compiler is None or not all((packages / path).is_dir() for path in _GO_PACKAGES):
+        debian = " ".join(_GO_PACKAGES.values())
+        raise PeerMissing(f"it takes packages of Debian or Ubuntu: apt-get install golang-go {debian}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _is_installed(source, folder):
+        # No modules: nothing is downloaded.
+        environment = {"GO111MODULE": "off", "GOPATH": str(_GO_PATH), "GOCACHE": str(folder / "cache")}
+        _run([compiler, "build", "-o", str(folder / "server"), str(source)], folder, **environment)
+        _mark_installed(source, folder)
+    return folder / "server"
+
+
 def install_python(peer: str) -> Path:
     """The Python of an environment below .state that has what bench/peers/<peer>/requirements.txt locks.
 
@@ -126,13 +164,13 @@ def _mark_installed(lock: Path, folder: Path) -> None:
     shutil.copy(lock, folder / "installed.lock")
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path, **variables: str) -> None:
     print(f"installing into {folder.relative_to(ROOT)}, once", file=sys.stderr)
     try:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "NODE_ENV": "production"},
+            env={**os.environ, "NODE_ENV": "production", **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -143,4 +181,4 @@ def _run(command: list[str], folder: Path) -> None:
         raise PeerMissing(f"{command[0]} did not end in {_INSTALL_SECONDS} s") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise PeerMissing(f"its packages could not be installed: {' '.join(said)}")
+        raise PeerMissing(f"it could not be installed: {' '.join(said)}")

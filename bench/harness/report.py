@@ -21,6 +21,7 @@ TITLES = {
     "bare": "bare aiohttp",
     "fastify": "Fastify",
     "fastapi": "FastAPI",
+    "go": "Go",
 }
 _SECTION = re.compile(r"(<!-- bench:(?P<name>[a-z]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 _DYNOS = (1, 2, 4, 8, 16, 32, 64)

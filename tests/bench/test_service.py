@@ -22,6 +22,7 @@ from bench.harness.features import LIMIT, check_features, small_limits
 from bench.harness.generator import generate, percentile_ms, read_requests
 from bench.harness.load import Load, LoadFailed, request_bytes, run_load
 from bench.harness.machine import Cores, cpu_seconds, on_cores, usable_cores, worker_memory_mb
+from bench.harness.peers import PeerMissing, fastify, go
 from bench.harness.report import PAGE, SECTIONS, chart, fill_page
 from bench.harness.results import (
     GOALS,
@@ -198,6 +199,17 @@ def test_the_locks_of_the_peers_are_pinned_and_name_no_registry() -> None:
         assert "//" not in python
         pins = re.findall(r"^\S+==", python, re.MULTILINE)
         assert len(pins) == len(re.findall(r"==\S+.*\\\n    --hash=sha256:", python))
+
+
+def test_a_peer_without_its_compiler_is_left_out_with_the_reason(
+    surroundings: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on, and says what to install."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PeerMissing, match=r"apt-get install golang-go golang-github-gomodule-redigo-dev"):
+        go(surroundings)
+    with pytest.raises(PeerMissing, match="no node"):
+        fastify(surroundings)
 
 
 def test_the_wanted_figures_are_where_the_run_puts_them() -> None:
