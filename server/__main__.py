@@ -181,17 +181,14 @@ def _dev(options: argparse.Namespace) -> None:
 
 def _serve(_options: argparse.Namespace) -> None:
     from server.cli.environment import completed
-    from server.cli.web import become_master, check_port, has_sockets, is_successor, prepare_master
+    from server.cli.web import check_port, has_sockets, is_successor, serve
 
     environment = completed(os.environ, {"HOST": "0.0.0.0"})  # noqa: S104 - a platform's router is another machine
     settings = Settings.from_env(environment)
     if not is_successor(environment) and not has_sockets(environment):
         check_port(settings.host, settings.port, command="python -m server serve")
     os.environ.update(environment)
-    prepare_master(settings)
-    if not is_successor(environment):  # which goes on with the limits that were in force
-        check_rate_limits(settings)
-    become_master(ROOT)  # the same process, so that the platform's signals reach it
+    serve(settings, ROOT)  # as gunicorn in the same process, so that the platform's signals reach it
 
 
 def _migrate(options: argparse.Namespace) -> None:
@@ -444,27 +441,6 @@ def _settings(*needed: str, log_level: str | None = None) -> Settings:
         ) from None
     configure_logging(**settings.logging, version=__version__, descriptor=sys.stderr.fileno())
     return settings
-
-
-def check_rate_limits(settings: Settings) -> None:
-    """Make sure that the workers will find a rate limits file that they can use.
-
-    Raises:
-        SettingsError: they will not; a problem a line of the file.
-    """
-    from server.api.routes import limit_groups, limited_routes
-    from server.domain.identity.subjects import parse_subject
-    from server.ratelimit.limits_file import RateLimitsError, load_rate_limits
-
-    try:
-        load_rate_limits(
-            settings.rate_limits_file,
-            required_groups=limit_groups(),
-            routes=limited_routes(),
-            parse_subject=parse_subject,
-        )
-    except RateLimitsError as error:
-        raise SettingsError([f"RATE_LIMITS_FILE: {problem}" for problem in error.problems]) from None
 
 
 def _show_settings(_options: argparse.Namespace) -> None:

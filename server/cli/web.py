@@ -19,7 +19,7 @@ from pathlib import Path
 from server import __version__
 from server.errors import CommandError
 from server.files import HOME
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from server.telemetry.logs.setup import configure_logging
 from server.telemetry.metrics.directory import prepare_directory, remove_directory
 
@@ -38,19 +38,21 @@ def is_successor(environment: Mapping[str, str]) -> bool:
     return "GUNICORN_PID" in environment
 
 
-def prepare_master(settings: Settings) -> None:
-    """Make this process one that can import the application and fork workers that have it then.
+def serve(settings: Settings, root: Path) -> None:
+    """Import the application, check what it will find, and go on as gunicorn's master, which ends the process.
 
-    Workers start in a third of the time so, and share the memory of what they do not change.
+    Workers are forked with what is imported: they start in a third of the time, and share the memory of it.
+
+    Raises:
+        SettingsError: the rate limits file can't be used; a problem a line of the file.
     """
     configure_logging(**settings.logging, version=__version__)
     prepare_directory(fresh=is_successor(os.environ))  # before prometheus_client is imported
     atexit.register(remove_directory)
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
+    if not is_successor(os.environ):  # which goes on with the limits that were in force
+        check_rate_limits(settings)
 
-
-def become_master(root: Path) -> None:
-    """Import the application, and go on as gunicorn; it ends the process."""
     from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]  # noqa: PLC0415 - see above
 
     import server.app  # noqa: F401, PLC0415
@@ -59,6 +61,27 @@ def become_master(root: Path) -> None:
     gc.enable()
     sys.argv = gunicorn_command(root)[2:]
     WSGIApplication(prog="gunicorn").run()
+
+
+def check_rate_limits(settings: Settings) -> None:
+    """Make sure that the workers will find a rate limits file that they can use.
+
+    Raises:
+        SettingsError: they will not; a problem a line of the file.
+    """
+    from server.api.routes import limit_groups, limited_routes  # noqa: PLC0415 - see above
+    from server.domain.identity.subjects import parse_subject  # noqa: PLC0415
+    from server.ratelimit.limits_file import RateLimitsError, load_rate_limits  # noqa: PLC0415
+
+    try:
+        load_rate_limits(
+            settings.rate_limits_file,
+            required_groups=limit_groups(),
+            routes=limited_routes(),
+            parse_subject=parse_subject,
+        )
+    except RateLimitsError as error:
+        raise SettingsError([f"RATE_LIMITS_FILE: {problem}" for problem in error.problems]) from None
 
 
 def has_sockets(environment: Mapping[str, str]) -> bool:
