@@ -350,23 +350,9 @@ def _confirm(question: str) -> None:
 
 
 def _limits(options: argparse.Namespace) -> None:
-    from server.cli import limits
+    from server.cli.limits import run_limits
 
-    settings = _settings("REDIS_URL")
-    if options.action == "show":
-        answer = limits.show_limits(settings, options.subject)
-    elif options.action == "reset":
-        answer = limits.reset_limits(settings, options.subject)
-    elif options.action == "block":
-        answer = limits.block_subject(settings, options.subject, seconds=options.seconds)
-    elif options.action == "restore":
-        answer = limits.restore_limits(settings, options.subject)
-    else:
-        limit = options.limit if options.action == "override" else None
-        answer = limits.override_limits(
-            settings, options.subject, policies=[options.policy], limit=limit, seconds=options.seconds
-        )
-    sys.stdout.write(f"{answer}\n")
+    sys.stdout.write(f"{run_limits(_settings('REDIS_URL'), options)}\n")
 
 
 def _status(options: argparse.Namespace) -> None:

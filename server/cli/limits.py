@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from argparse import Namespace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
+from typing import Final
 
 import structlog
 
@@ -29,35 +31,22 @@ log = structlog.get_logger(__name__)
 _DEADLINE_MS = 2000
 
 
-def show_limits(settings: Settings, subject: str) -> str:
-    """A table of what a subject has used of each policy it can be counted under; looking consumes nothing.
+def run_limits(settings: Settings, options: Namespace) -> str:
+    """Do what `limits ACTION SUBJECT` asks for. Returns what is printed.
 
     Raises:
         CommandError: the subject is none, the limits file is not valid, or Redis does not answer.
     """
-    return asyncio.run(_show(settings, _normal(subject)))
+    try:
+        subject = parse_subject(options.subject)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return asyncio.run(_run(settings, subject, options))
 
 
-def reset_limits(settings: Settings, subject: str) -> str:
-    """Forget what a subject has used, and end its block; raises as show_limits does."""
-    return asyncio.run(_reset(settings, _normal(subject)))
-
-
-def block_subject(settings: Settings, subject: str, *, seconds: int) -> str:
-    """Refuse everything of a subject for so many seconds; raises as show_limits does."""
-    return asyncio.run(_block(settings, _normal(subject), seconds))
-
-
-def override_limits(
-    settings: Settings, subject: str, *, policies: Sequence[str], limit: int | None, seconds: int
-) -> str:
-    """Give a subject another limit, or (None) no limit, under some policies or `*`; raises as show_limits does."""
-    return asyncio.run(_override(settings, _normal(subject), policies, limit, seconds))
-
-
-def restore_limits(settings: Settings, subject: str) -> str:
-    """End what was overridden for a subject; what the limits file says of it stays; raises as show_limits does."""
-    return asyncio.run(_restore(settings, _normal(subject)))
+async def _run(settings: Settings, subject: str, options: Namespace) -> str:
+    async with _tools(settings) as tools:
+        return await _ACTIONS[options.action](tools, subject, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +85,12 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
         await link.close()
 
 
-async def _show(settings: Settings, subject: str) -> str:
-    async with _tools(settings) as tools:
-        charges = tools.limits.policies_for_subject(subject)
-        await tools.limiter.overrides.refresh()
-        decision = await tools.limiter.peek(charges)
-        notes = await _notes(tools, subject)
+async def _show(tools: _Tools, subject: str, _options: Namespace) -> str:
+    """A table of what a subject has used of each policy it can be counted under; looking consumes nothing."""
+    charges = tools.limits.policies_for_subject(subject)
+    await tools.limiter.overrides.refresh()
+    decision = await tools.limiter.peek(charges)
+    notes = await _notes(tools, subject)
     rows: list[tuple[str, ...]] = [
         ("POLICY", "GROUP", "CHARGE", "COST", "USED", "LIMIT", "REMAINING", "NEXT RELEASE")
     ]
@@ -152,52 +141,54 @@ def _row(verdict: Verdict, charge: str, cost: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-async def _reset(settings: Settings, subject: str) -> str:
-    async with _tools(settings) as tools:
-        deleted = await tools.limiter.reset(subject, tools.limits.policies_for_subject(subject))
+async def _reset(tools: _Tools, subject: str, _options: Namespace) -> str:
+    """Forget what a subject has used, and end its block."""
+    deleted = await tools.limiter.reset(subject, tools.limits.policies_for_subject(subject))
     log.info("audit.rate_limits_reset", source="command line", subject=subject)
     return f"{subject}: forgotten ({deleted} {'key' if deleted == 1 else 'keys'})"
 
 
-async def _block(settings: Settings, subject: str, seconds: int) -> str:
-    async with _tools(settings) as tools:
-        if any(override.limit is None for override in tools.limiter.overrides.of(subject)):
-            raise CommandError(f"the limits file exempts {subject}: it can't be blocked")
-        await tools.limiter.block(subject, duration_ms=seconds * 1000)
+async def _block(tools: _Tools, subject: str, options: Namespace) -> str:
+    if any(override.limit is None for override in tools.limiter.overrides.of(subject)):
+        raise CommandError(f"the limits file exempts {subject}: it can't be blocked")
+    seconds = options.seconds
+    await tools.limiter.block(subject, duration_ms=seconds * 1000)
     log.info("audit.rate_limits_blocked", source="command line", subject=subject, seconds=seconds)
     return f"{subject}: blocked for {seconds} s; `limits reset {subject}` ends it"
 
 
-async def _override(
-    settings: Settings, subject: str, policies: Sequence[str], limit: int | None, seconds: int
-) -> str:
-    async with _tools(settings) as tools:
-        known = sorted({charge.policy.name for charge in tools.limits.policies_for_subject(subject)})
-        for policy in policies:
-            if policy not in {ANY_POLICY, *known}:
-                raise CommandError(f"no policy {policy} counts {subject}; there are {', '.join(known)}")
-        try:
-            await tools.limiter.override(subject, policies, limit=limit, duration_ms=seconds * 1000)
-        except OverridesFull as error:
-            raise CommandError(str(error)) from error
+async def _override(tools: _Tools, subject: str, options: Namespace) -> str:
+    """Give a subject another limit, or (`exempt`) none, under a policy or all of them."""
+    policy, seconds = options.policy, options.seconds
+    limit = options.limit if options.action == "override" else None
+    known = sorted({charge.policy.name for charge in tools.limits.policies_for_subject(subject)})
+    if policy not in {ANY_POLICY, *known}:
+        raise CommandError(f"no policy {policy} counts {subject}; there are {', '.join(known)}")
+    try:
+        await tools.limiter.override(subject, [policy], limit=limit, duration_ms=seconds * 1000)
+    except OverridesFull as error:
+        raise CommandError(str(error)) from error
     log.info(
-        "audit.rate_limit_overridden", source="command line", subject=subject, policy=", ".join(policies),
-        limit=limit, seconds=seconds,
+        "audit.rate_limit_overridden", source="command line", subject=subject, policy=policy, limit=limit,
+        seconds=seconds,
     )  # fmt: skip
     what = "not limited" if limit is None else f"a limit of {limit}"
-    under = "" if ANY_POLICY in policies else f" under {', '.join(policies)}"
+    under = "" if policy == ANY_POLICY else f" under {policy}"
     return f"{subject}: {what}{under} for {seconds} s; `limits restore {subject}` ends it"
 
 
-async def _restore(settings: Settings, subject: str) -> str:
-    async with _tools(settings) as tools:
-        ended = await tools.limiter.overrides.end(subject)
+async def _restore(tools: _Tools, subject: str, _options: Namespace) -> str:
+    """End what was overridden for a subject; what the limits file says of it stays."""
+    ended = await tools.limiter.overrides.end(subject)
     log.info("audit.rate_limit_override_ended", source="command line", subject=subject)
     return f"{subject}: as every other ({ended} {'override' if ended == 1 else 'overrides'} ended)"
 
 
-def _normal(subject: str) -> str:
-    try:
-        return parse_subject(subject)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+_ACTIONS: Final[Mapping[str, Callable[[_Tools, str, Namespace], Awaitable[str]]]] = {
+    "show": _show,
+    "reset": _reset,
+    "block": _block,
+    "override": _override,
+    "exempt": _override,
+    "restore": _restore,
+}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from server.cli.limits import block_subject, override_limits, restore_limits, show_limits
 from server.errors import CommandError
 from server.net import TrustedProxies
 from server.settings import Settings
 from tests.api.admin.test_audit import audits
 from tests.api.conftest import Api, StartApi
+from tests.cli.commands import limits_command
 
 READS = "/api/stats"
 
@@ -150,29 +150,21 @@ async def test_point_23_listed_networks_are_refused_or_not_limited(
 
 async def test_point_23_the_command_line_overrides_exempts_and_names_a_block(strict: Api) -> None:
     """`limits override`, `exempt`, `restore` and `show`, each write an audit event of the command line."""
-    settings = strict.services.settings
+    limits = partial(limits_command, strict.services.settings)
     subject = f"user:{strict.people['user'].user_id}"
     with capture_logs() as lines:
-        answer = await asyncio.to_thread(
-            lambda: override_limits(settings, subject, policies=["api"], limit=5000, seconds=600)
-        )
+        answer = await limits("override", subject, "--policy=api", "--limit=5000", "--seconds=600")
         assert "a limit of 5000 under api for 600 s" in answer
-        assert "api: 5000 until 20" in await asyncio.to_thread(lambda: show_limits(settings, subject))
-        await asyncio.to_thread(
-            lambda: override_limits(settings, subject, policies=["*"], limit=None, seconds=600)
-        )
-        assert "every policy: not limited until 20" in await asyncio.to_thread(
-            lambda: show_limits(settings, subject)
-        )
-        assert "(2 overrides ended)" in await asyncio.to_thread(lambda: restore_limits(settings, subject))
-        await asyncio.to_thread(lambda: block_subject(settings, subject, seconds=600))
-        first, *_ = (await asyncio.to_thread(lambda: show_limits(settings, subject))).splitlines()
+        assert "api: 5000 until 20" in await limits("show", subject)
+        await limits("exempt", subject, "--seconds=600")
+        assert "every policy: not limited until 20" in await limits("show", subject)
+        assert "(2 overrides ended)" in await limits("restore", subject)
+        await limits("block", subject, "--seconds=600")
+        first, *_ = (await limits("show", subject)).splitlines()
         assert first.startswith("blocked until 20")
     assert [
         "audit.rate_limit_overridden", "audit.rate_limit_overridden", "audit.rate_limit_override_ended",
         "audit.rate_limits_blocked",
     ] == [line["event"] for line in audits(lines)]  # fmt: skip
     with pytest.raises(CommandError, match="no policy auth counts user:"):
-        await asyncio.to_thread(
-            lambda: override_limits(settings, subject, policies=["auth"], limit=1, seconds=1)
-        )
+        await limits("override", subject, "--policy=auth", "--limit=1", "--seconds=1")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 
-from server.settings import ROOT
+from server.__main__ import build_parser
+from server.cli.limits import run_limits
+from server.settings import ROOT, Settings
 from tests.support.forked_commands import run_forked
 
 
@@ -31,3 +34,9 @@ def run_forked_command(
 ) -> subprocess.CompletedProcess[str]:
     """The same in a process that need not start first: for tests of many commands."""
     return run_forked(arguments, os.environ | {"DATABASE_URL": database_url} | variables, stdin)
+
+
+async def limits_command(settings: Settings, *words: str) -> str:
+    """Run `limits …` in this process, beside a service that is in it, too; what it prints."""
+    options = build_parser().parse_args(["limits", *words])
+    return await asyncio.to_thread(run_limits, settings, options)

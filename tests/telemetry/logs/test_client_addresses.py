@@ -21,14 +21,13 @@ import redis
 import structlog
 
 from server.api.assets import asset_names
-from server.cli.limits import block_subject
 from server.net import AddressForm, TrustedProxies
 from server.ratelimit.policies import Charge, Policy, state_key
 from server.settings import ROOT, Settings
 from server.telemetry.logs.setup import configure_logging
 from server.telemetry.logs.shapes import LogFormat
 from tests.api.conftest import Api, StartApi
-from tests.cli.commands import run_command
+from tests.cli.commands import limits_command, run_command
 from tests.support.otlp_receiver import otlp_receiver
 from tests.support.waiting import wait_until
 
@@ -119,7 +118,7 @@ async def everything(api: Api, redis_url: str, read: Callable[[], str]) -> None:
 
         limits = f"/api/admin/rate-limits/{subject.replace('/', '%2F')}"
         await ask(401)
-        await asyncio.to_thread(block_subject, api.services.settings, subject, seconds=60)
+        await limits_command(api.services.settings, "block", subject, "--seconds=60")
         await ask(429)
         override = f"{limits}/overrides/*"
         changes = {"limit": None, "seconds": 60}
