@@ -142,17 +142,9 @@ def _network_of(entry: str) -> IPv4Network | IPv6Network:
 
 # A caller on a unix socket has no address; it runs on this machine.
 UNIX_SOCKET_ADDRESS: Final = IPv4Address("127.0.0.1")
-
-
 _LONGEST_NODE: Final = 64  # "[", 45 characters, "]:" and a port; what is longer is garbage.
-
-
 _CACHED_NODES: Final = 8192
-
-
 _PORT: Final = re.compile(r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]+)")
-
-
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 

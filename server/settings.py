@@ -26,13 +26,10 @@ REDIS_SCHEMES = (
     "unix",
 )
 
-
 # What else a worker has open: Redis, logs, metrics, listening sockets, and the spare connections of health probes.
 _OTHER_FILES = 64
 _ARRIVING_AT_ONCE = 128
 _MOST_CONNECTIONS = 4096
-
-
 _NOBODY = TrustedProxies()
 
 

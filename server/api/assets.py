@@ -149,7 +149,6 @@ _CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-
 # Makes the document, which takes a tenth of a second: when it is first asked for, not at the start.
 OPENAPI = web.AppKey("openapi", Once[Asset])
 

@@ -183,11 +183,6 @@ async def read_once(
 ) -> Result:
     """What was read of a request before, or is read now; what went wrong once goes wrong again.
 
-    Args:
-        request: where it is remembered.
-        key: under which.
-        read: reads it.
-
     Raises:
         MasteryError: as `read` does.
     """

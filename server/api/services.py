@@ -73,8 +73,6 @@ class Readiness:
 
 
 SERVICES = web.AppKey("services", Services)
-
-
 READINESS = web.AppKey("readiness", Readiness)
 
 
@@ -134,8 +132,6 @@ class RequestState:
 
 
 STATE = web.RequestKey("state", RequestState)
-
-
 # Set by handlers whose requests have a cost that is known only afterwards.
 SETTLED_COST = web.RequestKey("settled_cost", int)
 
@@ -185,11 +181,7 @@ class Rule:
 
 
 UNMATCHED = Rule(role=None, limits=UNMATCHED_GROUP)
-
-
 Rules = Mapping[web.AbstractRoute, Rule]
-
-
 RULES = web.AppKey("rules", dict[web.AbstractRoute, Rule])
 
 

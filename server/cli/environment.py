@@ -176,10 +176,6 @@ _MASKED = "********"
 def shown_settings(environment: Mapping[str, str], root: Path) -> tuple[str, list[str]]:
     """A line for each variable: its name, its value, and its source.
 
-    Args:
-        environment: the process's own.
-        root: the checkout, with its `.env` file and the state of a running `make run`.
-
     Returns:
         The lines, and what is wrong with the settings, a sentence each.
     """

@@ -16,10 +16,6 @@ _DEADLINE_MS = 2000
 def tell_readers(settings: Settings, keys: Collection[str]) -> bool:
     """Make cached pages unusable for every worker, after the commit that changed what they show.
 
-    Args:
-        settings: where Redis is.
-        keys: of the pages, from `domain.editing.staleness`.
-
     Returns:
         Whether Redis received all of it. If not, what is cached is bounded by its time to live.
     """

@@ -55,14 +55,7 @@ VALUES (%(id)s::uuid, %(email)s, %(password_hash)s, %(name)s, %(role)s)
 
 
 def create_user(settings: Settings, email: str, *, password: str, name: str | None, role: Role) -> str:
-    """Make an account that signs in with its password.
-
-    Args:
-        settings: where the database is.
-        email: in any spelling.
-        password: in clear.
-        name: None for none.
-        role: what it may do.
+    """Make an account that signs in with its password, in clear; its address may be in any spelling.
 
     Returns:
         A line about what was made.
@@ -102,13 +95,7 @@ def create_user(settings: Settings, email: str, *, password: str, name: str | No
 def list_all_users(
     settings: Settings, *, role: Role | None, text: str | None, write: Callable[[str], object]
 ) -> None:
-    """Write a line about each account, newest first.
-
-    Args:
-        settings: where the database is.
-        role: only those with this one.
-        text: only those with this in their address or name.
-        write: gets each line.
+    """Write a line about each account with this role and this text in its address or name, newest first.
 
     Raises:
         CommandError: there is no database.
@@ -128,12 +115,7 @@ def list_all_users(
 
 
 def change_user(settings: Settings, who: str, **changes: Any) -> str:
-    """Change what an account may do.
-
-    Args:
-        settings: where the database is.
-        who: its address or id.
-        changes: any of `role`, `plan` and `is_deactivated`.
+    """Change `role`, `plan` or `is_deactivated` of an account, which is named by its address or id.
 
     Returns:
         A line about what it is now.
@@ -175,11 +157,7 @@ def knows_plan(settings: Settings, plan: str) -> bool:
 
 
 def reset_password(settings: Settings, who: str) -> tuple[str, str]:
-    """Make the one-time token by which an account's owner chooses a new password.
-
-    Args:
-        settings: where the database is.
-        who: the account's address or id.
+    """Make the one-time token by which the owner of an account, named by its address or id, chooses a new password.
 
     Returns:
         The token, and until when it can be used.
@@ -199,11 +177,7 @@ def reset_password(settings: Settings, who: str) -> tuple[str, str]:
 
 
 def delete_account(settings: Settings, who: str) -> bool:
-    """Delete an account with all that is its own.
-
-    Args:
-        settings: where the database and Redis are.
-        who: the account's address or id.
+    """Delete an account, named by its address or id, with all that is its own.
 
     Returns:
         Whether Redis knows. If it does not answer, what it holds of the account ends with its time to live.

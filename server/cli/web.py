@@ -92,11 +92,6 @@ def has_sockets(environment: Mapping[str, str]) -> bool:
 def check_port(host: str, port: int, *, command: str = "make run") -> None:
     """Make sure that we can listen there, before anything is started for nothing.
 
-    Args:
-        host: the address to listen on.
-        port: the port.
-        command: what to run with another port.
-
     Raises:
         CommandError: we can't; the message names the variable to change.
     """

@@ -56,15 +56,7 @@ _TURN_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why nothing was asked of the application.
-
-    Args:
-        reason: a word for metrics and log lines.
-        status: of the answer.
-        title: of the answer.
-        detail: of the answer; nothing that the client has sent.
-        retry_after_seconds: for a condition that passes.
-    """
+    """Why nothing was asked of the application; `detail` holds nothing that the client has sent."""
 
     reason: str
     status: int
@@ -74,12 +66,9 @@ class Refusal:
 
 
 MALFORMED = Refusal("malformed", 400, "Bad Request", "This is not a valid HTTP/1.1 request.")
-
-
 LONG_LINE = Refusal(
     "line_too_long", 414, "URI Too Long", f"The address is longer than {MAX_LINE_BYTES} bytes."
 )
-
 
 LARGE_HEADER = Refusal(
     "header_too_large",
@@ -88,14 +77,10 @@ LARGE_HEADER = Refusal(
     f"A header is larger than {MAX_FIELD_BYTES} bytes, or all together are larger than {MAX_HEAD_BYTES}.",
 )
 
-
 SLOW_HEAD = Refusal("head_timeout", 408, "Request Timeout", "The head of the request did not arrive in time.")
-
-
 UNKNOWN_EXPECTATION = Refusal(
     "expectation", 417, "Expectation Failed", "The only expectation that is met here is 100-continue."
 )
-
 
 CROWDED = Refusal(
     "too_many_connections",
@@ -104,7 +89,6 @@ CROWDED = Refusal(
     "There are too many connections; try again shortly.",
     retry_after_seconds=1,
 )
-
 
 FAILED = Refusal(
     "failed", 500, "Internal Server Error", "Something went wrong on our side; the request id finds it."

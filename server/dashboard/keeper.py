@@ -37,11 +37,7 @@ _MACHINES_KEY: Final = "h:{history}:machines"
 
 
 class Refusals:
-    """Counts over all workers, in Redis; what can't be sent to Redis waits here.
-
-    Args:
-        redis: the link; it is not closed here.
-    """
+    """Counts over all workers, in Redis, whose link is not closed here; what can't be sent to Redis waits here."""
 
     def __init__(self, redis: RedisLink) -> None:
         self._redis = redis

@@ -50,11 +50,7 @@ def new_request_id() -> str:
 
 
 class StandardHeaders:
-    """Makes the headers that every response has.
-
-    Args:
-        settings: the thresholds of the rating, and whether HSTS is sent.
-    """
+    """Makes the headers that every response has."""
 
     def __init__(self, settings: Settings) -> None:
         self._good_ms = settings.rating_good_ms

@@ -176,13 +176,7 @@ def _finished(task: asyncio.Task[ServiceHealth]) -> bool:
 
 
 class HealthWatch(Periodic):
-    """Runs the health checks regularly and sets `service_up` for each service.
-
-    Args:
-        health: the checks.
-        metrics: takes the outcome.
-        interval_seconds: the pause between two runs.
-    """
+    """Runs the health checks regularly and sets `service_up` for each service."""
 
     def __init__(self, health: Health, metrics: Metrics, *, interval_seconds: float = 5.0) -> None:
         super().__init__("health-watch", interval_seconds=interval_seconds)

@@ -13,8 +13,6 @@ PARTS: Final[tuple[Part, ...]] = get_args(Part)
 CacheOutcome = Literal["HIT", "STALE", "MISS", "BYPASS"]
 # A request that asked for several keys is described by the worst of its answers.
 _BY_BADNESS: dict[CacheOutcome | None, int] = {None: 0, "HIT": 1, "STALE": 2, "MISS": 3, "BYPASS": 4}
-
-
 # A handler with more operations than this has a bug, and the first thousand show it.
 _MOST_OPERATIONS: Final = 1000
 

@@ -35,10 +35,7 @@ class ErrorCode:
 
 
 _AGAIN = "Send the same request again after `Retry-After` seconds, a write under the same `Idempotency-Key`."
-
-
 _BUG = "A mistake of the service: report it with its `requestId`."
-
 
 # By status, then in the order of how often they happen.
 ERROR_CODES = tuple(

@@ -34,7 +34,6 @@ _ANKI_LINE = re.compile(
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _CELL_BEGINS_QUOTED = re.compile(rb'(?:\A|[\n\t])"')
 
-
 # What may divide question and answer in notes, and no program writes as a table.
 _OTHER_FORMS: dict[str, Callable[[str], bool]] = {
     "'::'": lambda line: line.find("::") > 0,

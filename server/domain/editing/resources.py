@@ -296,7 +296,6 @@ CLASSES = Resource(
     delete=delete_class,
 )
 
-
 DECKS = Resource(
     name="deck",
     plural="decks",
@@ -308,7 +307,6 @@ DECKS = Resource(
     update=update_deck,
     delete=delete_deck,
 )
-
 
 FLASHCARDS = Resource(
     name="flashcard",
@@ -376,15 +374,7 @@ def stale_after_card(before: Shown | None, after: Shown | None, class_of: Mappin
 def stale_after_import(
     class_id: UUID, deck_id: UUID, *, created: int, updated: int, is_frame_changed: bool = False
 ) -> set[str]:
-    """The cache keys that an import into a deck makes stale.
-
-    Args:
-        class_id: of the deck.
-        deck_id: where the cards are.
-        created: how many cards are new.
-        updated: how many cards were changed.
-        is_frame_changed: whether the class or the deck itself is new or changed.
-    """
+    """The cache keys that an import into a deck makes stale."""
     if created or is_frame_changed:
         return {CLASSES_KEY, class_key(class_id), deck_key(deck_id)}
     return {deck_key(deck_id)} if updated else set()

@@ -49,7 +49,10 @@ class ResetRefused(InvalidInput):
 
 
 class Accounts:
-    """Registers, signs in and changes accounts."""
+    """Registers, signs in and changes accounts.
+
+    `wanted` says whether the client still waits for the answer: hashing a password for nobody is for nothing.
+    """
 
     def __init__(
         self, database: Database, passwords: Passwords, tokens: AccessTokens, *, refresh_token_seconds: int
@@ -62,13 +65,7 @@ class Accounts:
     async def create_user(
         self, *, email: str, password: str, name: str | None, wanted: Wanted = always
     ) -> dict[str, Any]:
-        """Make an account and sign it in.
-
-        Args:
-            email: in any spelling.
-            password: of the right length.
-            name: None for none.
-            wanted: whether the client still waits for the answer.
+        """Make an account and sign it in; its address may be in any spelling.
 
         Raises:
             EmailTaken: the address has an account.
@@ -82,12 +79,7 @@ class Accounts:
             return await self._sign_in(transaction, user, family_id=uuid4())
 
     async def log_in(self, *, email: str, password: str, wanted: Wanted = always) -> dict[str, Any]:
-        """Sign an account in.
-
-        Args:
-            email: in any spelling.
-            password: what is claimed to be its password.
-            wanted: whether the client still waits for the answer.
+        """Sign an account in by its address, in any spelling, and its password.
 
         Raises:
             WrongCredentials: there is no such account, or the password is another; both take the same time.
@@ -184,12 +176,7 @@ class Accounts:
         await self._database.run_transaction(work)
 
     async def reset_password(self, token: str, new: str, *, wanted: Wanted = always) -> UUID:
-        """Give an account another password by its one-time token, and end all of its sign-ins.
-
-        Args:
-            token: as `users.issue_reset` made it.
-            new: of the right length.
-            wanted: whether the client still waits for the answer.
+        """Give an account another password by the token of `users.issue_reset`, and end all of its sign-ins.
 
         Returns:
             The account.
@@ -220,11 +207,6 @@ class Accounts:
         self, user_id: UUID, password: str | None, *, wanted: Wanted = always
     ) -> str | None:
         """See that a password is an account's own.
-
-        Args:
-            user_id: the account.
-            password: what is claimed to be its password; None for none.
-            wanted: whether the client still waits for the answer.
 
         Returns:
             The hash that it was checked against; None for an account without a password, where none is asked for.

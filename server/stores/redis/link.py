@@ -20,8 +20,6 @@ from .protocol import Command, PreparedCommand, ScriptCall
 from .scripts import Script
 
 __all__ = ["Link", "LinkStatus", "RedisLink", "RedisReplyError", "RedisUnavailable", "Reply"]
-
-
 _LEAST_PARTS = 5
 
 
