@@ -97,28 +97,28 @@ def test_output_to_a_file_has_no_colours_and_logs_are_json(running: tuple[Servic
 def test_commands_find_the_running_service(checkout: Checkout, running: tuple[Service, str]) -> None:
     """token, migrate, import and limits work beside it without any setting."""
     _, address = running
-    token = checkout.server("token", "--role", "admin")
+    token = checkout.forked("token", "--role", "admin")
     assert 0 == token.returncode, token.stderr
     users = get(f"{address}/api/admin/analytics/users", token.stdout.splitlines()[-1])
     assert isinstance(users, dict)
     assert {"user", "admin"} == {user["role"] for user in users["users"]}
 
-    migrated = checkout.server("migrate")
+    migrated = checkout.forked("migrate")
     assert (0, "migrate.finished") == (migrated.returncode, json.loads(migrated.stderr)["message"])
 
-    imported = checkout.server("import", "config/sample-course")
+    imported = checkout.forked("import", "config/sample-course")
     assert 0 == imported.returncode, imported.stderr
     assert "0 created, 0 updated, 168 unchanged" in imported.stdout
 
     for arguments in (("show",), ("block", "--seconds", "5"), ("reset",)):
-        limits = checkout.server("limits", *arguments, "ip:192.0.2.1")
+        limits = checkout.forked("limits", *arguments, "ip:192.0.2.1")
         assert 0 == limits.returncode, limits.stderr
 
 
 def test_sample_course_is_there(checkout: Checkout, running: tuple[Service, str]) -> None:
     """A new user has something to study at once."""
     _, address = running
-    classes = get(f"{address}/api/classes", checkout.server("token").stdout.strip())
+    classes = get(f"{address}/api/classes", checkout.forked("token").stdout.strip())
     assert isinstance(classes, dict)
     assert 8 == len(classes["classes"])
     assert 168 == sum(class_["cardCount"] for class_ in classes["classes"])
@@ -153,7 +153,7 @@ def test_two_checkouts_run_side_by_side(
     other = stopped.start("make", "run", PORT=str(free_port()))
     other_address = other.wait_until_ready()
     try:
-        token = checkout.server("token").stdout.strip()
+        token = checkout.forked("token").stdout.strip()
         assert get(f"{address}/api/stats", token) is not None
         with pytest.raises(urllib.error.HTTPError, match="401"):
             get(f"{other_address}/api/stats", token)
@@ -335,6 +335,6 @@ def test_the_banner_and_the_page_name_the_accounts(running: tuple[Service, str])
 def test_status_finds_the_running_service(checkout: Checkout, running: tuple[Service, str]) -> None:
     """Without an address and whatever the port is: what `make run` has announced is asked."""
     del running
-    status = checkout.server("status")
+    status = checkout.forked("status")
     assert "KEY METRIC" in status.stdout, status.stderr
     assert "does not answer" not in status.stderr

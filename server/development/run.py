@@ -18,7 +18,7 @@ from server.cli.invalidation import tell_readers
 from server.cli.migrations import migrate
 from server.cli.signals import pause, run_interruptibly
 from server.cli.users import demo_token, ensure_demo_accounts
-from server.cli.web import check_port, gunicorn_command, is_ready, local_url
+from server.cli.web import check_port, is_ready, local_url
 from server.development import postgres_server, redis_server
 from server.development.processes import Process, child_process, wait_until_ready
 from server.domain.identity.users import DEMO_EMAILS, DEMO_PASSWORD
@@ -102,7 +102,10 @@ def run_development(environment: Mapping[str, str], root: Path, version: str) ->
             state.announce(_running(settings, address))
             run_interruptibly(functools.partial(_prepare_data, settings, root, is_own_database=owns_database))
             with child_process(
-                gunicorn_command(root), output=None, environment=complete, stop_seconds=DRAIN_SECONDS
+                [sys.executable, "-m", "server", "serve"],
+                output=None,
+                environment=complete | {"HOST": settings.host},  # by itself it listens on every address
+                stop_seconds=DRAIN_SECONDS,
             ) as gunicorn:
                 ready = functools.partial(is_ready, settings.host, settings.port)
                 if not wait_until_ready(gunicorn, ready, seconds=READY_SECONDS):

@@ -87,10 +87,13 @@ def main() -> None:
     for module in pkgutil.iter_modules(server.cli.__path__, "server.cli."):
         importlib.import_module(module.name)
     importlib.import_module("server.telemetry.logs.setup")
+    folder = Path.cwd()
+    os.chdir("/")  # no process of the folder's that runs on, for tests that look for such ones
     gc.freeze()  # what is shared is not looked through, and not copied for that
     request = _serve()
     if request is None:
         return
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(request["environment"])
     for number, path in enumerate(request["streams"]):
