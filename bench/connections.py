@@ -44,7 +44,7 @@ _SPARE_FILES = 200
 _DEADLINE_SECONDS = 60.0
 _BODY = json.dumps({"confidenceLevel": 4}).encode()
 # What says in the log that something did not go as it should, and the field that says how.
-_TROUBLE = {"rate_limit.redis_away": "error", "http.unavailable": "reason", "cache.unavailable": "error"}
+_TROUBLE = {"rate_limit.redis_down": "error", "http.unavailable": "reason", "cache.unavailable": "error"}
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ local function weigh_bucket(_, value, key, pages_at, now, limit, span, cost, ent
       born, at = born - (at - now), now
     end
     if level > limit then
-      -- The limit was higher, or arrears were charged: the client is clear again two windows later.
+      -- The limit was higher, or what was unbilled was charged: the client is clear again two windows later.
       level = math.min(level, 2 * limit)
     end
     level = level - (now - at) * limit / span

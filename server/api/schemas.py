@@ -230,6 +230,16 @@ class StudyQuerySchema(PageSchema):
     )
 
 
+class DeckQuerySchema(PageSchema):
+    """GET /api/decks/{id}/flashcards."""
+
+    limit = WholeNumber(
+        load_default=None,
+        validate=validate.Range(1, MAXIMUM_STUDY_CARDS, error="Must be from {min} to {max}."),
+        metadata={"description": "at most so many cards; all of the deck without it"},
+    )
+
+
 class DashboardQuerySchema(Schema):
     """GET /api/dashboard: points of the history after a time, in whole seconds since 1970."""
 

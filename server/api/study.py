@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,7 @@ from server.api.requests import path_id, read_json, read_query, refuse_query
 from server.api.responses import page_response, tagged_response
 from server.api.schemas import (
     ChangesQuerySchema,
+    DeckQuerySchema,
     PageSchema,
     RatingSchema,
     RatingsSchema,
@@ -59,6 +61,7 @@ TIME_ZONE_USED = "X-Time-Zone-Used"
 
 _PAGE = PageSchema()
 _STUDY = StudyQuerySchema()
+_DECK = DeckQuerySchema()
 _CHANGES = ChangesQuerySchema()
 _RATING = RatingSchema()
 _RATINGS = RatingsSchema()
@@ -117,10 +120,26 @@ async def study_class(request: web.Request) -> web.Response:
 
 
 async def list_flashcards(request: web.Request) -> web.Response:
-    """A deck with its cards."""
+    """A deck with its cards, all of them; with `limit` a page of them, up to 1000, and `nextCursor` to the next one.
+
+    `total` is how many there are in all. What is added or moved between two pages brings none of the other cards twice.
+    """
     deck_id = path_id(request, "deckId")
-    refuse_query(request)
-    return tagged_response(request, await services_of(request).catalog.get_deck(deck_id))
+    query = read_query(request, _DECK)
+    listing, cursors = f"deck:{deck_id}", request.app[CURSORS]
+    after = cursors.read(listing, query["cursor"])
+    deck = await services_of(request).catalog.get_deck(deck_id)
+    if query["limit"] is None and after is None:
+        return tagged_response(request, deck)
+    cards = deck["flashcards"]
+    start = 0 if after is None else bisect_right(cards, after, key=_place_of_card)
+    limit = query["limit"] or len(cards)
+    page, following = cursors.page(listing, cards[start : start + limit + 1], limit, _place_of_card)
+    return tagged_response(request, deck | {"flashcards": page, "nextCursor": following})
+
+
+def _place_of_card(card: dict[str, Any]) -> list[Any]:
+    return [card["order"], card["id"]]
 
 
 async def rate_card(request: web.Request) -> web.Response:

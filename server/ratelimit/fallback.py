@@ -282,7 +282,7 @@ class UnbilledCharges:
         _, entries = self._entries.popitem(last=False)
         self._count -= len(entries)
         if self._lost and not self._entries:
-            log.warning("rate_limit.arrears_lost", charges=self._lost)
+            log.warning("rate_limit.unbilled_lost", charges=self._lost)
             self._lost = 0
         return [(charge, max(0, int((now - at) * 1_000_000))) for charge, _, at in entries]
 
@@ -339,7 +339,7 @@ class Fallback:
                 partial(self._is_well, node, subject), on_close=partial(self._recovered, node)
             )
         if breaker.failed():
-            log.warning("rate_limit.redis_away", server=node, error=error.reason, failures=breaker.failures)
+            log.warning("rate_limit.redis_down", server=node, error=error.reason, failures=breaker.failures)
             self._on_change(True)
 
     def succeeded(self, charges: PreparedCharges) -> None:
@@ -417,7 +417,7 @@ class Fallback:
                 settled = False
                 break
             except RedisReplyError as error:
-                log.warning("rate_limit.arrears_refused", error=error.code)
+                log.warning("rate_limit.unbilled_refused", error=error.code)
         for charges, now in kept:
             self._unbilled.put_back(charges, now)
         return settled

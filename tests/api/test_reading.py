@@ -87,6 +87,24 @@ async def test_a_class_is_studied_in_its_modes(api: Api, course: Course) -> None
     assert {"r1", "r2", "r3", "l1", "l2"} == {card["question"].split()[1] for card in shuffled["flashcards"]}
 
 
+async def test_a_deck_is_read_page_by_page(api: Api, course: Course) -> None:
+    """With a limit it comes in pages, each card once; without one it is whole and has no cursor."""
+    path = f"/api/decks/{course.decks['Analysis']}/flashcards"
+    whole = await body_of(api, path)
+    assert ["deck", "flashcards", "total"] == list(whole)
+    pages = [await body_of(api, f"{path}?limit=2")]
+    while (cursor := pages[-1]["nextCursor"]) is not None:
+        pages.append(await body_of(api, f"{path}?limit=2&cursor={cursor}"))
+    assert [2, 1] == [len(page["flashcards"]) for page in pages]
+    assert whole["flashcards"] == [card for page in pages for card in page["flashcards"]]
+    assert [whole["total"]] * 2 == [page["total"] for page in pages]
+    rest = await body_of(api, f"{path}?cursor={pages[0]['nextCursor']}")
+    assert pages[1]["flashcards"] == rest["flashcards"]
+    other = f"/api/decks/{course.decks['Law']}/flashcards"
+    for wrong in (f"{other}?cursor={pages[0]['nextCursor']}", f"{path}?limit=0", f"{path}?limit=1001"):
+        assert 400 == (await api.get(wrong)).status
+
+
 @pytest.mark.parametrize("mode", STUDY_MODES)
 async def test_a_class_is_studied_page_by_page(api: Api, course: Course, mode: str) -> None:
     """Each card comes once, though all of a page are rated before the next one; a cursor is of its mode and decks."""

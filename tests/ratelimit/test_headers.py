@@ -182,7 +182,7 @@ def test_point_12_a_shadow_policy_is_never_shown() -> None:
     assert problem_of(decision(denied(), denied(shadow)))["violated-policies"] == ["standard"]
 
 
-def test_point_12_with_redis_away_the_full_quota_is_shown() -> None:
+def test_point_12_with_redis_down_the_full_quota_is_shown() -> None:
     """An open decision knows nothing; the headers are there nevertheless."""
     open_verdicts = (
         verdict(remaining=60, next_release_ms=0),

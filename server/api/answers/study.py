@@ -122,11 +122,18 @@ class Flashcard(Answer):
 
 
 class Deck(Answer):
-    """A deck with its cards."""
+    """A deck with its cards, or a page of them."""
 
     deck = fields.Nested(DeckOfClass)
     flashcards = fields.List(fields.Nested(Flashcard))
     total = count()
+    next_cursor = fields.String(
+        allow_none=True,
+        load_default=None,
+        metadata={
+            "description": "Where a page was asked for, the `cursor` of the next one; null at the end."
+        },
+    )
 
 
 class User(Answer):
