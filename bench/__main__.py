@@ -32,6 +32,7 @@ from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, print_growth, say
 from bench.slow_readers import print_slow_readers
 from bench.starts import print_starts
+from bench.workers import print_workers
 from server.cli.signals import StopRequested, stop_signals
 from server.errors import CommandError
 
@@ -95,6 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
     restarting.set_defaults(run=lambda _options: print_restarts())
     _add_start(parts)
     _add_growth(parts)
+    working = parts.add_parser("workers", help="whether two workers carry twice as much as one")
+    working.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    working.add_argument("--seconds", type=float, default=3.0, help="of load in each (3)")
+    working.set_defaults(run=lambda options: print_workers(options.rounds, options.seconds))
     volume = parts.add_parser("log-volume", help="bytes of the log for a request, in each format")
     volume.add_argument("--students", type=int, default=50, help="who study (50)")
     volume.set_defaults(run=lambda options: print_log_volume(options.students))

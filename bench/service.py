@@ -19,7 +19,6 @@ from bench.harness.redis import redis_use
 from bench.harness.results import Document, rows_as_json
 from bench.harness.rounds import Round, Target, interleave, medians
 from bench.harness.scenarios import (
-    compare_workers,
     lag_percentile_ms,
     loop_lag_buckets,
     refusing,
@@ -32,6 +31,7 @@ from bench.harness.subjects import Subject, bare, running, service
 from bench.harness.table import HEADINGS, as_text, cells, sweep_headings, sweep_lines
 from bench.harness.world import World, world
 from bench.starts import measure_starts, medians_of_starts
+from bench.workers import measure_workers
 
 ROWS = ("service", "refused", "unchanged", "bare", *PEERS)
 READERS = 100
@@ -95,8 +95,9 @@ def measure_everything(plan: Plan) -> Document:
         document["chain"] = [asdict(step) for step in chain]
         say("connections, policies, workers, starts")
         document["connections"] = _sweep(sweep_connections(ours, rounds=plan.rounds, seconds=plan.seconds))
+        document["crowd"] = document["connections"][-1]
         document["policies"] = _sweep(sweep_policies(surroundings, seconds=plan.seconds))
-        document["workers"] = asdict(compare_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds))
+        document["workers"] = measure_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds)
         document["start"] = medians_of_starts(measure_starts(surroundings, times=_STARTS))
         if plan.soak_seconds:
             say(f"a load of {plan.soak_seconds:.0f} s")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import re
 import time
 from collections import Counter
@@ -31,11 +32,18 @@ Latencies = Counter[int]
 
 
 class Client(asyncio.Protocol):
-    """One connection: a request, its whole answer, the next request; until it is told to stop."""
+    """One connection: a request, its whole answer, the next request; until it is told to stop.
 
-    def __init__(self, requests: Iterable[bytes], latencies: Latencies) -> None:
+    Args:
+        every: the seconds from one request to the next, where the answer does not take longer.
+    """
+
+    def __init__(self, requests: Iterable[bytes], latencies: Latencies, every: float = 0.0) -> None:
         self._requests = iter(requests)
         self._latencies = latencies
+        self._every = every
+        self._due = 0.0
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._missing = -1  # bytes of the answer that is on its way; -1 while its head is not complete
@@ -48,7 +56,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
-        self._send()
+        self._due = self._loop.time() + random.uniform(0, self._every)
+        self._send_when_due()
 
     def data_received(self, data: bytes) -> None:
         """Count an answer when all of it is here."""
@@ -67,7 +76,7 @@ class Client(asyncio.Protocol):
         if self._missing == 0:
             self._latencies[int((time.perf_counter() - self._sent_at) / _BUCKET_SECONDS)] += 1
             self._missing = -1
-            self._send()
+            self._send_when_due()
         elif self._missing < 0:
             self._end(broken=1)  # more than was announced, and we don't pipeline
 
@@ -78,6 +87,13 @@ class Client(asyncio.Protocol):
     def stop(self) -> None:
         """Let the answer that is on its way be the last one."""
         self._stopping = True
+
+    def _send_when_due(self) -> None:
+        if self._every:
+            self._loop.call_at(self._due, self._send)
+            self._due = max(self._due + self._every, self._loop.time())
+        else:
+            self._send()
 
     def _send(self) -> None:
         assert self._transport is not None
@@ -97,16 +113,17 @@ class Client(asyncio.Protocol):
 
 
 async def generate(
-    port: int, requests: Sequence[bytes], *, connections: int, seconds: float
+    port: int, requests: Sequence[bytes], *, connections: int, seconds: float, per_second: float | None = None
 ) -> tuple[Latencies, int, int, float]:
     """Load from this process: latencies in units of 10 µs, answers of 400 and more, failures, and the seconds."""
+    every = connections / per_second if per_second else 0.0
     loop = asyncio.get_running_loop()
     latencies: Latencies = Counter()
     in_turn = never_the_same(requests) if any(UNIQUE in request for request in requests) else cycle(requests)
     began = time.perf_counter()
     made = await asyncio.gather(
         *(
-            loop.create_connection(lambda: Client(in_turn, latencies), "127.0.0.1", port)
+            loop.create_connection(lambda: Client(in_turn, latencies, every), "127.0.0.1", port)
             for _ in range(connections)
         ),
         return_exceptions=True,
@@ -151,9 +168,11 @@ def read_requests(file: Path) -> list[bytes]:
 
 
 def _generate(
-    port: int, requests: list[bytes], connections: int, seconds: float
+    port: int, requests: list[bytes], connections: int, seconds: float, per_second: float | None
 ) -> tuple[Latencies, int, int, float]:
-    return uvloop.run(generate(port, requests, connections=connections, seconds=seconds))
+    return uvloop.run(
+        generate(port, requests, connections=connections, seconds=seconds, per_second=per_second)
+    )
 
 
 def main() -> None:
@@ -165,11 +184,16 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--per-second", type=float, help="how many requests (as fast as possible)")
     options = parser.parse_args()
     requests = read_requests(Path(os.environ["BENCH_REQUESTS"]))
     processes = min(options.processes, options.connections)
     shares = [len(range(n, options.connections, processes)) for n in range(processes)]
-    work = [(options.port, requests, share, options.seconds) for share in shares]
+    rate = options.per_second
+    work = [
+        (options.port, requests, share, options.seconds, rate and rate * share / options.connections)
+        for share in shares
+    ]
     if processes == 1:
         parts = [_generate(*work[0])]
     else:

@@ -29,12 +29,15 @@ class Load:
 
     Attributes:
         requests: whole HTTP requests as bytes, sent in turn; see `request_bytes`.
+        per_second: how many all connections send together, where they do not send as fast as they can; our own
+            generator alone can do that.
     """
 
     port: int
     requests: Sequence[bytes]
     connections: int = 64
     seconds: float = 3.0
+    per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ def _ours(load: Load, processes: int) -> list[str]:
     return [
         sys.executable, "-m", "bench.harness.generator", "--port", str(load.port), "--connections",
         str(load.connections), "--seconds", str(load.seconds), "--processes", str(processes),
+        *(() if load.per_second is None else ("--per-second", str(load.per_second))),
     ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench import rating, starts
+from bench import rating, starts, workers
 from bench.harness.chart import Bar, Panel, bar_chart
 from bench.harness.deployment import UTILISATION, Deployment, dynos_at_the_limit
 from bench.harness.results import check_goals, rows_from_json
@@ -145,6 +145,12 @@ def _start(document: Document) -> str:
     return as_markdown(starts.HEADINGS, starts.start_lines(document["start"]))
 
 
+def _workers(document: Document) -> str:
+    found = document["workers"]
+    table = f"{as_markdown(workers.HEADINGS, workers.worker_lines(found))}\n\n" if "rows" in found else ""
+    return f"{table}{workers.verdict(found)}"
+
+
 def _keys(document: Document) -> str:
     lines = [
         [f"{one['clients']:,}", f"{one['bytes_per_client']:,.0f}", f"{one['script_us']:.1f}"]
@@ -199,6 +205,7 @@ SECTIONS: Mapping[str, Callable[[Document], str]] = {
     "policies": _or_nothing(_sweep("policies")),
     "keys": _or_nothing(_keys),
     "start": _or_nothing(_start),
+    "workers": _or_nothing(_workers),
     "ratings": _or_nothing(rating.section),
     "deployment": _or_nothing(_deployment),
 }

@@ -39,9 +39,12 @@ _ROWS = "instructions/rows"
 _BARE = f"{_ROWS}/bare aiohttp, the same bytes"
 GOALS = (
     Goal("throughput, of bare aiohttp", "rows/service/per_second / rows/bare/per_second", 0.65),
-    Goal("throughput, of Fastify", "rows/service/per_second / rows/fastify/per_second", 1.0),
-    Goal("throughput, of FastAPI", "rows/service/per_second / rows/fastapi/per_second", 8.0),
-    Goal("p99, of Fastify's", "rows/service/p99_ms / rows/fastify/p99_ms", 1.0, at_least=False),
+    Goal("throughput, of Fastify", "rows/service/per_second / rows/fastify/per_second", 1.35),
+    Goal(
+        "CPU for a request, of Fastify's", "rows/service/cpu_us / rows/fastify/cpu_us", 0.75, at_least=False
+    ),
+    Goal("p99, of Fastify's", "rows/service/p99_ms / rows/fastify/p99_ms", 0.5, at_least=False),
+    Goal("throughput, of FastAPI", "rows/service/per_second / rows/fastapi/per_second", 12.0),
     Goal("p99, of FastAPI's", "rows/service/p99_ms / rows/fastapi/p99_ms", 1.0, at_least=False),
     Goal("refused requests (429), of bare", "rows/refused/per_second / rows/bare/per_second", 0.85),
     Goal("unchanged answers (304), of the 200s", "rows/unchanged/per_second / rows/service/per_second", 1.0),
@@ -52,6 +55,8 @@ GOALS = (
     Goal("two workers, of one", "workers/speed_up", 1.8),
     Goal("start to first answer, s", "start/seconds", 1.2, at_least=False),
     Goal("memory of a worker, MB", "rows/service/memory_mb", 100.0, at_least=False),
+    Goal("p99 with 1,024 connections, ms", "crowd/p99_ms", 250.0, at_least=False),
+    Goal("memory of a worker after them, MB", "crowd/memory_mb", 105.0, at_least=False),
     Goal("memory after the soak, of that when warm", "soak/end_mb / soak/warm_mb", 1.05, at_least=False),
     Goal("event loop lag p99, ms", "loopLagP99Ms", 10.0, at_least=False),
 )

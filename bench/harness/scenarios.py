@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.harness.features import small_limits
-from bench.harness.machine import Cores, usable_cores, worker_memory_mb
+from bench.harness.machine import worker_memory_mb
 from bench.harness.rounds import Round, Target, medians, run_round
 from bench.harness.subjects import Subject, bearer, running, service
 from bench.harness.world import World
@@ -20,22 +19,6 @@ POLICIES = (1, 2, 4, 8)
 _SOAK_STEP_SECONDS = 10.0
 _LAG_BUCKET = re.compile(r'^event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _NO_LIMIT = 100_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class WorkersFigures:
-    """One worker and two, under the same load.
-
-    Attributes:
-        cores: that they and the load had; with fewer than three, two workers can't be twice as fast.
-        speed_up: requests a second of two, in those of one.
-        cpu_ratio: processor time of a request with one worker, in that with two: 1 where workers cost each
-            other nothing.
-    """
-
-    cores: int
-    speed_up: float
-    cpu_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +52,6 @@ def unchanged(subject: Subject) -> Target:
     """The same service, asked by readers who have the answer already."""
     etag = subject.ask().headers["etag"]
     return Target("unchanged", subject, {"If-None-Match": etag}, 304)
-
-
-def compare_workers(world: World, *, rounds: int, seconds: float) -> WorkersFigures:
-    """One worker and two, in turn. With three cores and more, a core stays for the load; else all is shared."""
-    cores = Cores.of_this_machine(workers=2)
-    rates: dict[int, list[Round]] = {1: [], 2: []}
-    with contextlib.ExitStack() as stack:
-        targets = {
-            workers: Target(
-                name,
-                stack.enter_context(running(service(world, name=name, workers=workers), world, cores=cores)),
-                {},
-            )
-            for workers, name in ((1, "one-worker"), (2, "two-workers"))
-        }
-        for target in targets.values():
-            run_round(target, seconds=1.0)
-        for _ in range(rounds):
-            for workers, target in targets.items():
-                rates[workers].append(run_round(target, seconds=seconds)[0])
-    speed = {workers: statistics.median(one.per_second for one in found) for workers, found in rates.items()}
-    cpu = {workers: statistics.median(one.cpu_us for one in found) for workers, found in rates.items()}
-    return WorkersFigures(len(usable_cores()), speed[2] / speed[1], cpu[1] / cpu[2])
 
 
 def sweep_connections(
