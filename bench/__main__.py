@@ -28,6 +28,7 @@ from bench.limiter.run import installed_servers
 from bench.log_volume import print_log_volume
 from bench.logins import print_logins
 from bench.migrations import print_migrations
+from bench.profile import measure_profile
 from bench.restarts import print_restarts
 from bench.service import READERS, ROWS, Plan, compare, measure_everything, print_growth, say
 from bench.slow_readers import print_slow_readers
@@ -73,15 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     comparison = parts.add_parser("service", parents=[load], help="the comparison alone; nothing is written")
     comparison.add_argument("--only", type=_rows, default=ROWS, help="some of " + ",".join(ROWS))
     comparison.set_defaults(run=lambda options: compare(_plan(options)))
-    counting = parts.add_parser(
-        "instructions", help="instructions of a request, by valgrind; nothing is written without --write"
-    )
-    counting.add_argument("--requests", type=int, default=1280, help="of each kind (1280)")
-    counting.add_argument(
-        "--only", default="", help="a kind, such as 429: the begin of its line in the table"
-    )
-    counting.add_argument("--write", action="store_true", help="publish the table in docs/performance.md")
-    counting.set_defaults(run=_count)
+    _add_counting(parts)
     _add_script(parts)
     migrating = parts.add_parser("migrations", help="how long clients wait while each migration runs")
     migrating.add_argument("--rows", type=int, default=1_000_000, help="cards that are rated (1000000)")
@@ -118,9 +111,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _count(options: argparse.Namespace) -> None:
     if options.write:
         _require_optimised()
-    document = measure(options.requests, only=options.only)
+    found = measure_profile() if options.profile else measure(options.requests, only=options.only)
     if options.write:
-        write_document(document, INSTRUCTIONS)
+        before = read_document(INSTRUCTIONS) if INSTRUCTIONS.exists() else {}
+        write_document({**before, **found}, INSTRUCTIONS)
         _report()
 
 
@@ -211,6 +205,21 @@ def _scale(options: argparse.Namespace) -> None:
     document = scaling.measure(scaling.Plan(rounds=options.rounds, students=options.students))
     if options.write:
         scaling.write(document)
+
+
+def _add_counting(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    counting = parts.add_parser(
+        "instructions", help="instructions of a request, by valgrind; nothing is written without --write"
+    )
+    counting.add_argument("--requests", type=int, default=1280, help="of each kind (1280)")
+    counting.add_argument(
+        "--only", default="", help="a kind, such as 429: the begin of its line in the table"
+    )
+    counting.add_argument(
+        "--profile", action="store_true", help="where they are executed, by room and by function"
+    )
+    counting.add_argument("--write", action="store_true", help="publish the table in docs/performance.md")
+    counting.set_defaults(run=_count)
 
 
 def _add_script(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,28 +78,9 @@ def measure(requests: int, *, only: str = "") -> Document:
     Raises:
         CommandError: valgrind, its headers or a C compiler is missing.
     """
-    for program, package in (("valgrind", "valgrind"), ("cc", "gcc")):
-        if shutil.which(program) is None:
-            raise CommandError(f"{program} is not installed; Debian's package is {package}")
     found: list[tuple[str, int]] = []
-    with world(readers=_CONNECTIONS, cores=Cores.of_this_machine()) as surroundings:
-        switch = _compile_switch(surroundings.folder)
-        with running(service(surroundings), surroundings) as plain:
-            reference = plain.ask()
-        kinds = (
-            Counted("bare aiohttp, the same bytes", lambda w: bare(w, reference), lambda s: s.requests()),
-            Counted(
-                "request id, timing, metrics, log line",
-                service,
-                lambda s: s.requests(path="/livez", anonymous=True),
-            ),
-            Counted("and the access token", service, lambda s: s.requests(path="/livez")),
-            Counted("200: all of it", service, lambda s: s.requests()),
-            Counted("304", service, lambda s: s.requests({"If-None-Match": s.ask().headers["etag"]}), 304),
-            Counted("429", _refusing, lambda s: s.requests(), 429),
-            Counted("a rating", service, _ratings, dearness=_DEAR),
-            Counted("200 after a miss", service, lambda s: s.requests(), dearness=_DEAR, empties_cache=True),
-        )
+    with counting_world() as (surroundings, kinds):
+        switch = compile_library(surroundings.folder, "switch.c")
         for counted in kinds:
             if counted is kinds[0] or counted.name.startswith(only):
                 found.append((counted.name, _count(surroundings, switch, counted, requests)))
@@ -112,6 +94,42 @@ def measure(requests: int, *, only: str = "") -> Document:
         "requests": requests,
         "rows": dict(found),
     }
+
+
+@contextlib.contextmanager
+def counting_world() -> Iterator[tuple[World, tuple[Counted, ...]]]:
+    """What the subjects need, and the kinds of requests; the first is the yardstick.
+
+    Raises:
+        CommandError: valgrind or a C compiler is missing.
+    """
+    for program, package in (("valgrind", "valgrind"), ("cc", "gcc")):
+        if shutil.which(program) is None:
+            raise CommandError(f"{program} is not installed; Debian's package is {package}")
+    with world(readers=_CONNECTIONS, cores=Cores.of_this_machine()) as surroundings:
+        with running(service(surroundings), surroundings) as plain:
+            reference = plain.ask()
+        yield (
+            surroundings,
+            (
+                Counted("bare aiohttp, the same bytes", lambda w: bare(w, reference), lambda s: s.requests()),
+                Counted(
+                    "request id, timing, metrics, log line",
+                    service,
+                    lambda s: s.requests(path="/livez", anonymous=True),
+                ),
+                Counted("and the access token", service, lambda s: s.requests(path="/livez")),
+                Counted("200: all of it", service, lambda s: s.requests()),
+                Counted(
+                    "304", service, lambda s: s.requests({"If-None-Match": s.ask().headers["etag"]}), 304
+                ),
+                Counted("429", _refusing, lambda s: s.requests(), 429),
+                Counted("a rating", service, _ratings, dearness=_DEAR),
+                Counted(
+                    "200 after a miss", service, lambda s: s.requests(), dearness=_DEAR, empties_cache=True
+                ),
+            ),
+        )
 
 
 def _ratings(subject: Subject) -> list[bytes]:
@@ -130,34 +148,66 @@ def _refusing(surroundings: World) -> Launch:
     return service(surroundings, policies=small_limits(surroundings.folder, 1))
 
 
-def _compile_switch(folder: Path) -> Path:
-    switch = folder / "switch.so"
-    source = Path(__file__).parent / "harness" / "switch.c"
+def compile_library(folder: Path, name: str) -> Path:
+    """A source of the harness, compiled for this interpreter.
+
+    Raises:
+        CommandError: its headers are missing.
+    """
+    source = Path(__file__).parent / "harness" / name
+    library = folder / f"{source.stem}.so"
+    headers = sysconfig.get_paths()["include"]
     done = subprocess.run(
-        ["cc", "-shared", "-fPIC", "-o", switch, source], capture_output=True, check=False, text=True
-    )
+        ["cc", "-shared", "-fPIC", f"-I{headers}", "-o", library, source],
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
     if done.returncode != 0:
         raise CommandError(
-            f"{source.name} does not compile; it needs the headers of valgrind:\n{done.stderr}"
+            f"{name} does not compile; it needs the headers of valgrind and Python:\n{done.stderr}"
         )
-    return switch
+    return library
 
 
 def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -> int:
     """The instructions of one request."""
-    launch = counted.launch(surroundings)
     counts = surroundings.folder / f"callgrind-{time.monotonic_ns()}"
+    requests = requests // counted.dearness
+    run_counted(surroundings, switch, counted, counts, requests, lambda: _total(counts) > 0)
+    return round(_total(counts) / requests)
+
+
+def run_counted(
+    surroundings: World,
+    library: Path,
+    counted: Counted,
+    counts: Path,
+    requests: int,
+    is_written: Callable[[], bool],
+    *options: str,
+) -> None:
+    """Have a subject answer so many requests while callgrind counts.
+
+    Args:
+        surroundings: where it runs.
+        library: what starts and stops the counting.
+        counted: the kind of request.
+        counts: what callgrind writes.
+        requests: how many.
+        is_written: whether it has.
+        options: of callgrind, further ones.
+    """
+    launch = counted.launch(surroundings)
     launch = Launch(
         launch.name,
         [
-            "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}",
+            "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}", *options,
             sys.executable, "-m", "bench.harness.counted",
         ],
         {
             **launch.environment,
             **_PATIENCE,
             "COUNTED": "bare" if launch.name == "bare" else "service",
-            "SWITCH": str(switch),
+            "SWITCH": str(library),
             "BEGUN": str(counts.with_suffix(".begun")),
             "PROMETHEUS_MULTIPROC_DIR": str(_metrics_folder(surroundings)),
         },
@@ -165,19 +215,17 @@ def _count(surroundings: World, switch: Path, counted: Counted, requests: int) -
     with running(launch, surroundings) as subject, _connections(subject.port) as connections:
         load = counted.requests(subject)
         _exchange(subject, connections, load, _WARM_UP, None)  # caches are filled, refusals known
-        requests = requests // counted.dearness
+        subject.process.send_signal(signal.SIGUSR1)
+        while not counts.with_suffix(".begun").exists():
+            time.sleep(0.1)
         if counted.empties_cache:
             with contextlib.closing(redis.Redis.from_url(surroundings.redis.url)) as client:
-                total = _counting(
-                    subject,
-                    counts,
-                    lambda: _miss(subject, client, connections[0], load, requests, counted.status),
-                )
+                _miss(subject, client, connections[0], load, requests, counted.status)
         else:
-            total = _counting(
-                subject, counts, lambda: _exchange(subject, connections, load, requests, counted.status)
-            )
-    return round(total / requests)
+            _exchange(subject, connections, load, requests, counted.status)
+        subject.process.send_signal(signal.SIGUSR2)
+        while not is_written():
+            time.sleep(0.1)
 
 
 def _metrics_folder(surroundings: World) -> Path:
@@ -185,20 +233,6 @@ def _metrics_folder(surroundings: World) -> Path:
     folder = surroundings.folder / "metrics"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _counting(subject: Subject, counts: Path, action: Callable[[], None]) -> int:
-    """The instructions of the subject during an action."""
-    result = counts.with_name(f"{counts.name}.1")
-    begun = counts.with_suffix(".begun")
-    subject.process.send_signal(signal.SIGUSR1)
-    while not begun.exists():
-        time.sleep(0.1)
-    action()
-    subject.process.send_signal(signal.SIGUSR2)
-    while not (total := _total(result)):
-        time.sleep(0.1)
-    return total
 
 
 def _miss(
@@ -215,9 +249,10 @@ def _miss(
         _exchange(subject, [connection], [load[number % len(load)]], 1, expected)
 
 
-def _total(result: Path) -> int:
+def _total(counts: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
-        totals = re.search(r"^totals: (\d+)$", result.read_text(errors="replace"), re.MULTILINE)
+        text = counts.with_name(f"{counts.name}.1").read_text(errors="replace")
+        totals = re.search(r"^totals: (\d+)$", text, re.MULTILINE)
         return int(totals[1]) if totals else 0
     return 0
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench import rating, starts, workers
+from bench import profile, rating, starts, workers
 from bench.harness.chart import Bar, Panel, bar_chart
 from bench.harness.deployment import UTILISATION, Deployment, dynos_at_the_limit
 from bench.harness.results import check_goals, rows_from_json
@@ -134,6 +134,11 @@ def _instructions(document: Document) -> str:
     return f"{found['date']}, Python {found['machine']['python']}\n\n{table}"
 
 
+def _profile(document: Document) -> str:
+    rooms = document["instructions"]["rooms"]
+    return as_markdown(("", *rooms), profile.room_lines(rooms))
+
+
 def _sweep(what: str) -> Callable[[Document], str]:
     def section(document: Document) -> str:
         return as_markdown(sweep_headings(what), sweep_lines(document[what]))
@@ -200,6 +205,7 @@ SECTIONS: Mapping[str, Callable[[Document], str]] = {
     "goals": _goals,
     "chain": _or_nothing(_chain),
     "instructions": _or_nothing(_instructions),
+    "profile": _or_nothing(_profile),
     "redis": _or_nothing(_redis),
     "connections": _or_nothing(_sweep("connections")),
     "policies": _or_nothing(_sweep("policies")),

@@ -373,8 +373,8 @@ def _service_limit(verdict: Verdict, jitter_seconds: int) -> tuple[int, int]:
         return limit, -(-window_ms // 1000)
     if policy.calendar is not None:
         return remaining, max(1, -(-next_release_ms // 1000))  # until the calendar turns
-    pace_seconds = -(-window_ms * remaining // limit // 1000)
-    release_seconds = -(-next_release_ms // 1000)
+    pace_seconds = ((window_ms * remaining + limit - 1) // limit + 999) // 1000  # rounded up
+    release_seconds = (next_release_ms + 999) // 1000
     return remaining, max(pace_seconds, release_seconds) or 1
 
 

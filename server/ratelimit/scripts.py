@@ -439,8 +439,8 @@ def decision_of(charges: Sequence[Charge], answers: Answers) -> Decision:
                     state == _FITS,
                     policy.limit,
                     remaining,
-                    -(-release_us // 1000),
-                    -(-wait_us // 1000) if wait_us > 0 else 0,
+                    (release_us + 999) // 1000,
+                    (wait_us + 999) // 1000 if wait_us > 0 else 0,
                     state != _TOO_DEAR,
                     policy.shadow,
                 )
