@@ -118,12 +118,12 @@ def create_app(settings: Settings) -> web.Application:
         limiter_redis,
         deadline_ms=settings.rate_limit_deadline_ms,
         workers=lambda: settings.web_concurrency,
-        on_decision=lambda policy, outcome, source: decisions(policy, outcome, source).inc(),
-        on_near_limit=lambda policy: near_limits(policy).inc(),
+        on_decision=decisions.count,
+        on_near_limit=near_limits.count,
         on_cost=lambda policy, units: cost_units(policy, "added" if units > 0 else "returned").inc(
             abs(units)
         ),
-        on_failure=lambda reason: failures(reason).inc(),
+        on_failure=failures.count,
         on_fallback=lambda is_on: metrics.rate_limit_worker_alone.set(1 if is_on else 0),
     )
 

@@ -204,7 +204,7 @@ class Limiter:
             if not self._coalescer.enter(client):
                 decision, now = await self._wait_for_turn(charges, may_repeat=may_repeat)
             if decision is None:
-                decision = await self._ask(charges, request_id, now)
+                decision = await self._ask(client, charges, request_id, now)
         self._reports.decided(charges, decision, now)
         return decision
 
@@ -424,9 +424,11 @@ class Limiter:
             self._coalescer.leave(client, refused=not decision.allowed)
         return decision, now
 
-    async def _ask(self, charges: PreparedCharges, request_id: str | None, now: float) -> Decision:
-        """Ask Redis in this one's turn, and end it."""
-        client, decision = charges.keys[0], None
+    async def _ask(
+        self, client: bytes, charges: PreparedCharges, request_id: str | None, now: float
+    ) -> Decision:
+        """Ask Redis in this client's turn, and end that."""
+        decision = None
         try:
             # What nearly every decision is: one call of a script that the server has got.
             begun = None if request_id is not None else self._calls.begin(charges)

@@ -120,16 +120,18 @@ async def decide_charges(
 
 def prepare_decision(charges: PreparedCharges, *, log_entries: int) -> ScriptCall:
     """Return the call that `decide_charges` makes without a request id, made once; `read_answers` reads its reply."""
+    known = charges.call
     if (
-        charges.call is None
-        or charges.call[0] != log_entries
-        or (charges.calendars and wall_clock() >= charges.turns_at)
+        known is not None
+        and known[0] == log_entries
+        and not (charges.calendars and wall_clock() >= charges.turns_at)
     ):
-        now = wall_clock()
-        charges.turns_at = min([calendar.bounds(now)[1] for calendar in charges.calendars], default=0.0)
-        keys, args = _operands(charges, log_entries, now)
-        charges.call = (log_entries, ScriptCall(load_script("decide_charges"), keys, args))
-    return charges.call[1]
+        return known[1]
+    now = wall_clock()
+    charges.turns_at = min([calendar.bounds(now)[1] for calendar in charges.calendars], default=0.0)
+    call = ScriptCall(load_script("decide_charges"), *_operands(charges, log_entries, now))
+    charges.call = (log_entries, call)
+    return call
 
 
 async def peek_charges(
@@ -266,7 +268,7 @@ class Calls:
             the reply for `read_answers`, once it is awaited, with the same errors as `decide`, and `NOSCRIPT`; None
             where it takes `decide`.
         """
-        if charges.one_subject or not self._link.is_cluster:
+        if not self._link.is_cluster or charges.one_subject:
             call = prepare_decision(charges, log_entries=self._log_entries)
             return self._link.begin(call, deadline_ms=self._deadline_ms)
         return None
@@ -428,7 +430,7 @@ def decision_of(charges: Sequence[Charge], answers: Answers) -> Decision:
     """Return the decision that a script has made."""
     allowed, rows = answers
     verdicts = []
-    for charge, (state, remaining, release_us, wait_us) in zip(charges, rows, strict=True):
+    for charge, (state, remaining, release_us, wait_us) in zip(charges, rows):  # noqa: B905 - as many, and cheaper
         policy = charge.policy
         verdicts.append(
             new_verdict(

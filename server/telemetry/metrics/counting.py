@@ -186,6 +186,10 @@ class Labelled:
             tally = self._known[values] = tally_of(self._metric.labels(*values), self._buffer)
         return tally
 
+    def count(self, *values: object) -> None:
+        """Count one with these values, where it is a counter."""
+        (self._known.get(values) or self(*values)).inc()
+
 
 @dataclass(frozen=True, slots=True)
 class CacheTotals:
