@@ -47,6 +47,12 @@ async def ask_aiohttp(_request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+def has_a_simple_path(route: Route) -> bool:
+    """Whether there is one value at the most, and one segment after it: the others are left to aiohttp."""
+    after = route.path.partition("}")[2]
+    return "{" not in after and after.count("/") < 2
+
+
 def request_of(method: str, path: str) -> web.Request:
     """A request whose path is as it was sent, as aiohttp's parser hands it over."""
     request = make_mocked_request(method, "/").clone(rel_url=URL.build(path=path, encoded=True))
@@ -111,11 +117,9 @@ async def test_a_match_is_the_one_that_aiohttp_finds(app: web.Application, path:
         assert found.current_app is app
 
 
-@pytest.mark.parametrize(
-    "route", [route for route in ROUTES if route.path.count("{") < 2], ids=lambda route: route.name
-)
+@pytest.mark.parametrize("route", filter(has_a_simple_path, ROUTES), ids=lambda route: route.name)
 async def test_every_route_is_found_without_asking_aiohttp(app: web.Application, route: Route) -> None:
-    """Every route of the service with one value at the most is found, whatever its value is."""
+    """Nearly every route of the service is found by its path, whatever its value is."""
     path = "/".join(
         "0b8e7a52-6c1f-4f0e-9b7a-000000000001" if segment.startswith("{") else segment
         for segment in route.path.split("/")
