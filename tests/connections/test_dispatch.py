@@ -117,7 +117,7 @@ async def test_a_match_is_the_one_that_aiohttp_finds(app: web.Application, path:
         assert found.current_app is app
 
 
-@pytest.mark.parametrize("route", filter(has_a_simple_path, ROUTES), ids=lambda route: route.name)
+@pytest.mark.parametrize("route", [*filter(has_a_simple_path, ROUTES)], ids=lambda route: route.name)
 async def test_every_route_is_found_without_asking_aiohttp(app: web.Application, route: Route) -> None:
     """Nearly every route of the service is found by its path, whatever its value is."""
     path = "/".join(
