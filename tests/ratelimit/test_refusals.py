@@ -54,14 +54,21 @@ def test_a_refused_client_is_one_line_a_minute() -> None:
     """However often it asks; another client, and another policy, have lines of their own."""
     denial_log, asks = DenialLog(), Charge(TEN, "g", "user:1", 5)
     other_policy = Charge(Policy("other", 10, 60_000), "g", "user:1", 5)
-    with capture_logs() as logs:
-        for charge, now in (
-            (asks, 100.0), (asks, 100.5), (other_policy, 101.0), (Charge(TEN, "g", "user:2", 5), 101.0),
-            (asks, 159.5), (asks, 160.0), (asks, 219.5), (asks, 220.0),
-        ):  # fmt: skip
+    lines = []
+    for charge, now in (
+        (asks, 100.0), (asks, 100.5), (other_policy, 101.0), (Charge(TEN, "g", "user:2", 5), 101.0),
+        (asks, 159.5), (asks, 160.0), (asks, 219.5), (asks, 220.0),
+    ):  # fmt: skip
+        with capture_logs() as logs:
             denial_log.denied(Decision(False, (refusal_of(charge),), "redis"), now)
-    lines = [(line["policy"], line["subject"]) for line in logs]
-    assert [("ten", "user:1"), ("other", "user:1"), ("ten", "user:2"), *[("ten", "user:1")] * 2] == lines
+        lines += [(now, line["policy"], line["subject"]) for line in logs]
+    assert [
+        (100.0, "ten", "user:1"),
+        (101.0, "other", "user:1"),
+        (101.0, "ten", "user:2"),
+        (160.0, "ten", "user:1"),
+        (220.0, "ten", "user:1"),
+    ] == lines
 
 
 @pytest.mark.parametrize("first", ["a reset before the first look", "no reset before"])
