@@ -12,7 +12,7 @@ import pytest
 from server.development import EmbeddedServer
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.coalescing import FIRST_IN_FLIGHT, Coalescer
-from server.ratelimit.policies import subject_prefix
+from server.ratelimit.policies import state_key, subject_prefix
 from server.stores.redis.link import RedisLink
 from tests.ratelimit.conftest import GENEROUS_DEADLINE_MS
 from tests.support.redis_servers import open_link
@@ -218,3 +218,8 @@ async def test_waiting_decisions_do_not_ask_a_redis_that_did_not_answer() -> Non
     for _ in range(FIRST_IN_FLIGHT - 1):
         coalescer.leave(b"k", failed=True)
     assert coalescer.enter(b"k")
+
+
+def test_a_deploy_finds_what_was_counted_before() -> None:
+    """A state's key stays; another one forgets all budgets, and is due only where the format of states changes."""
+    assert b"r:{cz-Ba5qf4jUGAodQ}:ZLQavg20" == state_key(Charge(Policy("api", 10, 60_000), "reads", "user:1"))
