@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import pytest
@@ -180,3 +181,14 @@ def test_share_10_addresses_are_remembered_up_to_a_number() -> None:
             writer.answer(MALFORMED, f"198.51.100.{number}")
     assert 100 == len(events)
     assert 3 == len(writer._logged)
+
+
+def test_a_line_says_how_many_went_before_it_without_one() -> None:
+    """A minute after its line an address has another one, with the number of those between."""
+    writer = RefusalWriter(StandardHeaders(Settings.from_env(GOOD)), Metrics())
+    with structlog.testing.capture_logs() as events:
+        for refusals in (3, 1, 2, 1):
+            for _ in range(refusals):
+                writer.answer(MALFORMED, "192.0.2.1")
+            writer._logged = OrderedDict((peer, (at - 60, count)) for peer, (at, count) in writer._logged.items())
+    assert [0, 2, 0, 1] == [event["not_logged_before"] for event in events]
