@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
@@ -164,3 +165,21 @@ async def test_slow_readers_large_answers_arrive_whole(
             assert (200, b"") == (answer.status, await answer.read())
         async with session.get("/large", headers=headers) as answer:  # nothing of a body stood between
             assert LARGE == await answer.read()
+
+
+class _Stalled(asyncio.Transport):
+    """A way to a client that does not read."""
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+
+async def test_slow_readers_are_not_looked_at_when_there_are_none() -> None:
+    """The timer ends with the last response that is not read: not one for each of them goes on."""
+    unread = UnreadResponses(Metrics(), still_seconds=60.0, limit_bytes=1 << 20)
+    connection: Any = object()
+    unread.paused(connection, _Stalled(), None)
+    looking = unread._looking
+    assert looking is not None
+    unread.ended(connection)
+    assert looking.cancelled()
