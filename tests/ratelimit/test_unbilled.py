@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from time import monotonic
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit import Charge, Limiter, Policy
-from server.ratelimit.fallback import FailureModes, Fallback, UnbilledCharges
+from server.ratelimit.fallback import FAILURES_TO_OPEN, Breaker, FailureModes, Fallback, UnbilledCharges
 from server.ratelimit.policies import MAX_COST, OnFailure
 from server.ratelimit.scripts import Calls, charge_unbilled, decide_charges, peek_charges
 from server.stores.redis.link import RedisLink
@@ -204,3 +205,19 @@ def test_unbilled_of_a_steady_client_keep_their_times() -> None:
     taken = unbilled.take(120.0)
     live = sum(one.cost for one, age_us in taken if age_us < 60 * SECOND_US)
     assert 59 <= live <= 61
+
+
+async def test_a_breaker_that_is_given_up_has_no_probe_under_way() -> None:
+    """The way to Redis is closed after it, so nothing may ask Redis any more."""
+    before = asyncio.all_tasks()
+
+    async def is_well() -> bool:
+        return False
+
+    breaker = Breaker(is_well, on_close=lambda: None)
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.failed()
+    assert breaker.is_open
+    await asyncio.sleep(0)  # the probe has begun to wait
+    await breaker.close()
+    assert before == asyncio.all_tasks()
