@@ -287,3 +287,20 @@ async def test_share_04_charging_is_part_of_the_configuration(
     assert {"successes"} == await shown()
     assert [401] * 6 == [(await log_in(strict, ADA, "not the password")).status for _ in range(6)]
     assert [200] * 5 + [429] == [(await log_in(strict, ADA)).status for _ in range(6)]
+
+
+async def test_a_limit_that_names_nobody_waits_for_no_body(
+    start_strict: StartStrict, strict_limits: Path, tmp_path: Path
+) -> None:
+    """Logins that are counted by their address alone are refused before the body with the e-mail has come."""
+    path = tmp_path / "ratelimits.toml"
+    by_address = strict_limits.read_text().replace('policies = ["auth", "auth-address"', 'policies = ["auth-address"')
+    path.write_text(by_address.replace("limit = 20\n", "limit = 1\n"))  # noqa: ASYNC240 - a small file
+    strict = await start_strict(rate_limits_file=path)
+    assert 401 == (await log_in(strict, ADA)).status
+    reader, writer = await asyncio.open_connection("127.0.0.1", strict.client.port)
+    writer.write(
+        b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    )
+    assert b"HTTP/1.1 429 " == (await asyncio.wait_for(reader.readline(), 60))[:13]
+    writer.close()

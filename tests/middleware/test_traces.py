@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -280,7 +281,12 @@ async def test_a_collector_that_stands_still_costs_no_request_anything(
         # Ten seconds is the exporter's own timeout, thirty its shutdown's.
         assert time.monotonic() - began < 9
     assert "tracing.spans_lost" in [event["event"] for event in events]
+    attempts = len(collector.headers)
     collector.answers.set()
+    await wait_until(
+        lambda: "last-spans" not in {thread.name for thread in threading.enumerate()}, "the exporter has ended"
+    )
+    assert attempts == len(collector.headers)  # what waited behind the last attempt is given up
 
 
 async def test_a_collector_that_is_away_is_one_line_a_minute(
