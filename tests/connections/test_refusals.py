@@ -190,5 +190,7 @@ def test_a_line_says_how_many_went_before_it_without_one() -> None:
         for refusals in (3, 1, 2, 1):
             for _ in range(refusals):
                 writer.answer(MALFORMED, "192.0.2.1")
-            writer._logged = OrderedDict((peer, (at - 60, count)) for peer, (at, count) in writer._logged.items())
+            writer._logged = OrderedDict(
+                (peer, (at - 60, count)) for peer, (at, count) in writer._logged.items()
+            )
     assert [0, 2, 0, 1] == [event["not_logged_before"] for event in events]

@@ -284,7 +284,8 @@ async def test_a_collector_that_stands_still_costs_no_request_anything(
     attempts = len(collector.headers)
     collector.answers.set()
     await wait_until(
-        lambda: "last-spans" not in {thread.name for thread in threading.enumerate()}, "the exporter has ended"
+        lambda: "last-spans" not in {thread.name for thread in threading.enumerate()},
+        "the exporter has ended",
     )
     assert attempts == len(collector.headers)  # what waited behind the last attempt is given up
 

@@ -252,7 +252,10 @@ def test_what_a_table_may_not_hold(content: bytes, problem: str) -> None:
         (b'[\n{"question": "Q", "answer": "A"}, oops]', "row 2: not JSON: "),
         (b"[" * 100_000, "row 1: not JSON: "),
         (b'[{"question": "Q", "answer": "A"}', "row 1: not JSON: neither a comma nor the end of the array, "),
-        (b'[{"question": "Q", "answer": "A"}\n{}]', "row 2: not JSON: neither a comma nor the end of the array, "),
+        (
+            b'[{"question": "Q", "answer": "A"}\n{}]',
+            "row 2: not JSON: neither a comma nor the end of the array, ",
+        ),
         (b'[{"question": "Q", "answer": "A"}] []', "row 1: not JSON: there is more after the array, "),
         (b'{"question": "Q"}', "row 1: not an array; "),
         (b'[{"question": "Q", "answer": "A"}, 7]', "row 2: not an object; "),
