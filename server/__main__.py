@@ -218,8 +218,8 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
+    from server.cli.database import tell_readers
     from server.cli.importing import import_path, options_of
-    from server.cli.invalidation import tell_readers
 
     how = options_of(options)
     settings = _settings("DATABASE_URL")

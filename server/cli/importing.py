@@ -104,7 +104,7 @@ class ImportReport:
     updated: int
     unchanged: int
     skipped: tuple[str, ...]
-    # The cache keys of the pages that it changed, for `invalidation.tell_readers`.
+    # The cache keys of the pages that it changed, for `database.tell_readers`.
     stale: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     # How each file was read, by its name below the folder.
     seen: Mapping[str, Seen] = field(default_factory=dict, compare=False, repr=False)

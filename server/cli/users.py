@@ -17,7 +17,7 @@ import structlog
 from argon2 import PasswordHasher
 from marshmallow import ValidationError, validate
 
-from server.cli.invalidation import tell_readers
+from server.cli.database import tell_readers
 from server.clock import iso_timestamp
 from server.domain.identity.accounts import EmailTaken, add_account
 from server.domain.identity.passwords import LONGEST, SHORTEST, Passwords

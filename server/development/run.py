@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 
+from server.cli.database import tell_readers
 from server.cli.environment import Running, StateFolder, completed
 from server.cli.importing import has_classes, import_path
-from server.cli.invalidation import tell_readers
 from server.cli.migrations import migrate
 from server.cli.signals import pause, run_interruptibly
 from server.cli.users import demo_token, ensure_demo_accounts
