@@ -290,6 +290,17 @@ async def read_content(request: web.Request, max_bytes: int) -> bytes:
     if (request.content_length or 0) > max_bytes:
         raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
     content = request.content
+    if encoding not in _PLAIN or not content.is_eof() or content.exception() is not None:
+        return await _read_pieces(request, encoding, max_bytes)
+    body: bytes = content.read_nowait()  # the usual: all of it is here
+    if len(body) > max_bytes:
+        raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+    return body
+
+
+async def _read_pieces(request: web.Request, encoding: str, max_bytes: int) -> bytes:
+    """As read_content, of a body that is still on its way, or is encoded."""
+    content = request.content
     await _ask_for_body(request)
     seconds = services_of(request).settings.request_body_timeout_ms / 1000.0
     latest = asyncio.get_running_loop().time() + _MOST_DEADLINES * seconds

@@ -5,13 +5,15 @@ The kinds are stricter than what Python or marshmallow would take for them.
 
 from __future__ import annotations
 
+import functools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, missing, validate
 
 from server.domain.identity.passwords import LONGEST, SHORTEST
 from server.domain.identity.tokens import ROLES
@@ -149,6 +151,69 @@ class IdentifierList(fields.Field[list[UUID]]):
         return [UUID(part) for part in parts]
 
 
+# Reads a value; gives `missing` where marshmallow has to look at it.
+_Read = Callable[[Any], Any]
+
+
+class QuickSchema(Schema):
+    """A schema that reads what is plainly right in one pass, for those that are loaded most often.
+
+    Marshmallow loads everything else, such as all that is wrong, and takes ten times as long. Such a schema has no
+    hooks, no attributes under other names, and no defaults that are functions.
+    """
+
+    @functools.cached_property
+    def _plan(self) -> list[tuple[str, str, Any, _Read]]:
+        return [
+            (field.data_key or name, name, field.load_default, _reader_of(field))
+            for name, field in self.load_fields.items()
+        ]
+
+    def load(self, data: Any, **options: Any) -> Any:
+        """As marshmallow's."""
+        if type(data) is dict and not any(options.values()):
+            loaded, known = {}, 0
+            for key, name, default, read in self._plan:
+                given = data.get(key, missing)
+                known += given is not missing
+                value = default if given is missing else read(given)
+                if value is missing:
+                    break
+                loaded[name] = value
+            else:
+                if known == len(data):
+                    return loaded
+        return super().load(data, **options)
+
+
+def _is_range(rule: object) -> bool:
+    return type(rule) is validate.Range and rule.min_inclusive and rule.max_inclusive
+
+
+def _reader_of(field: fields.Field[Any]) -> _Read:
+    nothing = None if field.allow_none else missing
+    if type(field) is Integer and all(map(_is_range, field.validators)):
+        ranges = [(rule.min, rule.max) for rule in field.validators if isinstance(rule, validate.Range)]
+        lowest = max((low for low, _ in ranges if low is not None), default=-math.inf)
+        highest = min((high for _, high in ranges if high is not None), default=math.inf)
+
+        def read_number(given: Any) -> Any:
+            if type(given) is int:
+                return given if lowest <= given <= highest else missing
+            return nothing if given is None else missing
+
+        return read_number
+    if type(field) is Identifier and not field.validators:
+
+        def read_id(given: Any) -> Any:
+            if type(given) is str:
+                return UUID(given) if CANONICAL_UUID.fullmatch(given) else missing
+            return nothing if given is None else missing
+
+        return read_id
+    return lambda given: nothing if given is None else missing
+
+
 class PastMoment(fields.AwareDateTime):
     """An ISO-8601 time with a zone, not in the future; in UTC, as PostgreSQL does not know every offset."""
 
@@ -248,7 +313,7 @@ class DashboardQuerySchema(Schema):
     )
 
 
-class RatingSchema(Schema):
+class RatingSchema(QuickSchema):
     """PUT /api/progress/cards/{flashcardId}."""
 
     confidence_level = Integer(

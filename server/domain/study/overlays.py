@@ -200,13 +200,13 @@ class OverlaysToSee:
         self.keys: list[str] = []
         for class_id in class_ids:
             asked = _keys_of(user_id, class_id)
-            self._lookups[class_id] = cache.lookups(asked).each()
+            self._lookups[class_id] = cache.lookups(asked)
             self.keys += asked.names[1:]
 
     async def arrive(self) -> list[OverlaysSeen]:
         """Wait for the answers: one for each class."""
         return [
-            OverlaysSeen(self._user_id, class_id, *[await lookup.kept() for lookup in lookups])
+            OverlaysSeen(self._user_id, class_id, *await lookups.kept())
             for class_id, lookups in self._lookups.items()
         ]
 

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -239,12 +238,12 @@ class Ratings:
             return None
         if outcome.name == "replayed":
             unit.stale.update(outcome.stale)  # the first one may have died before it could say so
-            return Answer(status=HTTPStatus.OK, body=outcome.body, is_replay=True)
+            return Answer(status=200, body=outcome.body, is_replay=True)
         if outcome.name != "recorded":
             unit.stale.clear()
             raise _refusal(outcome)
         _replace(unit, seen, assumed.places, outcome)
-        return Answer(status=HTTPStatus.OK, body=outcome.body)
+        return Answer(status=200, body=outcome.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,14 @@ class Lookups:
                 timings.cache_outcome = "HIT"
         return True
 
+    async def kept(self) -> list[Kept | None]:
+        """What the cache holds of each key, for a writer; see `Lookup.kept`."""
+        if self._reply is None:
+            return [await lookup.kept() for lookup in self.each()]
+        answer = await self._cache.answer_of(self._reply)
+        stored: list[bytes | None] = [None] * len(self._keys.names) if answer is None else answer[0]
+        return list(map(self._cache.keep, self._keys.names, stored))
+
     def seen(self) -> Seen | None:
         """The versions that Redis has answered with; None unless there is a value for every key."""
         stored = [value for value in self._answer() or () if value is not None and is_value(value)]
@@ -357,16 +365,26 @@ class Cache:
 
     async def read(self, key: str, reply: asyncio.Future[Any], index: int | None) -> bytes | None:
         """Redis's reply to a lookup: the stored bytes, empty if there are none; None if it can't be asked."""
+        answer = await self.answer_of(reply)
+        if answer is None:
+            return None
+        stored: bytes | None = answer[0] if index is None else answer[0][index]
+        # Checked after the reply: it may come from a Redis that is back and has not received the invalidation yet.
+        return None if key in self._pending else stored or b""
+
+    async def answer_of(self, reply: asyncio.Future[Any]) -> tuple[Any] | None:
+        """Redis's reply to a read, for a writer or for `read`; None if Redis can't be asked."""
         try:
             with measure("cache", "cache.read"):
-                stored = await reply
+                return (await reply,)
         except (RedisUnavailable, RedisReplyError) as error:
             self.note_error(error)
             return None
-        if index is not None:
-            stored = stored[index]
-        # Checked after the reply: it may come from a Redis that is back and has not received the invalidation yet.
-        return None if key in self._pending else stored or b""
+
+    def keep(self, key: str, stored: bytes | None) -> Kept | None:
+        """What a writer may replace, neither counted nor loaded; None without a value, or where it has to go."""
+        value = None if not stored or key in self._pending else self.decode(key, stored)
+        return None if stored is None or value is None else Kept(self, stored, value)
 
     def decode(self, key: str, stored: bytes) -> Any:
         """The value in what Redis holds; None if there is none, or none that can be read."""
@@ -439,9 +457,7 @@ class Lookup:
 
     async def kept(self) -> Kept | None:
         """What the cache holds, or None: for a writer that knows the next value. Neither counted nor loaded."""
-        stored = await self._cache.read(self._key, self._reply, self._index)
-        value = None if stored is None else self._cache.decode(self._key, stored)
-        return None if stored is None or value is None else Kept(self._cache, stored, value)
+        return self._cache.keep(self._key, await self._cache.read(self._key, self._reply, self._index))
 
 
 class Kept:

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from server.stores.redis.link import RedisLink, RedisReplyError, RedisUnavailable
+from server.stores.redis.protocol import ScriptCall
 from server.stores.redis.scripts import load_script
 
 _VALUE, _TOMBSTONE = b"V", b"T"
@@ -152,26 +153,37 @@ async def invalidate(
         successors: the new values of some of the keys.
     """
     successors = successors or {}
-    outcomes = await asyncio.gather(
-        *(_invalidate_one(link, key, successors.get(key), deadline_ms) for key in keys),
-        return_exceptions=True,
-    )
+    begun = [(key, *_begin(link, key, successors.get(key), deadline_ms)) for key in keys]
     result = Invalidated()
-    for key, outcome in zip(keys, outcomes, strict=True):
-        if isinstance(outcome, RedisUnavailable | RedisReplyError):
-            result.failures[key] = outcome
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        elif outcome:
-            result.succeeded.append(key)
+    for key, reply, call in begun:
+        try:
+            outcome = await _outcome_of(link, reply, call, deadline_ms)
+        except (RedisUnavailable, RedisReplyError) as error:
+            result.failures[key] = error
+        else:
+            if call is not None and outcome == 1:
+                result.succeeded.append(key)
     return result
 
 
-async def _invalidate_one(link: RedisLink, key: str, successor: Successor | None, deadline_ms: float) -> bool:
-    """Return whether the key holds its successor now, and not a tombstone."""
+def _begin(
+    link: RedisLink, key: str, successor: Successor | None, deadline_ms: float
+) -> tuple[asyncio.Future[Any], ScriptCall | None]:
+    """Send what invalidates a key: its reply, and the script's call where there is a successor."""
     if successor is None or successor.kept_ms <= 0:
-        await link.execute("SET", key, tombstone(), "PX", TOMBSTONE_MS, deadline_ms=deadline_ms)
-        return False
+        return link.submit("SET", key, tombstone(), "PX", TOMBSTONE_MS, deadline_ms=deadline_ms), None
     arguments = (successor.seen, successor.stored, successor.kept_ms, tombstone(), TOMBSTONE_MS)
-    replaced: int = await link.run_script(_REPLACE, [key], arguments, deadline_ms=deadline_ms)
-    return replaced == 1
+    call = ScriptCall(_REPLACE, [key], arguments)
+    return link.begin(call, deadline_ms=deadline_ms), call
+
+
+async def _outcome_of(
+    link: RedisLink, reply: asyncio.Future[Any], call: ScriptCall | None, deadline_ms: float
+) -> Any:
+    """What Redis has answered; 1 from the script if the key holds its successor now."""
+    try:
+        return await reply
+    except RedisReplyError as error:
+        if call is None or error.code != "NOSCRIPT":
+            raise
+    return await link.run(call, deadline_ms=deadline_ms)

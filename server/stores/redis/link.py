@@ -141,15 +141,15 @@ class RedisLink:
         await self._route.close()
         self._deadlines.close()
 
-    def submit(self, *command: Argument) -> asyncio.Future[Reply]:
-        """Send a command with the others of this loop tick.
+    def submit(self, *command: Argument, deadline_ms: float | None = None) -> asyncio.Future[Reply]:
+        """Send a command with the others of this loop tick; arguments as `execute`.
 
         Returns a future of the reply, which may be dropped or cancelled at any time; it fails as `execute` does.
 
         Raises:
             TypeError: an argument is neither bytes, text nor a number.
         """
-        return self._send(command, self._deadline_seconds)
+        return self._send(command, self._deadline_seconds if deadline_ms is None else deadline_ms / 1000.0)
 
     def submit_prepared(self, command: PreparedCommand) -> asyncio.Future[Reply]:
         """Send a command that was packed before; see `submit`."""
