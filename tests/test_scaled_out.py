@@ -409,7 +409,8 @@ def lines_of(
     yield f"admitted beyond {LIMIT}, all students                {beyond_limits(students):6}"
     yield f"most admitted of one whose master was lost       {max(len(student.admitted) for student in hit):6}"
     yield f"admitted and not counted in the end              {uncounted(evening.steady, counted):6}"
-    yield f"pages older than the student's own rating        {len(figures.stale):6}"
+    when = ", ".join(f"{seconds:.1f} s" for seconds in figures.stale)
+    yield f"pages older than the student's own rating        {len(figures.stale):6} {when}"
 
 
 async def use_of(http: aiohttp.ClientSession, database_url: str, students: list[Student]) -> dict[UUID, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +20,8 @@ from server.errors import CommandError
 
 _SLOTS = 16384
 _START_SECONDS = 30
-_HIGHEST_PORT = 55_000  # a node's second port is 10,000 above
+_BUS_OFFSET = 10_000
+_HIGHEST_PORT = 65_535 - _BUS_OFFSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def redis_cluster(folder: Path, masters: int) -> Iterator[Cluster]:
         for number in range(masters):
             (folder / str(number)).mkdir(parents=True)
             (folder / str(number) / "password").write_text(password)
-            server = redis_server(folder / str(number), port=_port(), options=options)
+            server = redis_server(folder / str(number), port=port_of_node(), options=options)
             servers.append(stack.enter_context(server))
         clients: list[Any] = [
             stack.enter_context(closing(redis.Redis.from_url(server.url))) for server in servers
@@ -65,10 +67,15 @@ def redis_cluster(folder: Path, masters: int) -> Iterator[Cluster]:
         yield Cluster(f"redis+cluster://:{password}@127.0.0.1:{servers[0].port}", tuple(servers))
 
 
-def _port() -> int:
-    while (port := free_port()) > _HIGHEST_PORT:
-        pass
-    return port
+def port_of_node() -> int:
+    """A free port whose node can listen for the other nodes, too: that is 10,000 above."""
+    while True:
+        port = free_port()
+        if port > _HIGHEST_PORT:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port + _BUS_OFFSET))
+            return port
 
 
 def _is_up(client: Any, masters: int) -> bool:

@@ -12,6 +12,7 @@ from time import monotonic, sleep
 
 from redis.crc import key_slot
 
+from bench.harness.cluster import port_of_node
 from server.development import EmbeddedServer, free_port, redis_server
 from server.stores.redis.link import RedisLink
 from tests.support.redis_servers import open_link
@@ -93,9 +94,7 @@ def password_server(folder: Path, binary: Path, options: Sequence[str] = ()) -> 
     """A server with the fleet's password, on a port that leaves room for a Cluster's second one."""
     folder.mkdir(parents=True)
     (folder / "password").write_text(PASSWORD)
-    port = free_port()
-    while port > 55_000:
-        port = free_port()
+    port = port_of_node()
     ours = (f"masterauth {PASSWORD}", "repl-diskless-sync-delay 0", *options)
     with redis_server(folder, binary=binary, port=port, options=ours) as server:
         yield server

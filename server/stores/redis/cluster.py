@@ -93,6 +93,11 @@ class Topology:
 log = get_logger(__name__)
 
 MOST_REDIRECTIONS = 5
+# Why a command is refused whose slot has no master, while nodes answer.
+_NO_MASTER = "clusterdown"
+# Between two questions for the map of slots while some nodes answer: a replica may take over at any moment, and until
+# all workers have found it, those that have read what the others could not invalidate yet.
+LONGEST_PAUSE_SECONDS = 0.5
 
 
 class RedisCluster:
@@ -184,7 +189,10 @@ class RedisCluster:
             if self.connected:
                 attempt = 0
                 await self._outdated.wait()
-            await asyncio.sleep(backoff_seconds(attempt))
+            is_alive = self._refusal == _NO_MASTER
+            await asyncio.sleep(
+                backoff_seconds(attempt, LONGEST_PAUSE_SECONDS) if is_alive else backoff_seconds(attempt)
+            )
             attempt += 1
 
     async def _refresh(self) -> None:
@@ -201,15 +209,18 @@ class RedisCluster:
                 log.warning("redis.topology_unknown", server=self._name, error=reason, detail=str(error))
             self._refusal = reason
             return
-        self._refusal = "clusterdown"  # of a slot without a master
+        self._refusal = _NO_MASTER
         found = {master for master in masters if master is not None}
         for address in found - self._nodes.keys():
             self._add(address)
+        # Before commands are sent there: what is refused meanwhile would count as a failure of a node that is well.
+        await asyncio.gather(*(self._nodes[address].start() for address in found))
+        if self._is_closed:
+            return
         gone = [self._nodes.pop(address) for address in self._nodes.keys() - found]
         self._masters = [None if master is None else self._nodes[master] for master in masters]
         for node in gone:
             self._run(self._retire(node))
-        await asyncio.gather(*(node.start() for node in self._nodes.values()))
 
     def _add(self, address: Node) -> RedisNode:
         node = self._nodes[address] = RedisNode(
@@ -246,11 +257,10 @@ class RedisCluster:
         host, _, port = where.rpartition(":")
         address = (host or sender, int(port))
         node = self._nodes.get(address) or self._add(address)
-        asking = error.code == "ASK"
-        if not asking:
-            self._masters[int(slot)] = node
+        owns = None if error.code == "ASK" else int(slot)
+        if owns is not None:
             self._outdated.set()
-        self._run(self._resend(node, future, command, seconds, redirections + 1, asking=asking))
+        self._run(self._resend(node, future, command, seconds, redirections + 1, owns=owns))
 
     async def _resend(
         self,
@@ -260,17 +270,20 @@ class RedisCluster:
         seconds: float | None,
         redirections: int,
         *,
-        asking: bool,
+        owns: int | None,
     ) -> None:
+        """Send a command again. Args: owns: the slot that the node is said to have; None if it is only on its way."""
         try:
             await node.start()  # a node that we did not know is connected first
         except asyncio.CancelledError:
             if not future.done():
                 fail(future, RedisUnavailable("closed"))
             raise
+        if owns is not None and not self._is_closed:
+            self._masters[owns] = node
         if future.done():
             return
-        if asking:
+        if owns is None:
             node.send(("ASKING",))
         node.send(command, seconds, future=future, redirections=redirections)
 

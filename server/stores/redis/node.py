@@ -279,9 +279,9 @@ class RedisNode:
             self._on_lost()
 
 
-def backoff_seconds(attempt: int) -> float:
+def backoff_seconds(attempt: int, bound_seconds: float = BACKOFF_LONGEST_SECONDS) -> float:
     """Return the wait before the next try: doubling, bounded, half of it random so that workers don't retry in step."""
-    longest = min(BACKOFF_LONGEST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt, 16))
+    longest = min(bound_seconds, BACKOFF_FIRST_SECONDS * 2.0 ** min(attempt, 16))
     return random.uniform(longest / 2, longest)  # noqa: S311 - a jitter, not a secret
 
 
