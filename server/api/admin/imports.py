@@ -140,7 +140,7 @@ def _check_type(media_type: str, charset: str | None) -> str:
     """
     if media_type not in FORMAT_BY_MEDIA_TYPE:
         raise UnsupportedMediaType(
-            f"The Content-Type must be {FORM}, or one of {', '.join(FORMAT_BY_MEDIA_TYPE)}."
+            f"The Content-Type must be one of {', '.join(FORMAT_BY_MEDIA_TYPE)}. A form goes to …/import/form."
         )
     encoding = find_encoding(charset or "utf-8")
     if encoding is None:

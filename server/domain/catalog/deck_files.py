@@ -55,7 +55,10 @@ _SAVE = "the table saved as CSV UTF-8, or as text with tabs"
 # By their first bytes, in small letters: what it is, and what is accepted instead.
 _OTHER_KINDS = {
     b"pk\x03\x04": ("a workbook or another zip archive, not text", f"{XLSX_TYPE}, .xlsx; or {_SAVE}"),
-    b"\xd0\xcf\x11\xe0": ("an old workbook (.xls) or one with a password, not text", _SAVE),
+    b"\xd0\xcf\x11\xe0": (
+        "an old workbook (.xls) or one with a password",
+        f"a workbook as .xlsx, or {_SAVE}",
+    ),
     b"%pdf": ("a PDF file, not text", _SAVE),
     b"{\\rtf": ("rich text (RTF), not plain text", "plain text: in TextEdit, Format, Make Plain Text"),
     b"<!doctype html": ("a web page, not a table", "the file itself: was it downloaded after signing in?"),

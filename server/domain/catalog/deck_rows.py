@@ -134,7 +134,7 @@ def name_cells(
             problems.add(
                 row,
                 None,
-                f"{len(cells)} columns in {excerpt(separator.join(cells))}",
+                f"{_counted(len(cells))} in {excerpt(separator.join(cells))}",
                 f"{len(columns)} columns, as in {whose}; "
                 "a text that holds a line break or the separator in quotes",
             )
@@ -266,10 +266,13 @@ def _unnamed(first: list[Row], preamble: Preamble, problems: Problems) -> tuple[
         count -= 1
     if not len(REQUIRED) <= count <= len(COLUMNS):
         text = excerpt(cells[0] if count == 1 else ", ".join(cells[:10]))
-        columns = "column" if count == 1 else "columns"
-        problems.add(row, None, f"{count} {columns} in {text}", f"2 to 4 columns: {', '.join(COLUMNS)}")
+        problems.add(row, None, f"{_counted(count)} in {text}", f"2 to 4 columns: {', '.join(COLUMNS)}")
         return ()
     return COLUMNS[:count]
+
+
+def _counted(columns: int) -> str:
+    return f"{columns} column{'' if columns == 1 else 's'}"
 
 
 class _Markup:

@@ -32,6 +32,13 @@ _ANKI_LINE = re.compile(
     re.IGNORECASE,
 )
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_CSV_ERRORS = {
+    "unexpected end of data": "not CSV: a cell begins with a quote, and no quote ends it",
+    **{
+        f"'{one}' expected after '\"'": "not CSV: text after the quote that ends a cell"
+        for one in SEPARATORS.values()
+    },
+}
 _CELL_BEGINS_QUOTED = re.compile(rb'(?:\A|[\n\t])"')
 
 # What may divide question and answer in notes, and no program writes as a table.
@@ -265,7 +272,7 @@ def _split_quoted(body: bytes, separator: str, problems: Problems) -> Iterator[t
         problems.add(
             row,
             None,
-            f"not CSV: {error}",
+            _CSV_ERRORS.get(str(error), f"not CSV: {error}"),
             'columns divided by one character, "text, with ""quotes""" where needed',
         )
 

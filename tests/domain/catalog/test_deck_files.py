@@ -172,7 +172,7 @@ def test_missing_cells_of_a_headed_table_are_empty() -> None:
         (b"Card Side A;Card Side B\nQ;A\n", "csv", "row 1: 'Card Side A, Card Side B' looks like a header"),
         (b"Name,Text\nQ,A\n", "csv", "row 1: 'Name, Text' looks like a header, but has no column question and no"),
         (b'Q\tone\\ntwo\n"R"\tB\n', "tsv", "row 2: some cells are in quotes and some hold"),
-        (b"firewall\tfilters\nby rules\n", "tsv", "row 2: 1 columns in 'by rules'"),
+        (b"firewall\tfilters\nby rules\n", "tsv", "row 2: 1 column in 'by rules'"),
         (b"#columns:Front\tReverse\nQ\tA\n", "txt", "row 1: 'Front, Reverse' looks like a header"),
     ],
 )  # fmt: skip

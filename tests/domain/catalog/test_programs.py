@@ -228,7 +228,7 @@ FILES = [
         "firewall\tfilters;proxy\tstands between;",
         "all cards seem to stand in one row",
     ),
-    File("Quizlet, line breaks", "txt", "firewall\tfilters\nby rules\n", "1 columns in 'by rules'"),
+    File("Quizlet, line breaks", "txt", "firewall\tfilters\nby rules\n", "1 column in 'by rules'"),
     File("Mnemosyne", "txt", "What is <b>salt</b>?\tBytes\n", "'<b>' is HTML of Anki or text"),
     File(
         "SuperMemo",
