@@ -226,5 +226,6 @@ async def test_nothing_is_written_to_a_connection_that_closes() -> None:
 
 
 def test_the_version_of_aiohttp_is_the_one_that_was_read() -> None:
-    """When this fails after an update, read its web_response.py before this is changed."""
+    """When this fails after an update, read its web_response.py and web_request.py before this is changed."""
     assert aiohttp.__version__.startswith("3.14.")
+    assert "_message" in web.BaseRequest.ATTRS

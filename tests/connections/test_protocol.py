@@ -37,6 +37,7 @@ def test_share_10_the_private_names_are_those_of_this_version() -> None:
     assert callable(web.AppRunner._reg_site)
     assert "_backlog" in web.SockSite.__slots__ + web.BaseSite.__slots__
     assert callable(Connection.handle_error)
+    assert callable(web.BaseRequest._finish)
 
 
 # Several pieces, and a part of one.
