@@ -94,9 +94,17 @@ def redis_url(shared_redis: EmbeddedServer, redis_client: redis.Redis) -> str:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """The settings of the service under test; a test may replace some and start its own with `start_api`."""
+    """The settings of the service under test; a test may replace some and start its own with `start_api`.
+
+    Redis has long to answer: a busy machine's is not down, and a page that it has is read from there.
+    """
     return Settings(
-        database_url=database_url, redis_url=redis_url, secret_key=SECRET_KEY, rate_limits_file=NO_LIMITS
+        database_url=database_url,
+        redis_url=redis_url,
+        secret_key=SECRET_KEY,
+        rate_limits_file=NO_LIMITS,
+        cache_deadline_ms=10_000,
+        rate_limit_deadline_ms=10_000,
     )
 
 

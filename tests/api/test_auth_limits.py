@@ -28,12 +28,11 @@ StartStrict = Callable[..., Awaitable[Api]]
 
 @pytest.fixture
 def start_strict(settings: Settings, start_api: StartApi, strict_limits: Path) -> StartStrict:
-    """Start a service with its own limits, and time for Redis and for new connections on a busy machine."""
+    """Start a service with its own limits, and time for new connections on a busy machine."""
 
     async def start(**different: Any) -> Api:
         changes: dict[str, Any] = {
             "rate_limits_file": strict_limits,
-            "rate_limit_deadline_ms": 10_000,
             "database_acquire_timeout_ms": 30_000,
         }
         return await start_api(replace(settings, **changes | different))

@@ -31,7 +31,7 @@ async def test_point_21_an_import_costs_by_its_size(
     settings: Settings, start_api: StartApi, strict_limits: Path, course: Course
 ) -> None:
     """A unit for each MiB that has begun, charged when the size is known: in the headers, the peek and the metrics."""
-    api = await start_api(replace(settings, rate_limits_file=strict_limits, rate_limit_deadline_ms=10_000))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     path = f"/api/admin/decks/{course.decks['Law']}/import?dryRun=true"
     row = b"what,%s\n" % (b"x" * 4000)
     small = await api.post(path, by="admin", data=row, headers=CSV)
@@ -56,7 +56,7 @@ async def test_point_21_the_largest_import_leaves_nothing_and_no_debt(
     settings: Settings, start_api: StartApi, strict_limits: Path, course: Course
 ) -> None:
     """Two of ten MiB within a minute: the second has used what was left, and the wait is no longer than a window."""
-    api = await start_api(replace(settings, rate_limits_file=strict_limits, rate_limit_deadline_ms=10_000))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     path = f"/api/admin/decks/{course.decks['Law']}/import"
     statuses = []
     for _ in range(3):
@@ -83,7 +83,7 @@ async def test_point_21_a_route_costs_what_the_file_says(
 ) -> None:
     """Its requests take so many units of the group's budget; another route's take one; both are shown."""
     file = with_costs('[routes."GET /api/classes"]\ncost = 40\n')
-    api = await start_api(replace(settings, rate_limits_file=file, rate_limit_deadline_ms=10_000))
+    api = await start_api(replace(settings, rate_limits_file=file))
     answers = [await api.get(path) for path in ("/api/classes", "/api/stats", "/api/classes", "/api/classes")]
     assert [(200, "60"), (200, "59"), (200, "19"), (429, "19")] == [
         (answer.status, answer.headers["X-RateLimit-Remaining"]) for answer in answers
@@ -101,7 +101,7 @@ async def test_point_21_a_route_may_charge_its_failures_alone(
 ) -> None:
     """What its answer does not confirm is given back, at its cost, and counted as returned."""
     file = with_costs('[routes."GET /api/decks/{deckId}/flashcards"]\ncost = 5\ncharge = "failures"\n')
-    api = await start_api(replace(settings, rate_limits_file=file, rate_limit_deadline_ms=10_000))
+    api = await start_api(replace(settings, rate_limits_file=file))
     for deck in (course.decks["Law"], course.classes["Risk"], course.decks["Law"]):
         await api.get(f"/api/decks/{deck}/flashcards")
     shown = await policies_of(api, f"user:{api.people['user'].user_id}")

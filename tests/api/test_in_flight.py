@@ -27,7 +27,7 @@ async def test_point_22_imports_and_exports_count_together_until_their_responses
     settings: Settings, start_api: StartApi, strict_limits: Path, course: Course
 ) -> None:
     """Three uploads that have begun leave no place; one ends, one client hangs up, and each makes room."""
-    api = await start_api(replace(settings, rate_limits_file=strict_limits, rate_limit_deadline_ms=10_000))
+    api = await start_api(replace(settings, rate_limits_file=strict_limits))
     deck = f"/api/admin/decks/{course.decks['Law']}"
     go = asyncio.Event()
 

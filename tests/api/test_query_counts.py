@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +13,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver name
 from server.api.routes import ROUTES
 from server.api.services import SERVICES
 from server.cli.generating import generate
-from server.settings import Settings
 from server.stores.postgres.connection import Connection
-from tests.api.conftest import Api, Course, StartApi
+from tests.api.conftest import Api, Course
 from tests.conftest import run_sql
 
 # Each read with an empty cache: its queries, each once. {name} is an id of `ids`.
@@ -85,12 +83,6 @@ class Tally:
                 if sample.name.endswith("_count")
             }
         )
-
-
-@pytest.fixture
-async def api(settings: Settings, start_api: StartApi) -> Api:
-    """The service, with patience for a slow Redis: a cache that is not waited for would be queries more."""
-    return await start_api(replace(settings, cache_deadline_ms=10_000))
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])

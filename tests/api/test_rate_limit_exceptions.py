@@ -23,7 +23,7 @@ READS = "/api/stats"
 @pytest.fixture
 async def strict(settings: Settings, start_api: StartApi, strict_limits: Path) -> Api:
     """The service with the limits that it ships with."""
-    return await start_api(replace(settings, rate_limits_file=strict_limits, rate_limit_deadline_ms=10_000))
+    return await start_api(replace(settings, rate_limits_file=strict_limits))
 
 
 def path_of(api: Api, policy: str | None = None) -> str:

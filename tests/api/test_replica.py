@@ -56,7 +56,7 @@ def replica_url(standby: ReplicaServer, database_url: str, people: object, cours
 @pytest.fixture
 def replica_settings(settings: Settings, replica_url: str) -> Settings:
     """The settings of a service that has the replica, on a machine that may be slow."""
-    return replace(settings, database_replica_url=replica_url, cache_deadline_ms=10_000)
+    return replace(settings, database_replica_url=replica_url)
 
 
 @pytest.fixture

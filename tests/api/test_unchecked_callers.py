@@ -102,14 +102,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def wired(settings: Settings, wire: Wire) -> Settings:
-    """The settings of a service behind the wire: two connections, and patience with a Redis that is not the point."""
+    """The settings of a service behind the wire: two connections, and a short deadline of a query."""
     return replace(
         settings,
         database_url=through(wire.relay, settings.database_url),
         database_pool_size=2,
         database_query_timeout_ms=1000,
-        cache_deadline_ms=5000,
-        rate_limit_deadline_ms=5000,
     )
 
 
