@@ -77,6 +77,8 @@ class Dispatch:
         name, _, after = rest.partition("}")
         if not brace:
             place = self._whole.setdefault(template, {})
+        elif not _takes_anything(route, name):
+            return
         elif not after:
             place = self._ending.setdefault(before, {})
         elif after.count("/") == 1 and "{" not in after:
@@ -87,6 +89,12 @@ class Dispatch:
         for middleware in reversed(self._app.middlewares):
             handler = _behind(middleware, handler)
         place[route.method] = _Found(route, name, handler)
+
+
+def _takes_anything(route: web.AbstractRoute, name: str) -> bool:
+    """Whether a value may be any segment of a path: `{name}`, and not `{name:expression}`."""
+    pattern = route.get_info().get("pattern")
+    return pattern is not None and f"(?P<{name}>[^{{}}/]+)" in pattern.pattern
 
 
 def _behind(middleware: Middleware, handler: Handler) -> Handler:

@@ -137,12 +137,13 @@ def await_nothing(response: Awaitable[web.StreamResponse]) -> None:
     response.close()
 
 
-@pytest.mark.parametrize("path", ["/there/7", "/nowhere", "/there/7%20"])
+@pytest.mark.parametrize("path", ["/there/7", "/nowhere", "/there/7%20", "/numbers/7", "/numbers/seven"])
 async def test_the_answer_is_that_of_the_application(path: str) -> None:
     """Middlewares are passed in their order, and what is not there is answered as by aiohttp alone."""
     app = web.Application(middlewares=[outer, inner])
     app[NAME] = "ours"
     app.router.add_get("/there/{id}", handler)
+    app.router.add_get(r"/numbers/{id:\d+}", handler)
     app.freeze()
 
     expected = await app._handle(request_of("GET", path))
