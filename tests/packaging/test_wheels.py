@@ -53,7 +53,7 @@ def bare_environment(folder: Path, source: Path, *packages: str) -> Path:
     for package in packages:
         for part in {file.parts[0] for file in metadata.files(package) or () if file.parts[0] != ".."}:
             if (ours / part).is_dir():
-                shutil.copytree(ours / part, site / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ours / part, site / part)  # with what is compiled of it
     run(*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source, cwd=folder)
     run(*PIP, "--python", python, "install", *OFFLINE, *folder.glob("*.whl"), cwd=folder)
     return python
