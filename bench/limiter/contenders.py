@@ -16,6 +16,8 @@ from server.stores.redis.scripts import load_script
 
 CLOCK = "{clock}"
 LOG_ENTRIES = 1024
+OURS = "mastery, sliding window"
+YES_OR_NO, SAME_ANSWERS = "limits, moving window", "limits, and what remains"
 _FOLDER = SOURCES / "limiters"
 
 Call = tuple[Any, ...]  # number of keys, keys, arguments
@@ -33,6 +35,7 @@ class Contender:
         admits: what a reply means.
         weighs: whether it knows costs.
         simulated: whether its time is simulated; else it lives by the expiry of its keys, and admits as it happens.
+        then: a second script that completes the answer, and the operands of its call.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Contender:
     admits: Callable[[Any], bool] = lambda reply: bool(reply[0])
     weighs: bool = False
     simulated: bool = True
+    then: tuple[str, Ask] | None = None
 
 
 def contenders(case: Case, libraries: Mapping[str, str]) -> Iterator[Contender]:
@@ -52,7 +56,7 @@ def contenders(case: Case, libraries: Mapping[str, str]) -> Iterator[Contender]:
     """
     clock = load_script("includes/server_clock").source.decode()
     decide = load_script("decide_charges").source.decode().replace(clock, with_clock(clock, "time"))
-    yield Contender("mastery, sliding window", decide, _ours(case, "sliding_window"), weighs=True)
+    yield Contender(OURS, decide, _ours(case, "sliding_window"), weighs=True)
     yield Contender("mastery, token bucket", decide, _ours(case, "token_bucket"), weighs=True)
     span = case.window * 1_000_000
     yield Contender(
@@ -120,8 +124,12 @@ def _limits(case: Case, libraries: Mapping[str, str]) -> Iterator[Contender]:
         key = f"{{LIMITS:{who:012d}}}"
         return 2, f"{key}/-1", key, case.limit, case.window, 1
 
-    name = "limits, moving window"
-    yield Contender(name, libraries[name], moving_window, admits=bool)
+    def what_remains(who: int, _number: int, now: int) -> Call:
+        return 1, f"LIMITS:{who:012d}", f"{now / 1e6 - case.window:.6f}", case.limit
+
+    yield Contender(YES_OR_NO, libraries[YES_OR_NO], moving_window, admits=bool)
+    remains = libraries["limits, what remains"], what_remains
+    yield Contender(SAME_ANSWERS, libraries[YES_OR_NO], moving_window, admits=bool, then=remains)
     name = "limits, window counter"
     yield Contender(name, libraries[name], window_counter, admits=bool, simulated=False)
 

@@ -32,7 +32,15 @@ from bench.harness.results import write_document
 from bench.harness.table import as_markdown, as_text
 from bench.limiter.cases import BATCH, CASES, Case
 from bench.limiter.clients import client_table, measure_clients
-from bench.limiter.contenders import CLOCK, Contender, contenders, library_scripts
+from bench.limiter.contenders import (
+    CLOCK,
+    OURS,
+    SAME_ANSWERS,
+    YES_OR_NO,
+    Contender,
+    contenders,
+    library_scripts,
+)
 from server.development import redis_server
 from server.development.servers import find_redis_server
 from server.settings import ROOT
@@ -61,6 +69,7 @@ class Turns:
         self._case = case
         self._client = redis.Redis.from_url(f"{url.removesuffix('/0')}/{database}")
         self._sha = self._client.script_load(contender.source)
+        self._then = contender.then and (self._client.script_load(contender.then[0]), contender.then[1])
         self._stream = enumerate(case.arrivals())
         self._batches_us: list[float] = []
         self._admitted = 0
@@ -72,8 +81,10 @@ class Turns:
             number, (now, who) = next(self._stream)
             pipeline.set(CLOCK, now)
             pipeline.evalsha(self._sha, *self.contender.ask(who, number, now))
+            if self._then:
+                pipeline.evalsha(self._then[0], *self._then[1](who, number, now))
         self._client.config_resetstat()
-        replies = pipeline.execute()[1::2]
+        replies = pipeline.execute()[1 :: 3 if self._then else 2]
         if measured:
             spent_us = self._client.info("commandstats")["cmdstat_evalsha"]["usec"]
             self._batches_us.append(spent_us / BATCH)
@@ -138,6 +149,21 @@ def tables(document: Document) -> Iterator[tuple[str, list[str], list[list[str]]
         yield version, ["", *columns], [exact, *lines]
 
 
+def beside_limits(columns: Mapping[str, Document]) -> str:
+    """The time of our sliding window beside that of the library `limits`, in a sentence; empty without it."""
+    both = [column for column in columns.values() if SAME_ANSWERS in column]
+    if not both:
+        return ""
+    yes_or_no, same = (
+        statistics.median(column[OURS]["usPerDecision"] / column[name]["usPerDecision"] for column in both)
+        for name in (YES_OR_NO, SAME_ANSWERS)
+    )
+    return (
+        f"The sliding window takes {yes_or_no:.2f} of the time of `limits` for its yes or no, and {same:.2f} of that\n"
+        f"for the same answers, what remains and until when (medians of {len(both)} columns)."
+    )
+
+
 def section(document: Document) -> str:
     """What stands in the page: where it was measured, and the tables."""
     machine = document["machine"]
@@ -146,7 +172,8 @@ def section(document: Document) -> str:
     parts = [f"Measured {document['measured']} on {where}, with {peers or 'no library'}."]
     for version, headings, lines in tables(document):
         parts.append(f"Redis {version}:\n\n{as_markdown(headings, lines)}")
-    return "\n\n".join(parts)
+        parts.append(beside_limits(document["redis"][version]))
+    return "\n\n".join(filter(None, parts))
 
 
 def fill_page(page: str, document: Document) -> str:
@@ -224,6 +251,7 @@ def main() -> None:
             f"Redis {version}: server time per decision · bytes per client · share admitted\n\n"
             f"{as_text(headings, lines)}\n\n"
         )
+        sys.stdout.write(f"{beside_limits(document['redis'][version])}\n\n")
     document["clients"] = clients
     if options.write:
         publish(document)
