@@ -37,6 +37,7 @@ ROWS = ("service", "refused", "unchanged", "bare", *PEERS)
 READERS = 100
 _KEYS_SECONDS = 240.0
 _STARTS = 5
+_SWEEP_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,9 @@ def measure_everything(plan: Plan) -> Document:
         )
         document["chain"] = [asdict(step) for step in chain]
         say("connections, policies, workers, starts")
-        document["connections"] = _sweep(sweep_connections(ours, rounds=plan.rounds, seconds=plan.seconds))
+        document["connections"] = _sweep(
+            sweep_connections(ours, rounds=min(plan.rounds, _SWEEP_ROUNDS), seconds=plan.seconds)
+        )
         document["crowd"] = document["connections"][-1]
         document["policies"] = _sweep(sweep_policies(surroundings, seconds=plan.seconds))
         document["workers"] = measure_workers(surroundings, rounds=plan.rounds, seconds=plan.seconds)

@@ -155,7 +155,7 @@ func newLimiter(name, points string, window time.Duration) *limiter {
 	}
 }
 
-func (l *limiter) key(user string) string { return l.name + ":" + user }
+func (l *limiter) key(user string) string { return "go:" + l.name + ":" + user }
 
 func (l *limiter) block(user string, until time.Time) {
 	l.mutex.Lock()
