@@ -78,7 +78,7 @@ clean: ## remove .venv, the caches and the data of make run
 ##@ Measure it
 
 .PHONY: bench
-bench: ## measure the service beside bare aiohttp, Fastify and FastAPI: 10 minutes
+bench: ## measure the service beside bare aiohttp, Fastify, FastAPI and Go: 15 minutes
 #: Rewrites docs/performance.md. One part: .venv/bin/python -m bench --help.
 	@.ci/set-up requirements-dev.txt
 	@exec $(python) -m bench $(ARGS)

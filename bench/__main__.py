@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_everything)
     load = argparse.ArgumentParser(add_help=False)
     load.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
-    load.add_argument("--seconds", type=float, default=5.0, help="of load in each (5)")
+    load.add_argument("--seconds", type=float, default=3.0, help="of load in each (3)")
     load.add_argument("--connections", type=int, default=64, help="of the load generator (64)")
     load.add_argument("--readers", type=int, default=READERS, help=f"users who ask ({READERS})")
     load.add_argument("--generator", choices=("wrk", "ours"), help="of the load; wrk where there is one")
