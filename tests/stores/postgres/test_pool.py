@@ -212,6 +212,7 @@ async def test_deploy_02_renewed_connections_are_others(database_url: str) -> No
         first, second = await pool.acquire(), await pool.acquire()
         pool.release(first)
         pool.renew()
+        assert not pool._free  # those that are closed are not counted as idle
         pool.release(second)
         third = await pool.acquire()
         assert (True, True, False) == (first.closed, second.closed, third.closed)
