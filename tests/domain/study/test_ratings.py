@@ -60,6 +60,20 @@ async def test_the_newest_rating_decides_and_all_of_them_count(
     assert (3, "learning", 5) == (now["confidenceLevel"], now["masteryStatus"], now["timesSeen"])
 
 
+@pytest.mark.parametrize("cards", [["r1"], ["r1", "r2"]])
+async def test_a_rating_is_of_the_day_that_its_moment_is_in(
+    domain: Domain, people: dict[str, Caller], course: Course, cards: list[str]
+) -> None:
+    """What follows another host's rating of tomorrow is of tomorrow, where this host's day has not ended."""
+    user, given = people["user"].user_id, [rate(course.cards[name]) for name in cards]
+    await domain.record_ratings(user, given, zone=ZoneInfo("UTC"))
+    domain.sql(
+        "UPDATE user_stats SET last_active_at = last_active_at + interval '1 day' WHERE user_id = %s", user
+    )
+    await domain.record_ratings(user, given, zone=ZoneInfo("UTC"))
+    assert [(2,)] == domain.sql("SELECT count(DISTINCT day) FROM review_log WHERE user_id = %s", user)
+
+
 async def test_a_rating_of_now_is_the_newest_whatever_the_clocks_say(
     domain: Domain, people: dict[str, Caller], course: Course
 ) -> None:
