@@ -192,7 +192,7 @@ def read_cards(
             read_workbook(content, problems, seen), Preamble(header=reading.header), ", ", problems, seen
         )
         return seen, _checked(rows, problems, seen)
-    _refuse_other_kinds(content, problems)
+    _refuse_other_kinds(content, reading.encoding, problems)
     if format_ == "xlsx":
         problems.add(1, None, "not a workbook (.xlsx)", _SAVE)
         problems.raise_if_any()
@@ -256,13 +256,14 @@ def _as_utf8(content: bytes, encoding: str) -> bytes:
     return recoded.getvalue()
 
 
-def _refuse_other_kinds(content: bytes, problems: Problems) -> None:
-    """Report a file that is no text of the kinds that we read, as its first bytes show."""
+def _refuse_other_kinds(content: bytes, encoding: str, problems: Problems) -> None:
+    """Report a file that is no text of the kinds that we read, as its first bytes show. Args: encoding: as stated."""
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginning, (what, accepted) in _OTHER_KINDS.items():
         if start.startswith(beginning):
             problems.add(1, None, what, accepted)
-    if content[:2] not in _BOMS_UTF16 and b"\0" in (content[:1], content[1:2]):
+    has_order = encoding in {"utf-16-le", "utf-16-be"} or content[:2] in _BOMS_UTF16
+    if not has_order and b"\0" in (content[:1], content[1:2]):
         problems.add(1, None, "UTF-16 without a byte order mark", "charset=utf-16-le or charset=utf-16-be")
     problems.raise_if_any()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from server.domain.catalog.deck_files import DeckCard, DeckFormat, Reading, read_cards
 from server.domain.catalog.deck_headers import COLUMNS
 from server.domain.catalog.deck_problems import MOST_PROBLEMS, DeckFileError
+from server.domain.catalog.deck_tables import PIECE
 from server.domain.editing.imports import write_cards
 from server.domain.values import clean_text
 from server.errors import InvalidInput
@@ -272,6 +273,31 @@ def test_what_json_may_not_hold(content: bytes, problem: str) -> None:
     """JSON is an array of objects of strings; anything else is told with its place."""
     (told,) = problems_of(content, "json")
     assert told.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "byte"),
+    [
+        ("ascii", "question\tanswer\nWho\tM\u00fche\n".encode("cp1252"), 22),
+        ("cp1252", b"question\tanswer\n" + b"x" * PIECE + b"\t\x81\n", PIECE + 18),
+        ("utf-16-le", "question\tanswer\nQ\t".encode("utf-16-le") + b"\x00\xdcA\x00", 37),
+        ("utf-16", "\u554f\t\u7b54\n".encode("utf-16-le"), 1),  # no mark of the order of its bytes
+    ],
+)
+def test_a_file_that_is_in_another_encoding_than_is_said(encoding: str, content: bytes, byte: int) -> None:
+    """The first byte that the encoding does not have is named."""
+    with pytest.raises(InvalidInput, match=f"not in {encoding}: see byte {byte}\\."):
+        list(read_cards(content, "tsv", Reading(encoding=encoding))[1])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_the_order_of_bytes_may_be_said_instead_of_marked(encoding: str) -> None:
+    """As the problem of a file without a byte order mark advises."""
+    content = "question\tanswer\nQ\tA\n".encode(encoding)
+    (told,) = problems_of(content)
+    assert f"charset={encoding}" in told
+    (card,) = read_cards(content, "tsv", Reading(encoding=encoding))[1]
+    assert ("Q", "A") == (card.question, card.answer)
 
 
 def test_json_may_leave_out_or_null_what_is_optional() -> None:
