@@ -38,6 +38,7 @@ from bench.harness.subjects import Answer, SubjectFailed, bare, running
 from bench.harness.table import HEADINGS, as_markdown, as_text, cells
 from bench.harness.world import World, furnish
 from bench.instructions import is_whole
+from bench.starts import measure_starts, medians_of_starts, start_lines
 from server.api.routes import ROUTES
 from server.development import EmbeddedServer
 from server.ratelimit.limits_file import load_rate_limits
@@ -297,6 +298,24 @@ async def test_our_generator_counts_every_answer_once() -> None:
     assert 0 < percentile_ms(latencies, 0.5) <= percentile_ms(latencies, 1.0)
 
 
+async def test_our_generator_sends_no_more_than_it_is_asked_to() -> None:
+    """What requests cost is compared under loads that all can carry: with a pause between the requests."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    async with TestServer(app) as server:
+        port = server.port or 0
+        latencies, _, broken, seconds = await generate(
+            port, [request_bytes(port, "/", {})], connections=4, seconds=0.3, per_second=40.0
+        )
+
+    assert 0 == broken
+    assert 1 <= latencies.total() <= 40 * seconds + 2 * 4
+
+
 async def test_our_generator_counts_connections_that_fail() -> None:
     """A server that hangs up has not answered."""
 
@@ -348,6 +367,18 @@ def surroundings(tmp_path: Path, database_url: str, own_redis: EmbeddedServer) -
 def test_the_service_has_the_features_that_the_comparison_claims(surroundings: World) -> None:
     """The same check that the peers pass: headers, 304, 401, 429 at the limit, the access line, metrics."""
     assert f"429 after {LIMIT}" in check_features(surroundings, "service")
+
+
+def test_a_start_is_measured_step_by_step(surroundings: World) -> None:
+    """The steps follow each other, up to the first answer; the table has them all, and the processor time."""
+    (start,) = measure_starts(surroundings, times=1)
+
+    assert 4 == len(start.steps)
+    assert sorted(start.steps.values()) == list(start.steps.values())
+    assert 0 < start.steps[next(iter(start.steps))] < start.seconds
+    assert [*start.steps, "CPU of all its processes until then"] == [
+        line[0] for line in start_lines(medians_of_starts([start]))
+    ]
 
 
 def test_a_round_measures_the_subject_and_nothing_else(surroundings: World) -> None:
