@@ -22,7 +22,7 @@ from uuid import UUID
 from server.clock import iso_timestamp
 from server.domain.catalog.catalog import class_key
 from server.domain.writing import Consequences
-from server.stores.cache.cache import Cache, CacheKeys, Kept, Lookup
+from server.stores.cache.cache import Cache, CacheKeys, Kept, Lookup, Lookups
 from server.stores.cache.values import Successor
 from server.stores.postgres.database import Database
 
@@ -196,18 +196,18 @@ class OverlaysToSee:
     def __init__(self, cache: Cache, user_id: UUID, class_ids: Iterable[UUID]) -> None:
         """Ask now; the answers come while something else is done."""
         self._user_id = user_id
-        self._lookups = {}
+        self._lookups: list[tuple[UUID, Lookups]] = []
         self.keys: list[str] = []
         for class_id in class_ids:
             asked = _keys_of(user_id, class_id)
-            self._lookups[class_id] = cache.lookups(asked)
+            self._lookups.append((class_id, cache.lookups(asked)))
             self.keys += asked.names[1:]
 
     async def arrive(self) -> list[OverlaysSeen]:
         """Wait for the answers: one for each class."""
         return [
             OverlaysSeen(self._user_id, class_id, *await lookups.kept())
-            for class_id, lookups in self._lookups.items()
+            for class_id, lookups in self._lookups
         ]
 
 

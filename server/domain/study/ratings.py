@@ -126,7 +126,7 @@ class Ratings:
     def look_up_overlays(self, user_id: UUID, flashcard_id: UUID) -> OverlaysToSee | None:
         """Ask the cache for what a rating of the card will replace; None where the card's class is not known yet."""
         place = self._places.get(flashcard_id)
-        return None if place is None else OverlaysToSee(self._writer.cache, user_id, {place.class_id})
+        return None if place is None else OverlaysToSee(self._writer.cache, user_id, (place.class_id,))
 
     async def record(
         self,
@@ -156,7 +156,9 @@ class Ratings:
             TooManyAtOnce: the user's other writes take too long.
             DatabaseUnavailable: it may have happened, if `outcome_unknown` says so.
         """
-        card_ids = sorted({rating.flashcard_id for rating in ratings})
+        card_ids = [rating.flashcard_id for rating in ratings]
+        if len(card_ids) > 1:
+            card_ids = sorted(set(card_ids))
         request = _Request(user_id, ratings, zone, keyed, is_batch, card_ids)
         return await self._writer.run_statement(
             lambda unit: self._record(unit, request, overlays),

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg2
 import structlog
-from psycopg2.extensions import AsIs
+from psycopg2.extensions import AsIs, register_adapter
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - the driver names its class in lower case
 from psycopg2.extras import Json
 
@@ -30,6 +30,8 @@ from server.telemetry.context import current_request
 from server.telemetry.timings import operation
 
 log = structlog.get_logger(__name__)
+
+register_adapter(dict, Json)  # a dict among the parameters is jsonb
 
 QUERIES_FOLDER = ROOT / "sql" / "queries"
 
@@ -152,17 +154,16 @@ class QueryRunner:
         if parameters.keys() != query.parameters:
             wrong = ", ".join(sorted(parameters.keys() ^ query.parameters))
             raise TypeError(f"{query.name} takes other parameters: {wrong}")
-        adapted = {name: _adapt(value) for name, value in parameters.items()}
         started = perf_counter()
         try:
             if query.private:
-                await self._send_private(connection, query, adapted, preamble)
+                parameters = await self._send_private(connection, query, parameters, preamble)
                 preamble = ""
             return await self.run_sql(
                 connection,
                 query.name,
                 preamble + query.sql,
-                adapted,
+                parameters,
                 final=final,
                 timeout_seconds=timeout_seconds,
             )
@@ -174,14 +175,15 @@ class QueryRunner:
                 log.warning("database.slow_query", query=query.name, duration_ms=round(seconds * 1000, 2))
 
     async def _send_private(
-        self, connection: Connection, query: Query, adapted: dict[str, Any], preamble: str
-    ) -> None:
-        """Keep the private values as the transaction's own settings, and name these in the query instead."""
+        self, connection: Connection, query: Query, parameters: Mapping[str, Any], preamble: str
+    ) -> dict[str, Any]:
+        """Keep the private values as the transaction's own settings; return the parameters with these named instead."""
         sql = ", ".join(f"set_config('private.{name}', %({name})s, true)" for name in sorted(query.private))
-        values = {name: adapted[name] for name in query.private}
+        values = {name: parameters[name] for name in query.private}
         await self.run_sql(connection, query.name, f"{preamble}SELECT {sql}", values, final=False)
-        for name in query.private:
-            adapted[name] = AsIs(f"nullif(current_setting('private.{name}'), '')")
+        return dict(parameters) | {
+            name: AsIs(f"nullif(current_setting('private.{name}'), '')") for name in query.private
+        }
 
     async def run_sql(
         self,
@@ -210,10 +212,6 @@ class QueryRunner:
         finally:
             if connection.raw.notices:
                 log_notices(connection.raw, query=name)
-
-
-def _adapt(value: Any) -> Any:
-    return Json(value) if isinstance(value, dict) else value
 
 
 def _comment(name: str) -> str:
