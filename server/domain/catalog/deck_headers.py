@@ -69,18 +69,30 @@ _OF_PROGRAMS = (
 )
 # A first row of nothing but such names, also of several words, names columns that are none of ours.
 _NO_CARD_NAMES = (
-    "acronym abbreviation abkürzung arabic audio bemerkung bild body choice chinese column comment comments "
-    "concept content correct count data date datum description beschreibung deutsch dutch danish difficulty "
-    "english englisch example examples beispiel exemple ejemplo esempio expression fill foreign finnish "
-    "französisch fremdsprache français french frequency german grammar greek guid hanzi heading hebrew hindi "
-    "hint image info inglés español input italian italienisch italiano japanese kana kanji kapitel karte "
-    "keyword korean label language languages lapses latin latein learning lektion level meaning modified "
-    "module muttersprache native norwegian nummer option order output phonetic phrase pinyin polish "
-    "portuguese pronunciation rating reference reply result reverse romaji russian russisch satz "
-    "schwierigkeit score solution spalte spanisch spanish speech stufe summary swedish synonym target thai "
-    "titel traducción traduction traduzione tradução transcription translation translations turkish ukrainian "
-    "übersetzung value variable vertaling vietnamese vocab vocabulary vocabulario vocabulaire vokabel "
-    "vokabeln zielsprache перевод английский русский 英語 日本語 英文 中文 例文 発音 読み 拼音 例句"
+    "acronym abbreviation abkürzung audio bemerkung bild body choice column comment comments concept "
+    "content correct count data date datum description beschreibung difficulty example examples beispiel "
+    "exemple ejemplo esempio expression fill foreign fremdsprache frequency grammar guid hanzi heading "
+    "hint image info input kana kanji kapitel karte keyword label language languages lapses learning "
+    "lektion level meaning modified module muttersprache native nummer option order output phonetic "
+    "phrase pinyin pronunciation rating reference reply result reverse romaji satz schwierigkeit score "
+    "solution spalte speech stufe summary synonym target titel traducción traduction traduzione tradução "
+    "transcription translation translations übersetzung value variable vertaling vocab vocabulary "
+    "vocabulario vocabulaire vokabel vokabeln zielsprache перевод 例文 発音 読み 拼音 例句"
+)
+# One of these above a column is a name, whatever is beside it.
+_LANGUAGE_NAMES = (
+    "english englisch anglais inglés inglese inglês engels engelska angielski английский 英語 英文 영어 "
+    "german deutsch allemand alemán tedesco alemão duits tyska niemiecki немецкий ドイツ語 德语 독일어 "
+    "french français französisch francés francese francês frans franska francuski французский フランス語 "
+    "法语 프랑스어 spanish español spanisch espagnol castellano spagnolo espanhol spaans hiszpański "
+    "испанский スペイン語 西班牙语 스페인어 italian italiano italienisch italien itálico włoski "
+    "итальянский portuguese português portugiesisch portugais portugués dutch nederlands niederländisch "
+    "néerlandais danish dansk dänisch norwegian norsk norwegisch swedish svenska schwedisch finnish "
+    "suomi finnisch polish polski polnisch czech čeština tschechisch hungarian magyar ungarisch romanian "
+    "română turkish türkçe türkisch greek griechisch ελληνικά russian русский russisch russe ruso "
+    "ukrainian українська ukrainisch arabic العربية arabisch hebrew עברית hindi हिन्दी latin latein "
+    "latín thai ไทย vietnamese indonesian korean 한국어 koreanisch japanese 日本語 japanisch japonais "
+    "chinese 中文 chinesisch mandarin"
 )
 # These can be cards of a vocabulary, too: only where all of a row are written in one way, as names are.
 _PERHAPS_A_CARD_NAMES = (
@@ -111,7 +123,8 @@ def _names(listed: str) -> frozenset[str]:
 _COLUMN_BY_NAME = {name: column for column, listed in _SYNONYMS.items() for name in _names(listed)}
 _PROGRAM_NAMES = _names(_OF_PROGRAMS)
 _PERHAPS_A_CARD = frozenset(_PERHAPS_A_CARD_NAMES.split())
-_NO_CARD = frozenset(_NO_CARD_NAMES.split()) | _PERHAPS_A_CARD | _PROGRAM_NAMES
+_LANGUAGES = frozenset(_LANGUAGE_NAMES.split())
+_NO_CARD = frozenset(_NO_CARD_NAMES.split()) | _LANGUAGES | _PERHAPS_A_CARD | _PROGRAM_NAMES
 
 
 def column_of(cell: str) -> str | None:
@@ -148,9 +161,8 @@ def read_header(
     if not named >= set(REQUIRED):
         others = [cell for cell, name in zip(cells, names, strict=True) if name in (None, PASSED_OVER)]
         required = named & set(REQUIRED)
-        if all(_is_no_card(cell) or (required and _name(cell).isalpha()) for cell in others) and not (
-            not required and _is_perhaps_a_card(cells)
-        ):
+        are_names = all(_is_no_card(cell) or (required and _name(cell).isalpha()) for cell in others)
+        if (are_names and (required or not _is_perhaps_a_card(cells))) or _names_a_language(cells):
             missing = [name for name in REQUIRED if name not in named]
             problems.add(
                 row,
@@ -177,6 +189,16 @@ def _is_no_card(cell: str) -> bool:
     words = [word for word in _WORDS.findall(name) if len(word) > 1]
     return name in _NO_CARD or (
         bool(words) and all(word in _NO_CARD or word in _COLUMN_BY_NAME for word in words)
+    )
+
+
+def _names_a_language(cells: list[str]) -> bool:
+    """Whether it is a row of names of which one is that of a language, such as `Lakota`, `English`."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return (
+        any(_name(cell) in _LANGUAGES for cell in filled)
+        and all(map(_is_like_a_name, filled))
+        and _is_one_style(filled)
     )
 
 

@@ -81,6 +81,8 @@ FILES = [
         f"'Cwestiwn, Ateb' {A_CARD} questions",
     ),
     File("names of languages", "tsv", "English\tGerman\nhouse\tHaus\n", f"'English, German' {LOOKS}"),
+    File("a language that we don't know", "csv", "Lakota,English\nwi,sun\n", f"'Lakota, English' {LOOKS}"),
+    File("a word beside a language", "csv", "das Englische,English\n", ("das Englische", "English")),
     File("names of languages, mixed", "csv", "english,Deutsch\nhouse,Haus\n", f"'english, Deutsch' {LOOKS}"),
     File(
         "multiple choice",
