@@ -82,9 +82,9 @@ def test_the_groups_of_the_routes() -> None:
         if route.path.startswith(("/api/admin/classes", "/api/admin/decks", "/api/admin/flashcards"))
     }
 
-    assert 17 == len(groups)
+    assert 18 == len(groups)
     for (method, path), group in groups.items():
-        is_destructive = method == "DELETE" or path.endswith("/import")
+        is_destructive = method == "DELETE" or path.endswith(("/import", "/import/form"))
         expected = (
             "admin-destructive" if is_destructive else "admin-reads" if method == "GET" else "admin-writes"
         )
