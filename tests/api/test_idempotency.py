@@ -13,6 +13,7 @@ import pytest
 import redis
 from aiohttp import ClientResponse
 
+from server.api.admin.imports import FORM
 from server.api.routes import ROUTES
 from tests.api.conftest import Api, Course
 from tests.conftest import run_sql
@@ -52,6 +53,7 @@ WRITES = (
     Write("PATCH", "/api/admin/decks/{deck}", 200, {"order": 7}, by="admin"),
     Write("DELETE", "/api/admin/decks/{deck}", 204, by="admin"),
     Write("POST", "/api/admin/decks/{deck}/import", 200, None, {"Content-Type": "text/csv"}, by="admin"),
+    Write("POST", "/api/admin/decks/{deck}/import/form", 200, None, {"Content-Type": f"{FORM}; boundary=b"}, by="admin"),
     Write("POST", "/api/admin/flashcards", 201, {"deckId": "{deck}", "question": "q", "answer": "a"}, by="admin"),
     Write("PATCH", "/api/admin/flashcards/{card}", 200, {"answer": "another"}, by="admin"),
     Write("DELETE", "/api/admin/flashcards/{card}", 204, by="admin"),
@@ -86,7 +88,10 @@ async def send(
 
     body: dict[str, Any] = {} if write.body is None else {"json": fill(write.body)}
     if "Content-Type" in write.headers:
-        body = {"data": b"question r1,changed\nnew,card\n"}
+        file = b"question r1,changed\nnew,card\n"
+        head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
+        is_form = write.headers["Content-Type"].startswith(FORM)
+        body = {"data": head + file + b"\r\n--b--\r\n" if is_form else file}
     headers = write.headers if key is None else {**write.headers, "Idempotency-Key": key}
     return await api.request(write.method, fill(write.path), by=by or write.by, headers=headers, **body)
 
