@@ -38,6 +38,7 @@ class Write:
         return f"{self.method} {self.path}"
 
 
+IN_A_FORM = {"Content-Type": f"{FORM}; boundary=b"}
 WRITES = (
     Write("PUT", "/api/progress/cards/{card}", 200, {"confidenceLevel": 4, "sessionId": "{session}"}),
     Write("POST", "/api/progress/cards", 200, {"ratings": [{"flashcardId": "{card}", "confidenceLevel": 2}] * 3}),
@@ -53,7 +54,7 @@ WRITES = (
     Write("PATCH", "/api/admin/decks/{deck}", 200, {"order": 7}, by="admin"),
     Write("DELETE", "/api/admin/decks/{deck}", 204, by="admin"),
     Write("POST", "/api/admin/decks/{deck}/import", 200, None, {"Content-Type": "text/csv"}, by="admin"),
-    Write("POST", "/api/admin/decks/{deck}/import/form", 200, None, {"Content-Type": f"{FORM}; boundary=b"}, by="admin"),
+    Write("POST", "/api/admin/decks/{deck}/import/form", 200, None, IN_A_FORM, by="admin"),
     Write("POST", "/api/admin/flashcards", 201, {"deckId": "{deck}", "question": "q", "answer": "a"}, by="admin"),
     Write("PATCH", "/api/admin/flashcards/{card}", 200, {"answer": "another"}, by="admin"),
     Write("DELETE", "/api/admin/flashcards/{card}", 204, by="admin"),
