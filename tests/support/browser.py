@@ -20,7 +20,7 @@ import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
 from tests.support.programs import for_want_of
-from tests.support.waiting import eventually, wait_until
+from tests.support.waiting import eventually
 
 _LOOK_SECONDS = 0.1  # each look makes the page work
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -56,11 +56,7 @@ class Tab:
 
     async def shows(self, selector: str) -> None:
         """Wait until the page has an element."""
-
-        async def there() -> bool:
-            return bool(await self.evaluate(f"document.querySelector({selector!r}) !== null"))
-
-        await wait_until(there, f"{selector} on the page; the console says {self.complaints}")
+        await self.until(f"document.querySelector({selector!r}) !== null")
 
     async def open(self, address: str) -> None:
         """Go to a page, and wait until it is loaded."""
