@@ -40,6 +40,15 @@ def test_a_refusal_is_remembered_until_its_cost_fits() -> None:
     assert 0 == len(denials)
 
 
+def test_a_reload_that_changes_nothing_forgets_no_refusal() -> None:
+    """A refusal holds for the policy as it is written; where its numbers change, Redis is asked."""
+    denials, charge = DenyCache(), Charge(TEN, "g", "user:1", 5)
+    denials.remember(charge, refusal_of(charge), asked_at=100.0, wait_us=5_000_000, release_us=1)
+    again = prepared([Charge(Policy("ten", 10, 60_000), "g", "user:1", 5)])
+    assert denials.find(again, 101.0) is not None
+    assert denials.find(prepared([Charge(Policy("ten", 11, 60_000), "g", "user:1", 5)]), 101.0) is None
+
+
 def test_so_many_refusals_are_remembered_and_no_more() -> None:
     """The oldest one goes first; one that is refused again is the newest."""
     denials = DenyCache(max_entries=2)
