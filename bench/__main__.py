@@ -16,6 +16,7 @@ from bench.harness.results import (
     CHART,
     INSTRUCTIONS,
     RESULTS,
+    Document,
     check_goals,
     read_document,
     write_document,
@@ -240,7 +241,7 @@ def _everything(options: argparse.Namespace) -> None:
     document["ratings"] = rating.measure_beside_peers(rating.Plan(rounds=plan.rounds, seconds=plan.seconds))
     write_document(document, RESULTS)
     _report()
-    checks = [check.line for check in check_goals(document)]
+    checks = [check.line for check in check_goals(_latest())]
     sys.stdout.write(as_text(("", "wanted", "measured", ""), checks) + "\n")
     if plan.rounds < _PUBLISHED_ROUNDS:
         say(
@@ -248,12 +249,18 @@ def _everything(options: argparse.Namespace) -> None:
         )
 
 
-def _report() -> None:
+def _latest() -> Document:
+    """What was measured last, instructions included."""
     if not RESULTS.exists():
         raise CommandError(f"{RESULTS.name} is not there: nothing was measured yet")
     document = read_document()
     if INSTRUCTIONS.exists():
         document["instructions"] = read_document(INSTRUCTIONS)
+    return document
+
+
+def _report() -> None:
+    document = _latest()
     CHART.write_text(chart(document), encoding="utf-8")
     PAGE.write_text(fill_page(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ _SECTION = re.compile(r"(<!-- bench:(?P<name>[a-z]+) -->\n).*?(<!-- /bench -->)"
 _DYNOS = (1, 2, 4, 8, 16, 32, 64)
 _MASTERS = (1, 2, 3, 6)
 _UNDISTURBED = 0.9
+_COLUMNS = 116
 _FILES = (
     "![Requests a second and p99 latency](../bench/results/service.svg)\n\n"
     "All figures: [bench/results/service.json](../bench/results/service.json)."
@@ -89,12 +91,18 @@ def conditions(document: Document) -> str:
     )
 
 
+def _folded(text: str) -> str:
+    """As the prose of the page is."""
+    return textwrap.fill(text, _COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
 def _comparison(document: Document) -> str:
     lines = [[TITLES.get(line[0], line[0]), *line[1:]] for line in cells(rows_from_json(document))]
     missing = "".join(
-        f"\n\n{TITLES[name]} is missing: {why}." for name, why in document.get("missing", {}).items()
+        f"\n\n{_folded(f'{TITLES[name]} is missing: {why}.')}"
+        for name, why in document.get("missing", {}).items()
     )
-    return f"{_FILES}\n\n{conditions(document)}\n\n{as_markdown(HEADINGS, lines)}{missing}"
+    return f"{_FILES}\n\n{_folded(conditions(document))}\n\n{as_markdown(HEADINGS, lines)}{missing}"
 
 
 def _goals(document: Document) -> str:
@@ -153,7 +161,7 @@ def _start(document: Document) -> str:
 def _workers(document: Document) -> str:
     found = document["workers"]
     table = f"{as_markdown(workers.HEADINGS, workers.worker_lines(found))}\n\n" if "rows" in found else ""
-    return f"{table}{workers.verdict(found)}"
+    return f"{table}{_folded(workers.verdict(found))}"
 
 
 def _keys(document: Document) -> str:
