@@ -9,7 +9,7 @@ import pytest
 from server.ratelimit import Charge, Limiter, Policy
 from server.ratelimit.policies import MAX_CHARGES, MAX_COST, PreparedCharges
 from server.ratelimit.scripts import ChargeState, decide_charges
-from tests.ratelimit.simulated_redis import Simulated, named, result_of
+from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
 
 MINUTE = Policy("minute", 100, 60_000)
 LONE_SURROGATE = "user:\ud800"
@@ -70,3 +70,14 @@ async def test_share_03_a_request_id_is_any_text(limiter: Limiter, subject: str)
     first, again = [await limiter.decide(charges, request_id="\ud800") for _ in range(2)]
     assert first == again
     assert await limiter.refund(charges, request_id="\ud800") == 1
+
+
+def test_a_log_whose_running_total_begins_anew_admits_no_more(simulated: Simulated, subject: str) -> None:
+    """An entry keeps the total modulo 2^16: a client that is never idle passes that after a few windows."""
+    charge = Charge(Policy("many", 30_000, 60_000), "g", subject, 10_000)
+    simulated.now_us = START_US
+    admitted = []
+    for _ in range(20 * 4):
+        admitted.append(result_of(decide_charges(simulated, charges=[charge], log_entries=1024)).allowed)
+        simulated.now_us += 15_000_000
+    assert [True, True, True, False] * 20 == admitted
