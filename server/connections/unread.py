@@ -75,6 +75,10 @@ class LargeBody(Payload):
         finally:
             self._pieces.clear()  # what ends in an exception is a cycle, and may not be collected for long
 
+    def drop(self) -> None:
+        """Free what is not written yet, which nobody will read."""
+        self._pieces.clear()
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """What is not written yet, as text."""
         return b"".join(reversed(self._pieces)).decode(encoding, errors)
@@ -246,6 +250,8 @@ class UnreadResponses:
         unread.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         unread.transport.abort()  # a close would wait until the rest is read
         connection.force_close()
+        if unread.body is not None:
+            unread.body.drop()  # its task comes to that later, perhaps after many others that are answered before it
 
     def _cut_down(self, limit_bytes: int, before: float, spare: Connection | None = None) -> None:
         """Cut responses until so much is held; none before the least of them has stood still since an instant."""

@@ -440,7 +440,8 @@ class Limiter:
                 except RedisReplyError as error:
                     if error.code != "NOSCRIPT":
                         raise
-                    answers = await self._calls.decide(charges, request_id, began=now)
+                    spent_ms = (monotonic() - now) * 1000.0
+                    answers = await self._calls.decide(charges, request_id, spent_ms=spent_ms)
             decision = self._decided(charges, answers, now)
         except RedisUnavailable as error:
             self._on_failure(error.reason)

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from functools import partial
-from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..stores.redis.events import get_logger
@@ -274,14 +273,14 @@ class Calls:
         return None
 
     async def decide(
-        self, charges: PreparedCharges, request_id: str | None, *, began: float | None = None
+        self, charges: PreparedCharges, request_id: str | None, *, spent_ms: float = 0.0
     ) -> Answers:
         """Make all charges, or none.
 
         Args:
             charges: the charges.
             request_id: as for `decide_charges`.
-            began: when the time that Redis may take began, monotonic seconds; None for now.
+            spent_ms: of the time that Redis may take; a fifth of it is left at least.
 
         With several calls, what one has charged is given back when another refuses. Until then, for the time of a
         round trip, others may be refused because of it, never admitted.
@@ -292,9 +291,7 @@ class Calls:
         """
         if request_id is None and (charges.one_subject or not self._link.is_cluster):
             call = prepare_decision(charges, log_entries=self._log_entries)
-            deadline_ms = self._deadline_ms
-            if began is not None:
-                deadline_ms = max(deadline_ms / 5, deadline_ms - (monotonic() - began) * 1000.0)
+            deadline_ms = max(self._deadline_ms / 5, self._deadline_ms - spent_ms)
             return read_answers(await self._link.run(call, deadline_ms=deadline_ms))
         decide = partial(
             decide_charges,

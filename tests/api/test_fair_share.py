@@ -71,8 +71,12 @@ async def test_share_05_a_worker_that_decides_alone_is_seen(
         with ExitStack() as stack:
             # In a thread: the proxy has to work while the service starts.
             service = await asyncio.to_thread(stack.enter_context, starting)
+
+            async def are_both_connected() -> bool:
+                return len(await asyncio.to_thread(proxy.clients)) == 2
+
+            await wait_until(are_both_connected, "both workers have a connection to Redis")
             workers = await asyncio.to_thread(proxy.clients)
-            assert 2 == len(workers)
             lonely = min(workers)
             proxy.shut_out(lonely)
             states: dict[str, tuple[bool, int]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from server.errors import NotFound
-from server.stores.cache.cache import Cache, CacheKeys, Lookup
+from server.stores.cache.cache import Cache, Lookup
 from server.stores.postgres.database import Database
 
 CLASSES_KEY = "c:classes"
@@ -80,7 +80,7 @@ class Catalog:
         """Several decks with their cards, asked for in one go; one that is not published is left out."""
         if not deck_ids:
             return []
-        lookups = self.cache.lookups(CacheKeys(*map(deck_key, deck_ids))).each()
+        lookups = self.cache.lookup_each(*map(deck_key, deck_ids))
         loader = _DeckLoader(self._database)
         decks = await asyncio.gather(
             *(

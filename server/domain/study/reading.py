@@ -137,8 +137,8 @@ class Reading:
             NotFound: the class is unknown or not published.
             InvalidInput: one of the decks is not a published deck of the class.
         """
-        keys = CacheKeys(class_key(class_id), cards_key(user_id, class_id))
-        class_reply, cards_reply = self._catalog.cache.lookups(keys).each()
+        keys = class_key(class_id), cards_key(user_id, class_id)
+        class_reply, cards_reply = self._catalog.cache.lookup_each(*keys)
         class_lookup = self._catalog.read_class(class_reply, class_id)
         cards_lookup = self._overlays.read_cards(cards_reply, user_id, class_id)
         content = await class_lookup.value()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
+from server.stores.cache.single_flight import Load, SingleFlight
 from server.stores.cache.values import (
     HEAD_BYTES,
+    PREFIX_BYTES,
     DecodedValues,
     Successor,
     decode,
@@ -40,9 +42,6 @@ from server.telemetry.timings import CacheOutcome, current_timings, measure
 
 log = structlog.get_logger(__name__)
 
-Load = Callable[[], Awaitable[Any]]
-# Runs a loader and stores its value: takes the key, the version that was seen (None: Redis can't be asked), the loader.
-Run = Callable[[str, bytes | None, Load], Awaitable[Any]]
 # Keys whose invalidation Redis has not received yet; those beyond are bounded by their time to live.
 _MOST_PENDING = 10_000
 # How long after Redis is back they are sent, and how many at once.
@@ -172,72 +171,6 @@ class Lookups:
         return answer
 
 
-class SingleFlight:
-    """Loads under way, by key and by the version of it that was seen; callers that saw the same share one."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._known: dict[tuple[str, bytes | None], _Flight] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    async def close(self) -> None:
-        """Cancel all loads."""
-        tasks = [flight.task for flight in self._known.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def refresh(self, key: str, seen: bytes, load: Load) -> None:
-        """Load a key anew in the background, for the next reader; a failure is left for the next load to raise."""
-        if (key, seen) not in self._known:
-            self._start(key, seen, load)
-
-    async def join(self, key: str, seen: bytes | None, load: Load) -> Any:
-        """Run a loader, or share the run of another caller that saw the same version of the key.
-
-        If Redis could not be asked (`seen` is None), a run that has begun may predate another process's write. Then
-        the next run is shared instead.
-        """
-        flight = self._known.get((key, seen))
-        if flight is None or (seen is None and flight.has_begun):
-            flight = self._start(key, seen, load, before=flight)
-        return await asyncio.shield(flight.task)
-
-    def _start(self, key: str, seen: bytes | None, load: Load, before: _Flight | None = None) -> _Flight:
-        flight = _Flight(before)
-        flight.task = asyncio.ensure_future(self._run_in_turn(flight, key, seen, load))
-        self._known[key, seen] = flight
-        flight.task.add_done_callback(lambda _: self._end((key, seen), flight))
-        return flight
-
-    async def _run_in_turn(self, flight: _Flight, key: str, seen: bytes | None, load: Load) -> Any:
-        if flight.before is not None:
-            await asyncio.wait([flight.before.task])
-            flight.before = None
-        flight.has_begun = True
-        return await self._run(key, seen, load)
-
-    def _end(self, place: tuple[str, bytes | None], flight: _Flight) -> None:
-        if self._known.get(place) is flight:
-            del self._known[place]
-        if not flight.task.cancelled():
-            flight.task.exception()  # its callers may have been cancelled, and retrieve no exception
-
-
-class _Flight:
-    """One run of a loader that several callers share; it begins when the one before it has ended."""
-
-    __slots__ = ("before", "has_begun", "task")
-
-    task: asyncio.Task[Any]
-
-    def __init__(self, before: _Flight | None) -> None:
-        self.before = before
-        self.has_begun = False
-
-
 class Cache:
     """JSON values by key, each with a time to live. Redis being down is never an error for the caller."""
 
@@ -275,8 +208,20 @@ class Cache:
             await asyncio.gather(self._retry, return_exceptions=True)
 
     def lookup(self, key: str) -> Lookup:
-        """Ask for a key now, in one write with other commands of this turn of the event loop; await its value later."""
+        """Ask for a key now, in one write with other commands of this turn of the event loop; await its value later.
+
+        Where this process has decoded a large value of the key, only its version and time are asked for.
+        """
+        if self._decoded.is_large(key):
+            reply = self.link.submit("GETRANGE", key, 0, PREFIX_BYTES - 1)
+            return Lookup(self, key, reply, is_prefix=True)
         return Lookup(self, key, self.link.submit("GET", key))
+
+    def lookup_each(self, *keys: str) -> list[Lookup]:
+        """Ask for several keys now, in one write: with one command, unless large values of some are decoded here."""
+        if any(map(self._decoded.is_large, keys)):
+            return list(map(self.lookup, keys))
+        return self.lookups(CacheKeys(*keys)).each()
 
     def lookups(self, keys: CacheKeys, seen: Seen | None = None) -> Lookups:
         """Ask for several keys now, in one write; await their values later.
@@ -386,6 +331,10 @@ class Cache:
         value = None if not stored or key in self._pending else self.decode(key, stored)
         return None if stored is None or value is None else Kept(self, stored, value)
 
+    def has_decoded(self, key: str, stored: bytes) -> bool:
+        """Whether `decode` needs no more than the version of what Redis holds."""
+        return self._decoded.find(key, head_of(stored)) is not None
+
     def decode(self, key: str, stored: bytes) -> Any:
         """The value in what Redis holds; None if there is none, or none that can be read."""
         if not is_value(stored):
@@ -417,13 +366,22 @@ class Cache:
 class Lookup:
     """A pending lookup of one key."""
 
-    __slots__ = ("_cache", "_index", "_key", "_reply")
+    __slots__ = ("_cache", "_index", "_is_prefix", "_key", "_reply")
 
-    def __init__(self, cache: Cache, key: str, reply: asyncio.Future[Any], index: int | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        key: str,
+        reply: asyncio.Future[Any],
+        index: int | None = None,
+        *,
+        is_prefix: bool = False,
+    ) -> None:
         self._cache = cache
         self._key = key
         self._reply = reply
         self._index = index
+        self._is_prefix = is_prefix
 
     async def value(self, load: Load, *, usable: Callable[[Any], bool] | None = None) -> Any:
         """The cached value, else the loaded one, which is then stored for the next reader.
@@ -435,7 +393,7 @@ class Lookup:
         Raises: what `load` raises.
         """
         cache = self._cache
-        stored = await cache.read(self._key, self._reply, self._index)
+        stored = await self._stored()
         if stored is None:
             _note_outcome("BYPASS")
         else:
@@ -457,7 +415,15 @@ class Lookup:
 
     async def kept(self) -> Kept | None:
         """What the cache holds, or None: for a writer that knows the next value. Neither counted nor loaded."""
-        return self._cache.keep(self._key, await self._cache.read(self._key, self._reply, self._index))
+        return self._cache.keep(self._key, await self._stored())
+
+    async def _stored(self) -> bytes | None:
+        """As `Cache.read`; of a value that this process has decoded perhaps no more than what comes before its JSON."""
+        cache, key = self._cache, self._key
+        stored = await cache.read(key, self._reply, self._index)
+        if self._is_prefix and stored and is_value(stored) and not cache.has_decoded(key, stored):
+            stored = await cache.read(key, cache.link.submit("GET", key), None)
+        return stored
 
 
 class Kept:

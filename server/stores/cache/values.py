@@ -30,11 +30,13 @@ _NONCE_BYTES = 8
 HEAD_BYTES = 1 + _NONCE_BYTES
 # Milliseconds since 1970.
 _FRESH_UNTIL = struct.Struct(">Q")
-_PREFIX_BYTES = HEAD_BYTES + _FRESH_UNTIL.size
+PREFIX_BYTES = HEAD_BYTES + _FRESH_UNTIL.size
 # Longer than any load may take: a reader that looked before the invalidation must still find the tombstone.
 TOMBSTONE_MS = 60_000
 # Decoded, a value takes several times its encoded size.
 DEFAULT_MAX_BYTES = 16 << 20
+# From this size on, another round trip after a change costs less than sending the value each time.
+_LARGE_BYTES = 16 << 10
 _REPLACE = load_script("replace_cache")
 
 
@@ -65,7 +67,7 @@ def decode(stored: bytes) -> Any:
     Raises:
         orjson.JSONDecodeError: what is stored was not written by us.
     """
-    return orjson.loads(memoryview(stored)[_PREFIX_BYTES:])
+    return orjson.loads(memoryview(stored)[PREFIX_BYTES:])
 
 
 def is_fresh(stored: bytes) -> bool:
@@ -101,6 +103,11 @@ class DecodedValues:
         """The value of a version of a key; None if it is not known."""
         known = self._known.get(key)
         return known[2] if known is not None and known[0] == version else None
+
+    def is_large(self, key: str) -> bool:
+        """Whether some version of a key is known, and has a large value."""
+        known = self._known.get(key)
+        return known is not None and known[1] > _LARGE_BYTES
 
     def remember(self, key: str, version: bytes, size: int, value: Any) -> None:
         """Keep the value of a version in the place of the one before. Args: size: of its encoded form, in bytes."""

@@ -87,6 +87,46 @@ async def test_another_version_of_one_value_is_another_answer(process: Process) 
     assert lookups.seen() is None
 
 
+async def test_a_large_value_is_sent_once(process: Process) -> None:
+    """Of a value that is decoded here only the version and the time are sent; a new one, or none, is found at once."""
+    cache, large = process.cache, ["x" * 20_000]
+    await process.link.execute("SET", "large", encode(large, fresh_ms=60_000))
+
+    async def read(*keys: str) -> list[object]:
+        return [kept and kept.value for one in cache.lookup_each(*keys) for kept in [await one.kept()]]
+
+    assert [large, "s"] == await read("large", "short")
+    await process.link.execute("CONFIG", "RESETSTAT")
+    assert [large] == await read("large")
+    assert ["s", large] == await read("short", "large")
+    used = str(await process.link.execute("INFO", "commandstats"))
+    assert "cmdstat_getrange:calls=2" in used
+    assert "cmdstat_get:calls=1" in used  # of the short one
+    assert "cmdstat_mget" not in used
+    await process.link.execute("SET", "large", encode([*large, "y"], fresh_ms=60_000))
+    assert [[*large, "y"]] == await read("large")
+    await cache.invalidate(["large"])
+    assert [None] == await read("large")
+    await process.link.execute("DEL", "large")
+    assert [None] == await read("large")
+
+
+async def test_the_successor_of_a_large_value_takes_its_place(process: Process) -> None:
+    """A writer that was sent the version only replaces that version, and no other, with the same time of its own."""
+    cache, large = process.cache, ["x" * 20_000]
+    await process.link.execute("SET", "large", encode(large, fresh_ms=60_000))
+    assert await cache.lookup("large").kept() is not None
+    kept, late = await cache.lookup("large").kept(), await cache.lookup("large").kept()
+    assert kept is not None
+    assert late is not None
+    await cache.invalidate(["large"], {"large": kept.succeeded_by(["next"])})
+    again = await cache.lookup("large").kept()
+    assert again is not None
+    assert ["next"] == again.value
+    await cache.invalidate(["large"], {"large": late.succeeded_by(["too late"])})
+    assert await cache.lookup("large").kept() is None
+
+
 async def test_an_answer_that_has_not_come_or_never_will_says_nothing(process: Process) -> None:
     """Before Redis has answered, and after it was lost, the values have to be asked for."""
     seen = await seen_by(process)
