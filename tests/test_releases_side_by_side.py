@@ -131,6 +131,7 @@ def deployment(shared_postgres: EmbeddedServer, own_redis: EmbeddedServer) -> It
     run_sql(shared_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.long
 def test_deploy_13_releases_side_by_side_across_every_migration(
     older_release: Path, deployment: Deployment, own_redis: EmbeddedServer, tmp_path: Path
 ) -> None:

@@ -142,7 +142,7 @@ def messages_of(path: Path) -> list[str]:
     return [orjson.loads(line)["message"] for line in whole.splitlines()]
 
 
-@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize("how", [signal.SIGHUP, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)])
 def test_deploy_06_a_restart_under_load_loses_no_request(
     how: signal.Signals,
     shared_postgres: EmbeddedServer,

@@ -57,6 +57,7 @@ def cards_of(api: Api, course: Course) -> tuple[int, int]:
     return count, places
 
 
+@pytest.mark.long
 async def test_share_07_a_hundred_thousand_rows_are_imported_beside_other_requests(
     settings: Settings, start_api: StartApi, course: Course
 ) -> None:

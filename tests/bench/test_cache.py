@@ -65,6 +65,7 @@ def test_most_requests_of_an_evening_rate_a_card() -> None:
     assert lookups[CARDS] < lookups[COUNTS] < lookups[SHARED]
 
 
+@pytest.mark.long
 def test_only_first_looks_are_misses(surroundings: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the real service every key is counted, and an overlay is loaded once however much is rated."""
     monkeypatch.setenv("CACHE_DEADLINE_MS", "10000")

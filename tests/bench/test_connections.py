@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.connections import measure_connections
 
 
+@pytest.mark.long
 def test_deploy_16_crowds_of_clients_are_measured() -> None:
     """Readers, one user who writes without end, and others meanwhile: each has answers, and each answer its time."""
     figures = measure_connections(20, seconds=2.0, per_second=40.0, writers=5, writing_seconds=1.0)

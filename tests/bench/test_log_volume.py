@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.log_volume import measure_log_volume
 
 
+@pytest.mark.long
 def test_deploy_17_the_volume_of_the_log_is_measured() -> None:
     """A student's requests leave what their lines of JSON have in bytes, which compresses well."""
     (volume,) = measure_log_volume(1, ["json"])

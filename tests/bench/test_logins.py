@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.logins import measure_logins
 
 
+@pytest.mark.long
 def test_share_09_an_honest_login_is_measured_behind_a_crowd() -> None:
     """It has an answer in each of them, and so have the probes; a guess is judged, or sent away by the queue."""
     crowds = measure_logins(3)

@@ -369,6 +369,7 @@ def test_the_service_has_the_features_that_the_comparison_claims(surroundings: W
     assert f"429 after {LIMIT}" in check_features(surroundings, "service")
 
 
+@pytest.mark.long
 def test_a_start_is_measured_step_by_step(surroundings: World) -> None:
     """The steps follow each other, up to the first answer; the table has them all, and the processor time."""
     (start,) = measure_starts(surroundings, times=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.slow_readers import measure_slow_readers
 
 
+@pytest.mark.long
 def test_slow_readers_are_measured_before_while_and_after() -> None:
     """They hold something while they do not read, nothing when they are cut, and another client is served."""
     moments, reader = measure_slow_readers(3, 1.0, calm_seconds=0.0, settings={"RESPONSE_TIMEOUT_MS": "2000"})

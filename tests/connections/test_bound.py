@@ -161,6 +161,7 @@ def test_share_08_a_bound_that_there_are_no_files_for_is_refused() -> None:
     assert re.search(rf"MAX_CONNECTIONS.* {connection_room(10)} at most", problem)
 
 
+@pytest.mark.long
 def test_deploy_16_a_busy_worker_finds_all_who_have_come_meanwhile(serve: Serve) -> None:
     """Four hundred connect while the worker stands still: none is dropped by the system, each gets its answer."""
     crowd = 400

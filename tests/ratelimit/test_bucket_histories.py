@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.ratelimit.policies import Charge, Policy
 from server.ratelimit.scripts import Answers, ChargeState, decide_charges, peek_charges, refund_charges
 from tests.ratelimit.oracle import OracleBucket
 from tests.ratelimit.simulated_redis import START_US, Simulated, named, result_of
-from tests.ratelimit.test_histories import NEVER_EXPIRES_MS, Refund, histories, lists_of
+from tests.ratelimit.test_histories import HISTORIES, NEVER_EXPIRES_MS, Refund, histories, lists_of
 
 # The scripts count in doubles: nearer than this to the brink, either answer is right.
 BRINK = Fraction(1, 1_000_000)
@@ -185,7 +185,8 @@ class World:
         self.limit = limit
 
 
-@histories
+# Its oracle computes with fractions, and its histories are long: an example costs more than elsewhere.
+@settings(histories, max_examples=max(1, HISTORIES // 2))
 @given(start=new_limits, history=lists_of(steps))
 def test_point_14_a_bucket_is_right_in_random_histories(
     simulated: Simulated, start: NewLimit, history: list[Request | Refund | NewLimit]
