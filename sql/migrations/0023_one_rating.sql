@@ -120,9 +120,10 @@ BEGIN
           INTO counts
           FROM user_deck_stats AS s WHERE s.user_id = given_user AND s.deck_id = card.deck_id;
         IF counts.has_hidden THEN
-            SELECT coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'new'), 0) AS new_cards,
-                   coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'learning'), 0) AS learning_cards,
-                   coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'mastered'), 0) AS mastered_cards
+            -- integer as above: a session's plan of what follows holds for one type only.
+            SELECT coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'new'), 0)::integer AS new_cards,
+                   coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'learning'), 0)::integer AS learning_cards,
+                   coalesce(sum(n.cards) FILTER (WHERE n.mastery_status = 'mastered'), 0)::integer AS mastered_cards
               INTO counts
               FROM count_published_cards(given_user, ARRAY[card.deck_id]) AS n;
         END IF;

@@ -218,10 +218,11 @@ class Cache:
         return Lookup(self, key, self.link.submit("GET", key))
 
     def lookup_each(self, *keys: str) -> list[Lookup]:
-        """Ask for several keys now, in one write: with one command, unless large values of some are decoded here."""
-        if any(map(self._decoded.is_large, keys)):
+        """Ask for several keys now, in one write; in one command, if one server has all and none has a large value."""
+        if self.link.is_cluster or any(map(self._decoded.is_large, keys)):
             return list(map(self.lookup, keys))
-        return self.lookups(CacheKeys(*keys)).each()
+        reply = self.link.submit("MGET", *keys)
+        return [Lookup(self, key, reply, index) for index, key in enumerate(keys)]
 
     def lookups(self, keys: CacheKeys, seen: Seen | None = None) -> Lookups:
         """Ask for several keys now, in one write; await their values later.
