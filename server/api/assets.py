@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hashlib
 import re
 import threading
@@ -51,13 +50,20 @@ class Once(Generic[Made]):
     """A function without arguments that is run once, also where several threads want its result at the same time."""
 
     def __init__(self, make: Callable[[], Made]) -> None:
-        self._made = functools.cache(make)
+        self._make = make
+        self._made: Made | None = None
         self._lock = threading.Lock()
 
     def __call__(self) -> Made:
         """Its result."""
         with self._lock:
-            return self._made()
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    async def result(self) -> Made:
+        """The same; only who comes before it is there waits for it, in a thread."""
+        return await asyncio.to_thread(self) if self._made is None else self._made
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +161,17 @@ OPENAPI = web.AppKey("openapi", Once[Asset])
 
 async def show_openapi(request: web.Request) -> web.Response:
     """The OpenAPI 3.1 document of this API."""
-    return (await asyncio.to_thread(request.app[OPENAPI])).answer(request)
+    return (await request.app[OPENAPI].result()).answer(request)
 
 
 async def show_documentation(request: web.Request) -> web.Response:
     """A page to read about this API, and to try it out."""
-    return (await asyncio.to_thread(_site)).show_page(request)
+    return (await _site.result()).show_page(request)
 
 
 async def show_asset(request: web.Request) -> web.Response:
     """A file of that page; its name changes with its content."""
-    return (await asyncio.to_thread(_site)).show_file(request, request.match_info["file"])
+    return (await _site.result()).show_file(request, request.match_info["file"])
 
 
 def asset_names() -> list[str]:

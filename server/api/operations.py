@@ -239,12 +239,12 @@ async def show_dashboard(request: web.Request) -> web.Response:
 
 async def show_page(request: web.Request) -> web.Response:
     """The page; it is empty before an operator signs in."""
-    return (await asyncio.to_thread(_site)).show_page(request)
+    return (await _site.result()).show_page(request)
 
 
 async def show_file(request: web.Request) -> web.Response:
     """A file of the page; its name changes with its content."""
-    return (await asyncio.to_thread(_site)).show_file(request, request.match_info["file"])
+    return (await _site.result()).show_file(request, request.match_info["file"])
 
 
 def asset_names() -> list[str]:
