@@ -8,7 +8,7 @@ import pkgutil
 from collections import Counter
 
 import server
-from server.api.answers.kinds import ERROR_CODES
+from server.api.answers.error_codes import ERROR_CODES
 from server.connections import table
 from server.errors import ClientDisconnected, MasteryError
 from tests.api.conformance import document

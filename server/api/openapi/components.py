@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, get_args
 
-from server.api.answers.kinds import ERROR_CODES, MASTERY_STATUSES
+from server.api.answers.error_codes import ERROR_CODES
+from server.api.answers.kinds import MASTERY_STATUSES
 from server.api.answers.operations import HEALTH_STATES
 from server.api.openapi.texts import EXAMPLES, PROPERTIES
 from server.domain.catalog.deck_files import LONGEST_NOTE, LONGEST_TEXT
