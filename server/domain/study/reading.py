@@ -35,9 +35,9 @@ class Page:
 
     __slots__ = ("_parts", "content", "rendering", "seen")
 
-    def __init__(self, content: dict[str, Any], seen: Seen | None, parts: tuple[object, ...]) -> None:
+    def __init__(self, content: dict[str, Any], parts: tuple[object, ...]) -> None:
         self.content = content
-        self.seen = seen
+        self.seen: Seen | None = None
         self.rendering: Any = None
         self._parts = parts
 
@@ -225,9 +225,8 @@ class ClassPageLookup:
         content, counts = await self.parts()
         page = self._place.page
         if page is None or not page.is_made_of(content, counts):
-            page = self._place.page = Page(
-                _lay_over(content, counts), self._lookups.seen(), (content, counts)
-            )
+            page = self._place.page = Page(_lay_over(content, counts), (content, counts))
+        page.seen = self._lookups.seen()
         return page
 
 

@@ -20,7 +20,6 @@ import structlog
 
 from server.stores.cache.single_flight import Load, SingleFlight
 from server.stores.cache.values import (
-    HEAD_BYTES,
     PREFIX_BYTES,
     DecodedValues,
     Successor,
@@ -52,19 +51,19 @@ _RETRIED_AT_ONCE = 500
 class CacheKeys:
     """Keys that are often asked for together. Args: names: in the order of the answers."""
 
-    __slots__ = ("heads", "names", "values")
+    __slots__ = ("names", "prefixes", "values")
 
     def __init__(self, *names: str) -> None:
         self.names = names
-        # The commands that ask for their values, and for no more than their versions.
+        # The commands that ask for their values, and for no more than their versions and times.
         self.values = PreparedCommand("MGET", *names)
-        self.heads = tuple([PreparedCommand("GETRANGE", name, 0, HEAD_BYTES - 1) for name in names])
+        self.prefixes = tuple([PreparedCommand("GETRANGE", name, 0, PREFIX_BYTES - 1) for name in names])
 
 
 class Seen(NamedTuple):
-    """The versions of several values, and the time until which all are fresh, in milliseconds since 1970."""
+    """What comes before the JSON of several values, and the time until which all are fresh, in ms since 1970."""
 
-    heads: tuple[bytes, ...]
+    prefixes: tuple[bytes, ...]
     fresh_until_ms: float
 
 
@@ -80,34 +79,39 @@ class Lookups:
         seen: the versions that something was made of; None to ask for the values.
     """
 
-    __slots__ = ("_began", "_cache", "_each", "_heads", "_keys", "_reply")
+    __slots__ = ("_are_prefixes", "_began", "_cache", "_in_one", "_keys", "_replies")
 
     def __init__(self, cache: Cache, keys: CacheKeys, seen: Seen | None) -> None:
         self._cache = cache
         self._keys = keys
         self._began = perf_counter()
-        # What was asked for: versions; values, with one command or, where they live on several servers, one by one.
-        self._heads: list[asyncio.Future[Any]] | None = None
-        self._reply: asyncio.Future[Any] | None = None
-        self._each: list[Lookup] = []
-        if seen is not None and time.time() * 1000 < seen.fresh_until_ms:
-            self._heads = list(map(cache.link.submit_prepared, keys.heads))
+        self._are_prefixes = seen is not None and time.time() * 1000 < seen.fresh_until_ms
+        # One reply has all values, unless they live on several servers.
+        self._in_one = not self._are_prefixes and not cache.link.is_cluster
+        link = cache.link
+        self._replies: list[asyncio.Future[Any]]
+        if self._are_prefixes:
+            self._replies = list(map(link.submit_prepared, keys.prefixes))
+        elif self._in_one:
+            self._replies = [link.submit_prepared(keys.values)]
         else:
-            self._ask_for_values()
+            self._replies = [link.submit("GET", name) for name in keys.names]
 
     def each(self) -> list[Lookup]:
         """A lookup for each key."""
-        if self._heads is not None:
-            self._heads = None
-            self._ask_for_values()
-        if self._reply is None:
-            return self._each
-        return [Lookup(self._cache, name, self._reply, index) for index, name in enumerate(self._keys.names)]
+        cache, names, replies = self._cache, self._keys.names, self._replies
+        if self._in_one:
+            return [Lookup(cache, name, replies[0], index) for index, name in enumerate(names)]
+        is_prefix = self._are_prefixes
+        return [
+            Lookup(cache, name, reply, is_prefix=is_prefix)
+            for name, reply in zip(names, replies, strict=True)
+        ]
 
     async def wait(self) -> None:
         """Wait until `are_still` is known, if no more than the versions was asked for."""
-        if self._heads is not None:
-            await asyncio.wait(self._heads)
+        if self._are_prefixes:
+            await asyncio.wait(self._replies)
 
     def are_still(self, seen: Seen) -> bool:
         """Whether Redis, asked for the versions only, has answered with these; they then count as hits.
@@ -115,12 +119,12 @@ class Lookups:
         What was made of these versions is then current. Returns False if that is not known yet (`wait`), or if
         something has changed: then inspect `each()`.
         """
-        if not self._has_heads(seen.heads):
+        if not self._has_prefixes(seen.prefixes):
             return False
         cache = self._cache
         if not cache.none_pending(self._keys.names):
             return False
-        cache.note_hits(len(seen.heads))
+        cache.note_hits(len(seen.prefixes))
         timings = current_timings.get()
         if timings is not None:
             timings.add("cache", "cache.read", self._began)
@@ -130,45 +134,37 @@ class Lookups:
 
     async def kept(self) -> list[Kept | None]:
         """What the cache holds of each key, for a writer; see `Lookup.kept`."""
-        if self._reply is None:
+        if not self._in_one:
             return [await lookup.kept() for lookup in self.each()]
-        answer = await self._cache.answer_of(self._reply)
+        answer = await self._cache.answer_of(self._replies[0])
         stored: list[bytes | None] = [None] * len(self._keys.names) if answer is None else answer[0]
         return list(map(self._cache.keep, self._keys.names, stored))
 
     def seen(self) -> Seen | None:
         """The versions that Redis has answered with; None unless there is a value for every key."""
-        stored = [value for value in self._answer() or () if value is not None and is_value(value)]
+        stored = [value for value in self._answer() if value is not None and is_value(value)]
         if len(stored) < len(self._keys.names):
             return None
-        return Seen(tuple(map(head_of, stored)), float(min(map(fresh_until_ms, stored))))
+        prefixes = tuple([value[:PREFIX_BYTES] for value in stored])
+        return Seen(prefixes, float(min(map(fresh_until_ms, prefixes))))
 
-    def _ask_for_values(self) -> None:
-        if self._cache.link.is_cluster:
-            self._each = [self._cache.lookup(name) for name in self._keys.names]
-        else:
-            self._reply = self._cache.link.submit_prepared(self._keys.values)
-
-    def _has_heads(self, heads: tuple[bytes, ...]) -> bool:
-        if self._heads is None:
+    def _has_prefixes(self, prefixes: tuple[bytes, ...]) -> bool:
+        if not self._are_prefixes:
             return False
         try:
-            for reply, head in zip(self._heads, heads):  # noqa: B905 - as many: `strict` would be a third of the cost
-                if reply.result() != head:
+            for reply, prefix in zip(self._replies, prefixes):  # noqa: B905 - as many: `strict` costs a third
+                if reply.result() != prefix:
                     return False
         except (RedisUnavailable, RedisReplyError, asyncio.CancelledError, asyncio.InvalidStateError):
             return False
         return True
 
-    def _answer(self) -> list[bytes | None] | None:
-        reply = self._reply
-        if reply is None or not reply.done():
-            return None
+    def _answer(self) -> list[bytes | None]:
         try:
-            answer: list[bytes | None] = reply.result()
-        except (RedisUnavailable, RedisReplyError, asyncio.CancelledError):
-            return None
-        return answer
+            answers = [reply.result() for reply in self._replies]
+        except (RedisUnavailable, RedisReplyError, asyncio.CancelledError, asyncio.InvalidStateError):
+            return []
+        return answers[0] if self._in_one else answers
 
 
 class Cache:

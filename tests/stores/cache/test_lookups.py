@@ -63,13 +63,29 @@ async def test_what_was_made_of_several_values_is_fresh_as_long_as_all_of_them(
 
 
 async def test_values_that_have_not_changed_are_not_sent(process: Process) -> None:
-    """Whoever has seen the versions is sent nine bytes for each value; whoever has not, the values."""
+    """Whoever has seen the versions is sent seventeen bytes for each value; whoever has not, the values."""
     seen = await seen_by(process)
     await process.link.execute("CONFIG", "RESETSTAT")
     assert (await asked_again(process, seen)).are_still(seen)
     used = str(await process.link.execute("INFO", "commandstats"))
     assert "cmdstat_getrange:calls=2" in used
     assert "cmdstat_mget" not in used
+
+
+async def test_of_several_values_only_those_that_have_changed_are_sent_again(process: Process) -> None:
+    """Whoever has seen the versions is sent the one value that is new; the versions that are seen then are enough."""
+    seen = await seen_by(process)
+    await process.link.execute("SET", "long", encode("longer", fresh_ms=60_000))
+    await process.link.execute("CONFIG", "RESETSTAT")
+    lookups = await asked_again(process, seen)
+    assert await values_of(lookups) == ["s", "longer"]
+    used = str(await process.link.execute("INFO", "commandstats"))
+    assert "cmdstat_getrange:calls=2" in used
+    assert "cmdstat_get:calls=1" in used
+    assert "cmdstat_mget" not in used
+    now_seen = lookups.seen()
+    assert now_seen is not None
+    assert (await asked_again(process, now_seen)).are_still(now_seen)
 
 
 async def test_another_version_of_one_value_is_another_answer(process: Process) -> None:
